@@ -1,0 +1,1 @@
+"""Spectral regularization for diffusion models."""

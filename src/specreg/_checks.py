@@ -1,0 +1,61 @@
+"""Checks shared by every room: choices, shapes, broadcasting. Each error says what was expected and what came."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def choice(name: str, value: str, options: Iterable[str]) -> str:
+    """Return `value` if it is one of `options`, else raise a ValueError that names them and the nearest one."""
+    options = tuple(options)
+    if value in options:
+        return value
+    raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}{nearest(value, options)}")
+
+
+def nearest(value: object, options: Iterable[str]) -> str:
+    """Return the sentence " (did you mean 'x'?)" for the closest option, or nothing when none is close."""
+    close = difflib.get_close_matches(str(value), list(options), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def append_dims(x: Tensor, ndim: int) -> Tensor:
+    """View per-sample scalars `[B]` (or `[1]`, or `[]`) as `[B, 1, …, 1]` with `ndim` axes in all.
+
+    This is the only way in which per-sample values are broadcast here, so that a batch of B samples of width
+    W = B can never be scaled along the wrong axis.
+    """
+    if x.ndim > 1:
+        raise ValueError(f"expected one value per sample, shape [B]; got {list(x.shape)}")
+    return x.reshape(-1, *(1,) * (ndim - 1))
+
+
+def compute_dtype(name: str, x: Tensor) -> torch.dtype:
+    """Return the dtype that spectral work runs in: float64 for float64 input, float32 for other floats."""
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be a real floating-point tensor; got {x.dtype}")
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def image_like(name: str, x: Tensor, ndim: int | None) -> tuple[Tensor, int]:
+    """Return `x` as `[B, C, *space]` and the number of trailing axes to transform.
+
+    Shapes: `[B, T]` is read as `[B, 1, T]`; otherwise `[B, C, *space]` with one to three spatial axes. `ndim`
+    asks for fewer than all of them, e.g. 2 for every frame of a video on its own.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
+    if not 2 <= x.ndim <= 5:
+        raise ValueError(f"{name} must be [B, T] or [B, C, *space] with 1 to 3 spatial axes; got {list(x.shape)}")
+    if x.numel() == 0:
+        raise ValueError(f"{name} is empty: shape {list(x.shape)}")
+    x = x.unsqueeze(1) if x.ndim == 2 else x
+    space = x.ndim - 2
+    ndim = space if ndim is None else ndim
+    if not 1 <= ndim <= space:
+        raise ValueError(f"ndim must be between 1 and the {space} spatial axes of {name} {list(x.shape)}; got {ndim}")
+    return x, ndim
