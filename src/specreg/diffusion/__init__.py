@@ -1,0 +1,22 @@
+"""Noise levels, schedules, parameterizations and samplers: everything between x0 and x_t."""
+
+from specreg.diffusion.noise_level import NoiseLevel
+from specreg.diffusion.parameterization import Prediction, coefficients, ddim_estimate, recover_x0, target
+from specreg.diffusion.samplers import StackedGenerator, ancestral, ddim
+from specreg.diffusion.schedules import alphas_cumprod, fractional_timestep, vp_sigma, vp_t
+
+__all__ = [
+    "NoiseLevel",
+    "Prediction",
+    "StackedGenerator",
+    "alphas_cumprod",
+    "ancestral",
+    "coefficients",
+    "ddim",
+    "ddim_estimate",
+    "fractional_timestep",
+    "recover_x0",
+    "target",
+    "vp_sigma",
+    "vp_t",
+]

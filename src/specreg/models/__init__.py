@@ -1,0 +1,89 @@
+"""Networks, all called as `(x_t, t)` or `(x_t, t, labels)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specreg import _checks
+from specreg.models.small_unet import SmallUNet
+
+__all__ = ["KINDS", "SmallUNet", "build"]
+
+KINDS = ("small_unet", "unet2d")
+
+
+class _UNet2D(nn.Module):
+    """diffusers' UNet2DModel, called like the other networks."""
+
+    def __init__(self, **options: Any):
+        super().__init__()
+        try:
+            from diffusers import UNet2DModel
+        except ImportError as error:
+            raise ImportError('model kind "unet2d" needs diffusers: pip install "specreg[diffusers]"') from error
+        self.unet = UNet2DModel(**options)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.unet(x, t).sample
+        return out
+
+
+def build(
+    kind: str,
+    *,
+    channels: int,
+    resolution: int,
+    width: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    patch_size: int = 1,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> nn.Module:
+    """Build a network by kind, its weights a function of `seed` alone (the global random state is left as it was).
+
+    Args:
+        kind: "small_unet", or "unet2d" for diffusers' UNet2DModel.
+        channels: of the images.
+        resolution: of the images, pixels.
+        width: channels of the first level.
+        multipliers: of `width`, one a level.
+        blocks: residual blocks a level.
+        attention: levels, from 0, whose blocks attend.
+        patch_size: see SmallUNet.
+        dropout: in every residual block.
+        seed: of the initial weights.
+    """
+    _checks.choice("model kind", kind, KINDS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if kind == "small_unet":
+            return SmallUNet(
+                channels,
+                width=width,
+                multipliers=multipliers,
+                blocks=blocks,
+                attention=attention,
+                patch_size=patch_size,
+                dropout=dropout,
+            )
+        if patch_size != 1:
+            raise ValueError(f"unet2d has no patch_size; expected 1, got {patch_size}")
+        plain, attending = ("DownBlock2D", "UpBlock2D"), ("AttnDownBlock2D", "AttnUpBlock2D")
+        kinds = [attending if level in attention else plain for level in range(len(multipliers))]
+        return _UNet2D(
+            sample_size=resolution,
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=tuple(width * m for m in multipliers),
+            layers_per_block=blocks,
+            down_block_types=tuple(down for down, _ in kinds),
+            up_block_types=tuple(up for _, up in reversed(kinds)),
+            norm_num_groups=min(32, width),
+            dropout=dropout,
+        )

@@ -1,0 +1,1 @@
+"""Fourier and wavelet transforms over trailing axes, and power spectra."""

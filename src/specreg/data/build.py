@@ -1,0 +1,298 @@
+"""Build a training archive from any pile of images: `specreg dataset SRC OUT.zip`.
+
+Two archives come out, OUT.zip and OUT-test.zip, in EDM's form: `00000/img00000000.png` … stored without
+compression, and a dataset.json with {"labels": null, "sources": {file: source image}}. The split is by source
+image, never by crop, and near-duplicates are dropped, so no test picture has a sibling in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specreg._checks import choice
+from specreg.data.files import ImageFiles
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Mode = Literal["crop", "tiles"]
+Reason = Literal[
+    "excluded", "unreadable", "alpha", "too small", "duplicate", "near duplicate", "low contrast"
+]
+
+# What games and renderers call the maps that are not colour: normals, gloss, glow, height, …
+DEFAULT_EXCLUDE = (
+    *("*_norm", "*_normal", "*_normals", "*_nm", "*_nrm", "*_bump", "*_height", "*_disp", "*_displacement"),
+    *("*_gloss", "*_spec", "*_specular", "*_sm", "*_rough", "*_roughness", "*_metallic", "*_ao"),
+    *("*_glow", "*_gm", "*_luma", "*_alpha"),
+)
+SAME_PICTURE = 0.98  # correlation of two 16×16 thumbnails from which they count as one picture
+
+
+@dataclass
+class DatasetReport:
+    """What became of every source image: `sources == used + the names in skipped`.
+
+    Each skipped source stands under the first reason that applied, in the order of `Reason`. `test` is None
+    where no source fell into the test part.
+    """
+
+    train: Path
+    test: Path | None = None
+    sources: int = 0
+    used: int = 0
+    images_train: int = 0
+    images_test: int = 0
+    low_contrast: int = 0
+    """Pictures cut but dropped for `min_std`, those of sources without any other included."""
+    surplus: int = 0
+    """Tiles dropped for `max_tiles`."""
+    skipped: dict[Reason, list[str]] = field(
+        default_factory=lambda: {reason: [] for reason in get_args(Reason)}
+    )
+
+
+def build_dataset(
+    source: str | Path,
+    out: str | Path,
+    *,
+    resolution: int = 64,
+    mode: Mode = "tiles",
+    channels: int = 3,
+    min_std: float = 0.0,
+    halve: int = 0,
+    max_tiles: int = 16,
+    test_fraction: float = 0.1,
+    exclude: Sequence[str] = (),
+    keep_maps: bool = False,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> DatasetReport:
+    """Cut the images of a folder, zip or pk3 into `resolution`² pictures and write OUT.zip and OUT-test.zip.
+
+    * `mode="crop"`: the largest centred square of each image, resized (Lanczos); never enlarged.
+    * `mode="tiles"`: non-overlapping tiles, at most `max_tiles` a source, drawn by `seed`; images with both
+      sides of at least `halve` pixels are halved first (Lanczos; 0: never).
+    * `channels`: 1 (grey) or 3. `min_std`: pictures with a lower standard deviation (of 255; the root mean
+      square over channels) are dropped.
+    * `exclude`: shell patterns, case ignored, matched against a name with and without its ending, in addition
+      to DEFAULT_EXCLUDE (normal, gloss, glow … maps), which `keep_maps` switches off.
+    * Images whose alpha channel is in use, and those equal or nearly equal to an earlier one, are skipped.
+    * `test_fraction` of the sources, chosen by a hash of (seed, name), go to OUT-test.zip; where none do, no
+      such file is left. `progress(done, sources)` is called after each source.
+
+    Same input and options, same bytes (one version of Pillow). A file appears complete or not at all. Raises
+    ValueError for a bad option or where no picture is left for training, FileNotFoundError without a source.
+    """
+    choice("mode", mode, get_args(Mode))
+    out = Path(out)
+    if out.suffix != ".zip":
+        raise ValueError(f"the archive to write must end in .zip; got {out}")
+    if resolution < 1:
+        raise ValueError(f"resolution must be at least 1 pixel; got {resolution}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour); got {channels}")
+    if halve and halve < 2 * resolution:
+        raise ValueError(f"halve must be 0 or at least twice the resolution, {2 * resolution}; got {halve}")
+    if max_tiles < 1:
+        raise ValueError(f"max_tiles must be at least 1; got {max_tiles}")
+    if not 0 <= test_fraction < 1:
+        raise ValueError(f"test_fraction must be at least 0 and below 1; got {test_fraction}")
+
+    files = ImageFiles(source)
+    out_test = out.with_name(f"{out.stem}-test.zip")
+    if files.path.resolve() in (out.resolve(), out_test.resolve()):
+        raise ValueError(f"the archive to write, {out}, would replace the source {files.path}")
+    patterns = (*(() if keep_maps else DEFAULT_EXCLUDE), *exclude)
+    report = DatasetReport(train=out, sources=len(files.names))
+    pictures = _Pictures(len(files.names))
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+    with _Archive(out) as train, _Archive(out_test) as test:
+        for done, name in enumerate(files.names, start=1):
+            reason, image = _admit(files, name, patterns, resolution, pictures)
+            if image is not None:
+                share, draw = _draw(seed, name)
+                image = image.convert("L" if channels == 1 else "RGB")
+                cut = _crop(image, resolution) if mode == "crop" else _tiles(image, resolution, halve)
+                kept = cut[_contrast(cut) >= min_std]
+                report.low_contrast += len(cut) - len(kept)
+                if mode == "tiles" and len(kept) > max_tiles:
+                    report.surplus += len(kept) - max_tiles
+                    kept = kept[draw(len(kept), max_tiles)]
+                for picture in kept:
+                    (test if share < test_fraction else train).add(picture, name)
+                report.used += len(kept) > 0
+                reason = None if len(kept) else "low contrast"
+            if reason is not None:
+                report.skipped[reason].append(name)
+            if progress is not None:
+                progress(done, len(files.names))
+        report.images_train, report.images_test = len(train.sources), len(test.sources)
+        if not train.sources:
+            counts = ", ".join(f"{len(names)} {reason}" for reason, names in report.skipped.items() if names)
+            raise ValueError(
+                f"no picture for training in {files.path}: of {report.sources} images, {report.used} are in"
+                f" the test part; skipped: {counts or 'none'}"
+            )
+        if test.sources:
+            test.publish()
+            report.test = out_test
+        else:
+            out_test.unlink(missing_ok=True)  # one from an earlier build would overlap this training set
+        train.publish()
+    return report
+
+
+def _admit(
+    files: ImageFiles, name: str, patterns: Sequence[str], resolution: int, pictures: _Pictures
+) -> tuple[Reason | None, Image | None]:
+    """Return the image to cut, or the reason why not."""
+    stem = str(PurePosixPath(name).with_suffix("")).lower()
+    if any(fnmatchcase(each, pattern.lower()) for pattern in patterns for each in (stem, name.lower())):
+        return "excluded", None
+    try:
+        image = files.image(name)
+    except ValueError:
+        return "unreadable", None
+    if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] != 255:
+        return "alpha", None
+    if min(image.size) < resolution:
+        return "too small", None
+    reason = pictures.seen(image)
+    return reason, None if reason else image
+
+
+class _Pictures:
+    """The pictures seen so far, to find the same one again: resized, recompressed or recoloured.
+
+    Two pictures are nearly the same where the Pearson correlation of their 16×16 grey thumbnails reaches
+    SAME_PICTURE. On game textures this told variants from strangers far better than a difference hash, whose
+    bits are arbitrary wherever a picture is flat. Thumbnails that are flat altogether match nothing.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._digests: set[bytes] = set()
+        self._thumbs = np.empty((most, 256), dtype=np.float32)
+        self._count = 0
+
+    def seen(self, image: Image) -> Reason | None:
+        from PIL import Image
+
+        digest = hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).digest()
+        if digest in self._digests:
+            return "duplicate"
+        self._digests.add(digest)
+        small = image.convert("L").convert("F").resize((16, 16), Image.Resampling.BOX)
+        thumb = np.asarray(small, dtype=np.float32).ravel()
+        thumb = thumb - thumb.mean()
+        if thumb.std() < 1:
+            return None
+        thumb /= np.linalg.norm(thumb)
+        if (self._thumbs[: self._count] @ thumb >= SAME_PICTURE).any():
+            return "near duplicate"
+        self._thumbs[self._count] = thumb
+        self._count += 1
+        return None
+
+
+def _draw(seed: int, name: str) -> tuple[float, Callable[[int, int], NDArray[np.intp]]]:
+    """Return a share in [0, 1) and a way to draw k of n in order, both functions of (seed, name) alone."""
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    key = int.from_bytes(digest[8:24], "big")
+
+    def draw(n: int, k: int) -> NDArray[np.intp]:
+        return np.sort(np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable")[:k])
+
+    return int.from_bytes(digest[:6], "big") / 2**48, draw
+
+
+def _crop(image: Image, resolution: int) -> NDArray[np.uint8]:
+    """Return the largest centred square, resized: `[1, resolution, resolution, C]`."""
+    from PIL import Image
+
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    box = (left, top, left + side, top + side)
+    small = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+    return _pixels(small)[None]
+
+
+def _tiles(image: Image, resolution: int, halve: int) -> NDArray[np.uint8]:
+    """Return the tiles of a centred grid, row by row: `[N, resolution, resolution, C]`."""
+    from PIL import Image
+
+    if halve and min(image.size) >= halve:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+    pixels = _pixels(image)
+    height, width, channels = pixels.shape
+    rows, columns = height // resolution, width // resolution
+    top, left = (height - rows * resolution) // 2, (width - columns * resolution) // 2
+    grid = pixels[top : top + rows * resolution, left : left + columns * resolution]
+    blocks = grid.reshape(rows, resolution, columns, resolution, channels).swapaxes(1, 2)
+    return blocks.reshape(-1, resolution, resolution, channels)
+
+
+def _pixels(image: Image) -> NDArray[np.uint8]:
+    return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
+
+
+def _contrast(cut: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the standard deviation over pixels, root mean square over channels: `[N]`, of 255."""
+    deviation: NDArray[np.float64] = np.sqrt(cut.var(axis=(1, 2), dtype=np.float64).mean(axis=1))
+    return deviation
+
+
+class _Archive:
+    """A zip in EDM's form, written beside its final name; `publish` completes and renames it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sources: dict[str, str] = {}
+        self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+
+    def add(self, picture: NDArray[np.uint8], source: str) -> None:
+        """Append one picture `[H, W, C]`."""
+        from PIL import Image
+
+        index = f"{len(self.sources):08d}"
+        name = f"{index[:5]}/img{index}.png"
+        buffer = io.BytesIO()
+        Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(buffer, format="PNG")
+        self._write(name, buffer.getvalue())
+        self.sources[name] = source
+
+    def publish(self) -> None:
+        """Add dataset.json and give the archive its name."""
+        self._write("dataset.json", json.dumps({"labels": None, "sources": self.sources}, indent=0).encode())
+        self._zip.close()
+        self._partial.replace(self.path)
+
+    def _write(self, name: str, data: bytes) -> None:
+        info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # and so the same bytes every time
+        info.create_system = 3
+        info.external_attr = 0o644 << 16
+        self._zip.writestr(info, data)
+
+    def __enter__(self) -> _Archive:
+        self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._zip.close()
+        self._partial.unlink(missing_ok=True)

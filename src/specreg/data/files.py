@@ -1,0 +1,115 @@
+"""Image files in a folder, zip or pk3: one order everywhere, and one way to 8-bit pixels.
+
+Pillow is imported on first use, so that importing specreg stays light.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
+)
+# Only these decoders are tried, whatever a file is called: others start programs of their own (EPS).
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "TGA")
+MAX_BYTES = 1 << 30
+
+
+class ImageFiles:
+    """The image files of a folder (with its subfolders), a zip or a pk3 (which is a zip).
+
+    `names` are POSIX paths relative to the root, sorted by code point; hidden files are left out. An archive
+    is opened once in each process, so the object can be pickled and forked.
+
+    Raises FileNotFoundError where there is no such path, ValueError where it is no archive or has no image.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._handle: zipfile.ZipFile | None = None
+        self._pid = 0
+        if not self.path.exists():
+            raise FileNotFoundError(f"no such file or folder: {self.path}")
+        if self.path.is_dir():
+            found = [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
+        elif zipfile.is_zipfile(self.path):
+            found = self._archive().namelist()
+        else:
+            raise ValueError(f"expected a folder, zip or pk3 of images; {self.path} is none of them")
+        self.names = tuple(sorted(name for name in set(found) if _is_image(name)))
+        if not self.names:
+            raise ValueError(f"no image in {self.path}: none of its {len(found)} files ends in {_endings()}")
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one file; raises FileNotFoundError where there is none."""
+        if self.path.is_dir():
+            return (self.path / name).read_bytes()
+        try:
+            info = self._archive().getinfo(name)
+        except KeyError:
+            raise FileNotFoundError(f"no {name} in {self.path}") from None
+        if info.file_size > MAX_BYTES:
+            raise ValueError(f"{name} unpacks to {info.file_size} bytes, more than {MAX_BYTES}")
+        return self._archive().read(info)
+
+    def image(self, name: str) -> Image:
+        """Return one image, upright, as 8-bit "L", "LA", "RGB" or "RGBA"; of an animation, its first frame.
+
+        Raises ValueError, naming the file, where it is damaged or has more pixels than Pillow's limit.
+        """
+        from PIL import Image, ImageOps
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                image = Image.open(io.BytesIO(self.read(name)), formats=FORMATS)
+                image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _eight_bit(image)
+        except Exception as error:  # decoders raise anything on damaged bytes: SyntaxError, struct.error, ...
+            raise ValueError(f"cannot read the image {name} in {self.path}: {error}") from error
+
+    def _archive(self) -> zipfile.ZipFile:
+        if self._handle is None or self._pid != os.getpid():  # a forked handle shares its file position
+            self._handle, self._pid = zipfile.ZipFile(self.path), os.getpid()
+        return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def _endings() -> str:
+    return ", ".join(sorted(SUFFIXES))
+
+
+def _eight_bit(image: Image) -> Image:
+    """Convert any mode to "L", "LA", "RGB" or "RGBA"; 16-bit grey is scaled by 255 / 65535, not clipped."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ValueError("grey values beyond 16 bits have no fixed range")
+        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    grey = image.mode in ("1", "L", "LA", "La")
+    mode = ("L" if grey else "RGB") + ("A" if transparent else "")
+    return image if image.mode == mode else image.convert(mode)

@@ -1,0 +1,189 @@
+"""Images from a folder, a zip (EDM's form included) or a numpy array, as float32 in [-1, 1]."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from specreg.data.files import ImageFiles
+
+
+class ImageDataset(Dataset[Tensor]):
+    """Images of one size: item i is `[C, H, W]`, float32, `uint8 / 127.5 - 1`.
+
+    `path` is a folder (with its subfolders), a zip or pk3, or a .npy / .npz array of uint8 `[N, H, W]`,
+    `[N, H, W, C]` or `[N, C, H, W]` (in an .npz: `images` or `arr_0`, with `labels` or `arr_1` beside it).
+    Files are sorted by name, so that index i means the same image everywhere. Class labels come from a
+    `dataset.json` at the root, as EDM writes it: {"labels": [["00000/img00000000.png", 6], ...]} or null.
+
+    `resolution` (pixels a side) and `channels` (1 grey, 3 colour) default to those of the first image.
+    Colours are converted as asked, sizes never: an image of another size is a ValueError when it is read, as
+    is a damaged one. Transparency is dropped. Each process opens the archive itself: workers may fork or spawn.
+    """
+
+    def __init__(
+        self, path: str | Path, *, resolution: int | None = None, channels: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        if channels not in (None, 1, 3):
+            raise ValueError(f"channels must be 1 (grey) or 3 (colour); got {channels}")
+        if not self.path.exists():
+            raise FileNotFoundError(f"no such file or folder: {self.path}")
+        is_array = self.path.suffix in (".npy", ".npz")
+        self._source: _Files | _Array = _Array(self.path) if is_array else _Files(self.path)
+        self.names = self._source.names
+        self.labels: NDArray[np.int64] | None = self._source.labels()
+        first = self._source.pixels(0, channels)
+        height, width = first.shape[:2] if resolution is None else (resolution, resolution)
+        self.channels: int = first.shape[2]
+        self.shape: tuple[int, int, int] = (self.channels, height, width)
+        self._checked(0, first)
+
+    @property
+    def resolution(self) -> int:
+        """Pixels a side; raises ValueError for images that are not square."""
+        height, width = self.shape[1:]
+        if height != width:
+            raise ValueError(f"the images in {self.path} are {height}×{width} pixels, not square")
+        return height
+
+    def item(self, i: int) -> Tensor:
+        """Return image i, `[C, H, W]` in [-1, 1]; raises ValueError naming a damaged or wrongly sized one."""
+        pixels = self._checked(i, self._source.pixels(i, self.channels))
+        return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")).float() / 127.5 - 1
+
+    def label(self, i: int) -> int | None:
+        """Return the class of image i, or None where the set has no labels."""
+        return None if self.labels is None else int(self.labels[i])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.item(i)
+
+    def _checked(self, i: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if pixels.shape[:2] != self.shape[1:]:
+            expected, found = ("×".join(map(str, size)) for size in (self.shape[1:], pixels.shape[:2]))
+            raise ValueError(
+                f"{self.names[i]} in {self.path}: expected {expected} pixels (H×W), found {found}"
+            )
+        return pixels
+
+
+class _Files:
+    """Pixels and labels of image files."""
+
+    def __init__(self, path: Path) -> None:
+        self.files = ImageFiles(path)
+        self.names = self.files.names
+
+    def pixels(self, i: int, channels: int | None) -> NDArray[np.uint8]:
+        """Return image i, `[H, W, C]`; C is the file's own where `channels` is None."""
+        image = self.files.image(self.names[i])
+        grey = image.mode in ("L", "LA") if channels is None else channels == 1
+        pixels = np.asarray(image.convert("L" if grey else "RGB"))
+        return pixels.reshape(*pixels.shape[:2], -1)
+
+    def labels(self) -> NDArray[np.int64] | None:
+        """Read EDM's dataset.json, if there is one."""
+        where = f"dataset.json in {self.files.path}"
+        try:
+            entries = json.loads(self.files.read("dataset.json"))["labels"]
+            table = {name.replace("\\", "/"): label for name, label in entries or ()}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            form = '{"labels": [["FILE", CLASS], ...]} or {"labels": null}'
+            raise ValueError(f"{where} should be {form}: {error}") from error
+        if not table:
+            return None
+        if missing := [name for name in self.names if name not in table]:
+            raise ValueError(
+                f"{where} has no label for {len(missing)} of {len(self.names)} images: {missing[0]}"
+            )
+        labels = [table[name] for name in self.names]
+        if wrong := [label for label in labels if type(label) is not int]:
+            raise ValueError(f"{where}: labels must be whole numbers; got {wrong[0]!r}")
+        return np.array(labels, dtype=np.int64)
+
+
+class _Array:
+    """Pixels and labels of a .npy (mapped, not loaded) or .npz file; pickles as its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        images, labels = self._load()
+        self._images, self._labels = images, labels
+        if images.dtype != np.uint8:
+            raise ValueError(f"{path}: images must be uint8, 0 to 255; got {images.dtype}")
+        shape = images.shape
+        if images.ndim == 3:
+            self._axes: tuple[int, ...] | None = (0, 1)
+        elif images.ndim == 4 and shape[3] in (1, 3):
+            self._axes = (0, 1, 2)
+        elif images.ndim == 4 and shape[1] in (1, 3):
+            self._axes = (1, 2, 0)
+        else:
+            raise ValueError(
+                f"{path}: expected images [N, H, W], [N, H, W, C] or [N, C, H, W]; got {list(shape)}"
+            )
+        if images.size == 0:
+            raise ValueError(f"no image in {path}: its shape is {list(shape)}")
+        self.names = tuple(f"{path.name}[{i}]" for i in range(len(images)))
+
+    def pixels(self, i: int, channels: int | None) -> NDArray[np.uint8]:
+        """Return image i, `[H, W, C]`; C is the array's own where `channels` is None."""
+        from PIL import Image
+
+        raw = np.array(self._images[i].transpose(self._axes))
+        pixels = raw.reshape(*raw.shape[:2], -1)
+        own = pixels.shape[2]
+        if channels in (None, own):
+            return pixels
+        if own == 1:
+            return pixels.repeat(3, axis=2)
+        return np.array(Image.fromarray(pixels).convert("L"))[..., None]
+
+    def labels(self) -> NDArray[np.int64] | None:
+        """Return the labels stored beside the images, if any."""
+        labels, count = self._labels, len(self._images)
+        if labels is None:
+            return None
+        if labels.shape != (count,) or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"{self.path}: expected {count} whole-number labels; got {labels.dtype} {list(labels.shape)}"
+            )
+        return labels.astype(np.int64)
+
+    def _load(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        try:
+            loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, None
+            with loaded:
+                keys = loaded.files
+                images = next(
+                    (key for key in ("images", "arr_0") if key in keys), keys[0] if len(keys) == 1 else None
+                )
+                if images is None:
+                    raise ValueError(
+                        f"expected an array called images or arr_0 among {', '.join(keys) or 'none'}"
+                    )
+                labels = next((key for key in ("labels", "arr_1") if key in keys), None)
+                return loaded[images], None if labels is None else loaded[labels]
+        except Exception as error:  # numpy reports damage as ValueError, EOFError, BadZipFile, ...
+            raise ValueError(f"cannot read the array {self.path}: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]

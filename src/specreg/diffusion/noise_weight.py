@@ -1,0 +1,102 @@
+"""How much a spectral term counts at each noise level: functions of the signal-to-noise ratio α²/σ².
+
+Written in SNR, one setting means the same on every schedule. Each is a callable `NoiseLevel -> [B]`; any other
+such callable may stand in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specreg import _checks
+from specreg.diffusion.noise_level import NoiseLevel
+
+NoiseWeight = Callable[[NoiseLevel], Tensor]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same weight, 1, at every noise level: the paper's unweighted runs."""
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """Weight of each sample, `[B]`."""
+        return torch.ones_like(level.alpha)
+
+
+@dataclass(frozen=True)
+class EDM:
+    """λ_EDM = (σ² + σ_d²)/(σ·σ_d)² of EDM, which in SNR is SNR + 1/σ_d²: the paper's weighted runs.
+
+    Unbounded as σ → 0; for schedules that reach far down, `SNR` has a clip.
+    """
+
+    sigma_data: float = 0.5
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """Weight of each sample, `[B]`."""
+        return level.snr + 1.0 / self.sigma_data**2
+
+
+@dataclass(frozen=True)
+class SNR:
+    """min(SNR, clip)^power: fades the term out where x0_hat means little, and levels off where it is nearly x0."""
+
+    power: float = 0.5
+    clip: float = 1.0
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """Weight of each sample, `[B]`."""
+        return level.snr.clamp_max(self.clip) ** self.power
+
+
+@dataclass(frozen=True)
+class HardGate:
+    """1 where `low` <= log SNR <= `high`, else 0."""
+
+    low: float = 0.0
+    high: float = float("inf")
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """Weight of each sample, `[B]`."""
+        log_snr = level.log_snr
+        return ((log_snr >= self.low) & (log_snr <= self.high)).to(log_snr.dtype)
+
+
+@dataclass(frozen=True)
+class SmoothGate:
+    """sigmoid((log SNR − center)/width): 1/2 at `center`, towards 1 at lower noise."""
+
+    center: float = 0.0
+    width: float = 1.0
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """Weight of each sample, `[B]`."""
+        return torch.sigmoid((level.log_snr - self.center) / self.width)
+
+
+NOISE_WEIGHTS: dict[str, type] = {
+    "constant": Constant,
+    "edm": EDM,
+    "snr": SNR,
+    "hard_gate": HardGate,
+    "smooth_gate": SmoothGate,
+}
+
+
+def build(name: str, **options: float) -> NoiseWeight:
+    """Build a noise-level weight by name, "constant", "edm", "snr", "hard_gate" or "smooth_gate", with its options."""
+    kind: Any = NOISE_WEIGHTS[_checks.choice("noise_weight", name, NOISE_WEIGHTS)]
+    known = [field.name for field in fields(kind)]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"noise weight {name!r} has no option {option!r}{_checks.nearest(option, known)}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
+    weight: NoiseWeight = kind(**options)
+    return weight

@@ -1,0 +1,190 @@
+"""A trained run -> samples -> metrics -> `results.json`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from specreg import diffusion
+from specreg.data.synthetic import board_bands, boards
+from specreg.diffusion import StackedGenerator
+from specreg.metrics import spectra
+from specreg.training import checkpoint, config as configs
+from specreg.training.config import Config, ConfigError
+from specreg.training.trainer import build_data, build_model, build_objective
+
+TRUTH_SEED = 1
+"""Checkerboards of the truth come from this seed; training uses 0."""
+
+
+class Metric(NamedTuple):
+    """How a metric is shown and read."""
+
+    label: str
+    unit: str
+    better: str  # lower, higher, or zero: nearer to 0
+    digits: int
+    help: str
+
+
+METRICS = {
+    "log_spectral_distance_db": Metric(
+        "log-spectral distance", "dB", "lower", 2,
+        "RMS over radial frequency bins of the difference in mean power to the truth; floor: 8-bit quantization noise",
+    ),
+    "high_frequency_db": Metric(
+        "energy above half Nyquist", "dB", "zero", 2, "samples' energy above 0.25 cycles per pixel relative to the truth's"
+    ),
+    "contrast_db": Metric("contrast", "dB", "zero", 2, "samples' total energy without the mean, relative to the truth's"),
+    "band_energy_share": Metric(
+        "energy in the boards' bands", "", "higher", 4, "share of the samples' energy at frequencies that checkerboards have"
+    ),
+    "board_fidelity": Metric(
+        "board fidelity", "", "higher", 3, "mean correlation of a sample with the checkerboard nearest to it; 1 is a perfect board"
+    ),
+}  # fmt: skip
+
+
+class Truth(NamedTuple):
+    """Real images that samples are measured against."""
+
+    images: Tensor  # uint8 [N, C, H, W]
+    spectrum: spectra.MeanSpectrum
+
+
+def load_truth(config: Config, *, count: int = 2048) -> Truth:
+    """Up to `count` real images: held-out ones where the run names some, the training images otherwise."""
+    if config.data.kind == "checkerboard":
+        from specreg.data import Checkerboards
+
+        data: Any = Checkerboards(
+            count, resolution=config.data.resolution, squares=config.data.squares, seed=TRUTH_SEED
+        )
+    else:
+        data = build_data(config.data, path=config.data.test_path)
+    # Spread over the set: neighbours in an archive are often tiles of one picture.
+    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
+    images = spectra.to_uint8(torch.stack([data.item(int(i)) for i in chosen]))
+    return Truth(images, spectra.mean_spectrum(spectra.from_uint8(images)))
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Config, nn.Module, int]:
+    """The averaged network of a run folder's last checkpoint, its config and its step."""
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder}: expected a run folder with a config.yaml; there is none")
+    config = configs.load(folder / "config.yaml")
+    found = checkpoint.latest(folder / "checkpoints")
+    if found is None:
+        raise ConfigError(f"{folder / 'checkpoints'}: expected a checkpoint; there is none yet")
+    weights = load_file(found / "ema.safetensors")
+    channels = config.data.channels or build_data(config.data).item(0).shape[0]
+    model = build_model(config, channels).to(device).eval()
+    model.load_state_dict(weights)
+    return config, model, int(found.name.removeprefix("step-"))
+
+
+@torch.no_grad()
+def draw_samples(
+    config: Config, model: nn.Module, shape: tuple[int, ...], *, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw `sampling.count` images of `shape` `(C, H, W)`: uint8 `[N, C, H, W]`, image i from seed `sampling.seed` + i."""
+    settings = config.sampling
+    objective = build_objective(config, device)
+    clip = (-1.0, 1.0) if settings.clip else None
+    images = []
+    for start in range(0, settings.count, settings.batch_size):
+        stop = min(start + settings.batch_size, settings.count)
+        generator = StackedGenerator(range(settings.seed + start, settings.seed + stop), device)
+        latents = generator.randn((len(generator), *shape))
+
+        def predict_x0(x_t: Tensor, t: Tensor) -> Tensor:
+            return objective.predict_x0(model, x_t, t)
+
+        if settings.sampler == "ancestral":
+            x = diffusion.ancestral(
+                predict_x0, latents, objective.alphas_cumprod, generator=generator, clip=clip
+            )
+        else:
+            x = diffusion.ddim(
+                predict_x0,
+                latents,
+                objective.alphas_cumprod,
+                steps=settings.steps,
+                eta=settings.eta,
+                generator=generator,
+                clip=clip,
+            )
+        images.append(spectra.to_uint8(x).cpu())
+    return torch.cat(images)
+
+
+def measure(images: Tensor, config: Config, truth: Truth) -> tuple[dict[str, float], spectra.MeanSpectrum]:
+    """All metrics of 8-bit images `[N, C, H, W]` against the truth, by name (see METRICS), and their mean spectrum."""
+    x = spectra.from_uint8(images)
+    spectrum = spectra.mean_spectrum(x)
+    values = {
+        "log_spectral_distance_db": spectra.log_spectral_distance(spectrum, truth.spectrum),
+        "high_frequency_db": spectra.power_ratio(spectrum, truth.spectrum, low=0.25),
+        "contrast_db": spectra.power_ratio(spectrum, truth.spectrum),
+    }
+    if config.data.kind == "checkerboard":
+        family = (config.data.resolution, config.data.squares)
+        values["band_energy_share"] = spectra.band_energy_share(x, board_bands(*family))
+        values["board_fidelity"] = float(spectra.board_fidelity(x, boards(*family)).mean())
+    return values, spectrum
+
+
+def evaluate(
+    folder: Path, truth: Truth, *, arm: str | None = None, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Sample the run in `folder`, measure, and write `samples/samples.npy` and `results.json`; returns the results."""
+    config, model, step = load_model(folder, device)
+    settings = config.sampling
+    images = draw_samples(config, model, tuple(truth.images.shape[1:]), device=device)
+    values, spectrum = measure(images, config, truth)
+    save_images(folder / "samples" / "samples.npy", images)
+    results = {
+        "arm": arm or (config.spectral.name if config.spectral else "none"),
+        "seed": config.seed,
+        "step": step,
+        "samples": len(images),
+        "sampler": f"DDIM, {settings.steps} steps, eta {settings.eta:g}" if settings.sampler == "ddim" else "ancestral",
+        "metrics": values,
+        "spectrum": spectrum_record(spectrum),
+        "timing": timing(folder / "metrics.jsonl"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    write_json(folder / "results.json", results)
+    return results
+
+
+def timing(log: Path) -> dict[str, float]:
+    """Median seconds a step over the logged steps of a run, from its metrics.jsonl."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    return {"seconds_per_step": statistics.median(record["seconds_per_step"] for record in records)}
+
+
+def spectrum_record(spectrum: spectra.MeanSpectrum) -> dict[str, list[float]]:
+    """A spectrum as it stands in results.json."""
+    return {"frequency": spectrum.frequency.tolist(), "power": spectrum.power.tolist()}
+
+
+def save_images(path: Path, images: Tensor) -> None:
+    """Write uint8 `[N, C, H, W]` as a `[N, H, W, C]` array."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, images.permute(0, 2, 3, 1).numpy())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write beside the final name and rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    partial.replace(path)

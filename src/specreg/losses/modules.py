@@ -1,0 +1,155 @@
+"""The losses as nn.Modules with validated options, and the one registry of their names."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pywt
+from torch import Tensor, nn
+
+from specreg import _checks
+from specreg.losses import functional
+from specreg.losses.functional import BandWeights, Coupling, Reduction
+from specreg.transforms.fourier import NORMS, Norm
+from specreg.transforms.wavelet import Mode
+
+
+class SpectralLoss(nn.Module, ABC):
+    """A spectral loss: called with `(x0_hat, x0)` it returns one value a sample, `[B]`."""
+
+    @abstractmethod
+    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
+        """Loss of each sample, `[B]`, for tensors `[B, T]` or `[B, C, *space]`."""
+
+    @abstractmethod
+    def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
+        """Mean absolute coefficient error of each sample by band, `{name: [B]}`, without gradient."""
+
+    def extra_repr(self) -> str:
+        """The options, as they would be written."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
+
+
+class Amplitude(SpectralLoss):
+    """‖A − Â‖₁ (Eq. 14); options as in `functional.amplitude`."""
+
+    bands = 8
+
+    def __init__(self, *, ndim: int | None = None, norm: Norm = "ortho", reduction: Reduction = "mean"):
+        super().__init__()
+        self.ndim = ndim
+        self.norm: Norm = norm
+        self.reduction: Reduction = reduction
+        _checks.choice("norm", norm, NORMS)
+        _checks.choice("reduction", reduction, functional.REDUCTIONS)
+
+    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
+        """Loss of each sample, `[B]`."""
+        return functional.amplitude(x0_hat, x0, ndim=self.ndim, norm=self.norm, reduction=self.reduction)
+
+    def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
+        """Mean |A − Â| of each sample in eight bands of |frequency|, named by their edges in cycles per sample."""
+        values = functional.amplitude_bands(
+            x0_hat.detach(), x0, bands=self.bands, ndim=self.ndim, norm=self.norm
+        )
+        edges = [0.5 * k / self.bands for k in range(self.bands + 1)]
+        return {f"{edges[k]:.4g}-{edges[k + 1]:.4g}": values[:, k] for k in range(self.bands)}
+
+
+class AmplitudePhase(Amplitude):
+    """Amplitude and phase (Eq. 15); options as in `functional.amplitude_phase`. Its bands show amplitude errors."""
+
+    def __init__(
+        self,
+        *,
+        coupling: Coupling = "frequency",
+        ndim: int | None = None,
+        norm: Norm = "ortho",
+        reduction: Reduction = "mean",
+    ):
+        super().__init__(ndim=ndim, norm=norm, reduction=reduction)
+        self.coupling: Coupling = coupling
+        _checks.choice("coupling", coupling, functional.COUPLINGS)
+
+    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
+        """Loss of each sample, `[B]`."""
+        return functional.amplitude_phase(
+            x0_hat, x0, coupling=self.coupling, ndim=self.ndim, norm=self.norm, reduction=self.reduction
+        )
+
+
+class Wavelet(SpectralLoss):
+    """Σ γ·‖W − Ŵ‖₁ over the bands of a wavelet transform (Eq. 16); options as in `functional.wavelet`."""
+
+    def __init__(
+        self,
+        wavelet: str = "haar",
+        *,
+        levels: int | None = None,
+        mode: Mode = "periodization",
+        band_weights: BandWeights | None = None,
+        ndim: int | None = None,
+        reduction: Reduction = "mean",
+    ):
+        super().__init__()
+        self.wavelet = _checks.choice("wavelet", wavelet, pywt.wavelist(kind="discrete"))
+        self.levels = levels
+        self.mode: Mode = mode
+        self.band_weights = band_weights
+        self.ndim = ndim
+        self.reduction: Reduction = reduction
+        _checks.choice("mode", mode, get_args(Mode))
+        _checks.choice("reduction", reduction, functional.REDUCTIONS)
+        if levels is not None and levels < 1:
+            raise ValueError(f"levels must be at least 1, or None for the deepest useful one; got {levels}")
+
+    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
+        """Loss of each sample, `[B]`."""
+        return functional.wavelet(
+            x0_hat,
+            x0,
+            wavelet=self.wavelet,
+            levels=self.levels,
+            mode=self.mode,
+            band_weights=self.band_weights,
+            ndim=self.ndim,
+            reduction=self.reduction,
+        )
+
+    def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
+        """Mean |W − Ŵ| of each sample by level and band, unweighted by γ; level 1 is the finest."""
+        bands = functional.wavelet_bands(
+            x0_hat.detach(), x0, wavelet=self.wavelet, levels=self.levels, mode=self.mode, ndim=self.ndim
+        )
+        return {f"{level}{name}": band.l1 / band.count for (level, name), band in bands.items()}
+
+
+LOSSES: dict[str, Callable[..., SpectralLoss]] = {
+    "amplitude": Amplitude,
+    "amplitude_phase": AmplitudePhase,
+    "wavelet": Wavelet,
+}
+
+
+def build(name: str, **options: Any) -> SpectralLoss:
+    """Build a loss by name: "amplitude", "amplitude_phase", a wavelet such as "haar" or "bior1.3", or "wavelet:NAME".
+
+    Options are the class's own; an unknown name or option is refused with the nearest known one.
+    """
+    prefix, _, wavelet = name.partition(":")
+    wavelets = pywt.wavelist(kind="discrete")
+    if name in wavelets or (prefix == "wavelet" and wavelet):
+        factory, options = Wavelet, {"wavelet": wavelet or name, **options}
+    else:
+        _checks.choice("loss", name, [*LOSSES, *wavelets])
+        factory = LOSSES[name]
+    known = inspect.signature(factory).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"loss {name!r} has no option {option!r}{_checks.nearest(option, known)}; it has {', '.join(known)}"
+            )
+    return factory(**options)

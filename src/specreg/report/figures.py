@@ -1,0 +1,256 @@
+"""The report's curves, as matplotlib figures: power spectra, error in each band, losses over steps."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from specreg.report.reading import INK, MUTED, Array, Spectrum, Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+QUANTISATION = (2 / 255) ** 2 / 12  # power of 8-bit rounding noise in every coefficient, data in [-1, 1]
+NYQUIST = 0.5  # cycles/pixel; beyond it lie only the corners of the spectrum, up to sqrt(1/2)
+WIDE, HALF = 7.2, 5.6  # inches, of a figure beside text and of one of two abreast
+STYLE = {
+    "axes.edgecolor": "#9a9a94",
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "white",
+    "font.size": 9.5,
+    "grid.color": "#ecebe6",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "specreg",  # the same folder gives the same bytes
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
+LOSSES = {"base": "base loss", "spectral": "spectral term, before its weight λ"}
+
+
+class Curve(NamedTuple):
+    """One plot of the page: its name, its text for those who cannot see it, the figure."""
+
+    name: str
+    alt: str
+    figure: Figure
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw and save in the report's style, whatever the user's matplotlibrc says."""
+    from matplotlib import style
+
+    with style.context(STYLE, after_reset=True):
+        yield
+
+
+def curves(study: Study) -> list[Curve]:
+    """Return the plots that the folder has data for: spectrum, band_error, base, spectral."""
+    arms = ", ".join(arm.label for arm in study.arms)
+    drawn = [
+        ("spectrum", f"Radially averaged power spectra: real images, {arms}.", spectrum_figure(study)),
+        (
+            "band_error",
+            f"Power relative to real images in dB, by frequency: {arms}.",
+            band_error_figure(study),
+        ),
+    ]
+    for column in logged(study):
+        figure, axes = _axes(HALF, 3.6)
+        draw_losses(study, column, axes)
+        drawn.append((column, f"{LOSSES[column].capitalize()}, over training steps: {arms}.", figure))
+    return [Curve(name, alt, figure) for name, alt, figure in drawn if figure is not None]
+
+
+def band_error_db(power: Array, truth: Array, *, floor: float = QUANTISATION) -> Array:
+    """Return 10·log10(max(P, floor) / max(P_truth, floor)), dB, any shape: < 0 is too smooth, > 0 too rough.
+
+    The floor is the power of 8-bit rounding: below it neither spectrum says anything about the images.
+    """
+    return 10 * np.log10(np.maximum(power, floor) / np.maximum(truth, floor))
+
+
+def spectrum_figure(study: Study) -> Figure | None:
+    """Return radially averaged power spectra, log y (paper's Fig. 2): mean over seeds in a min-max band."""
+    powers, truth = _powers(study), study.truth_spectrum
+    every = [*powers.values(), *([truth.power] if truth else [])]
+    seen = np.concatenate([power[np.isfinite(power)] for power in every] or [np.empty(0)])
+    if not np.any(seen > 0):
+        return None
+    low, high = max(seen.min(), QUANTISATION) / 3, seen.max() * 3
+    figure, axes = _axes(WIDE, 4.3)
+    if low < QUANTISATION:
+        axes.axhline(QUANTISATION, color=MUTED, lw=0.9, ls=(0, (1, 2)))
+        _note(axes, 0.004, QUANTISATION * 1.08, "8-bit rounding noise", va="bottom")
+    if truth:
+        axes.plot(truth.frequency, np.maximum(truth.power, low / 10), color="black", lw=2.6)
+    for arm in study.arms:
+        if arm.name in powers:
+            _line(axes, _frequency(study), np.maximum(powers[arm.name], low / 10), arm.color)
+    axes.set(yscale="log", ylim=(low, high), ylabel="power of a coefficient, |DFT|²")
+    _frequency_axis(axes)
+    real = [("real images", "black")] if truth else []
+    _legend(axes, real + [(arm.label, arm.color) for arm in study.arms if arm.name in powers])
+    return figure
+
+
+def band_error_figure(study: Study) -> Figure | None:
+    """Return each arm's power relative to the truth's, dB, over frequency; None without a truth."""
+    powers, truth = _powers(study), study.truth_spectrum
+    if truth is None or not powers:
+        return None
+    errors = {name: band_error_db(power, truth.power) for name, power in powers.items()}
+    reach = 1.3 * max(1.0, *(float(np.nanmax(np.abs(error))) for error in errors.values()))
+    figure, axes = _axes(WIDE, 3.9)
+    axes.axhline(0, color="black", lw=1.3)
+    for arm in study.arms:
+        if arm.name in errors:
+            _line(axes, truth.frequency, errors[arm.name], arm.color)
+    axes.set(ylim=(-reach, reach), ylabel="relative to real images, dB")
+    _note(axes, 0.012, 0.985, "↑ too rough: more power than real images", va="top", transform=axes.transAxes)
+    _note(axes, 0.012, 0.02, "↓ too smooth: less power than real images", transform=axes.transAxes)
+    _frequency_axis(axes)
+    _legend(axes, [(arm.label, arm.color) for arm in study.arms if arm.name in errors])
+    return figure
+
+
+def losses_figure(study: Study) -> Figure | None:
+    """Return base loss and spectral term side by side, for losses.png; None when nothing was logged."""
+    columns = logged(study)
+    if not columns:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(HALF * len(columns), 3.6), layout="constrained")
+    for place, column in enumerate(columns, start=1):
+        draw_losses(study, column, figure.add_subplot(1, len(columns), place))
+    return figure
+
+
+def logged(study: Study) -> list[str]:
+    """Return which of base and spectral have anything to draw on a log axis."""
+    return [name for name in LOSSES if any(np.any(cell.log[name] > 0) for cell in study.cells)]
+
+
+def draw_losses(study: Study, column: str, axes: Axes) -> None:
+    """Draw one column of the logs over steps, log y: seeds thin, their mean over the shared steps thick."""
+    drawn = []
+    for arm in study.arms:
+        logs = [cell.log for cell in study.cells if cell.arm == arm]
+        seeds = [
+            (log["step"][good], smooth(log[column][good])) for log in logs if (good := log[column] > 0).any()
+        ]
+        for step, value in seeds:
+            lw, alpha = (0.8, 0.4) if len(seeds) > 1 else (1.6, 1.0)
+            axes.plot(step, value, color=arm.color, lw=lw, alpha=alpha)
+        if len(seeds) > 1:
+            shared = sorted(set.intersection(*(set(step.tolist()) for step, _ in seeds)))
+            mean = np.mean([value[np.isin(step, shared)] for step, value in seeds], axis=0)
+            axes.plot(shared, mean, color=arm.color)
+        if seeds:
+            drawn.append((arm.label, arm.color))
+    axes.set(yscale="log", xlabel="step", ylabel=LOSSES[column])
+    axes.set_xlim(left=0)
+    _legend(axes, drawn, width=HALF)
+
+
+def smooth(value: Array) -> Array:
+    """Return the centred running mean of `value` [n] over n/40 points; at the ends the window shrinks."""
+    index = np.arange(value.size)
+    reach = np.minimum(value.size // 80, np.minimum(index, value.size - 1 - index))
+    total = np.concatenate([np.zeros(1), np.cumsum(value)])
+    mean: Array = (total[index + reach + 1] - total[index - reach]) / (2 * reach + 1)
+    return mean
+
+
+def svg(figure: Figure) -> bytes:
+    """Return the figure as SVG: text as outlines, no date."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _powers(study: Study) -> dict[str, Array]:
+    """Return arm name -> power [seeds, F] of its finished cells; all must share one frequency axis."""
+    powers: dict[str, Array] = {}
+    for arm in study.arms:
+        cells = [cell for cell in study.of(arm) if cell.spectrum]
+        for cell in cells:
+            if cell.spectrum and not _same(cell.spectrum.frequency, _frequency(study)):
+                raise ValueError(
+                    f"{cell.folder}: the spectrum has {cell.spectrum.frequency.size} bands that differ from "
+                    f"the {_frequency(study).size} bands of the truth or of the first run"
+                )
+        if cells:
+            powers[arm.name] = np.stack([cell.spectrum.power for cell in cells if cell.spectrum])
+    return powers
+
+
+def _frequency(study: Study) -> Array:
+    spectra: list[Spectrum | None] = [study.truth_spectrum, *(cell.spectrum for cell in study.cells)]
+    return next(spectrum.frequency for spectrum in spectra if spectrum)
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and bool(np.allclose(a, b, atol=1e-6))
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _line(axes: Axes, x: Array, per_seed: Array, color: str) -> None:
+    axes.plot(x, per_seed.mean(axis=0), color=color)
+    if len(per_seed) > 1:
+        axes.fill_between(x, per_seed.min(axis=0), per_seed.max(axis=0), color=color, alpha=0.18, lw=0)
+
+
+def _frequency_axis(axes: Axes) -> None:
+    axes.axvline(NYQUIST, color=MUTED, lw=0.9, ls=(0, (4, 3)))
+    _note(axes, NYQUIST + 0.006, 0.985, "Nyquist", va="top", transform=axes.get_xaxis_transform())
+    axes.set(xlim=(0, 0.5**0.5), xlabel="spatial frequency, cycles/pixel")
+
+
+def _note(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
+    axes.text(x, y, text, color=MUTED, size=8.5, **options)
+
+
+def _legend(axes: Axes, entries: list[tuple[str, str]], *, width: float = WIDE) -> None:
+    """Add a legend of (label, color) above a plot `width` inches wide, in as many columns as fit."""
+    from matplotlib.artist import Artist
+    from matplotlib.lines import Line2D
+
+    if not entries:
+        return
+    handles: list[Artist | tuple[Artist, ...]] = [Line2D([], [], color=color, lw=2.2) for _, color in entries]
+    wide = [len(label) + 5 for label, _ in entries]
+    room = int(12.5 * (width - 0.8))  # characters across the plot
+    columns = len(entries) if sum(wide) <= room else max(1, min(len(entries), room // max(wide)))
+    legend = axes.legend(
+        handles,
+        ["arm"] * len(entries),  # replaced below: a legend drops labels that begin with "_" and parses "$"
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=columns,
+        handlelength=1.4,
+        columnspacing=1.6,
+    )
+    for text, (label, _) in zip(legend.get_texts(), entries, strict=True):
+        text.set_parse_math(False)
+        text.set_text(textwrap.shorten(label, 60, placeholder=" …"))

@@ -1,0 +1,246 @@
+"""What a report needs of a comparison folder or a single run folder, read from its files and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Images = NDArray[np.uint8]
+Record = dict[str, Any]
+
+COLUMNS = ("step", "base", "spectral", "seconds_per_step")  # what the report uses of a line of metrics.jsonl
+# Okabe and Ito's palette, safe for colour-blind readers; truth is black, the baseline always vermillion.
+INK, MUTED = "#1c1c1a", "#66665f"
+BASELINE_COLOR = "#D55E00"
+ARM_COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#8C6D31")
+
+
+class Spectrum(NamedTuple):
+    """A radially averaged power spectrum: `frequency` [F] in cycles/pixel, `power` [F] (|ortho DFT|²)."""
+
+    frequency: Array
+    power: Array
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of the comparison and the colour that marks it in every figure and table."""
+
+    name: str
+    label: str
+    color: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm at one seed. `missing` says why it does not count; None when it is finished."""
+
+    arm: Arm
+    seed: int
+    folder: Path | None = None
+    results: Record | None = None
+    log: dict[str, Array] = field(default_factory=lambda: {name: np.empty(0) for name in COLUMNS})
+    truncated: int = 0
+    spectrum: Spectrum | None = None
+    samples: Images | None = None
+    missing: str | None = None
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Seconds a training step: from results.json, else the median of the log, else NaN."""
+        seconds = ((self.results or {}).get("timing") or {}).get("seconds_per_step")
+        if seconds is not None:
+            return float(seconds)
+        logged = self.log["seconds_per_step"]
+        return float(np.median(logged[np.isfinite(logged)])) if np.isfinite(logged).any() else math.nan
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything a report shows: the comparison (made up for a single run), arms, cells, truth."""
+
+    folder: Path
+    comparison: Record
+    arms: list[Arm]
+    cells: list[Cell]
+    truth_spectrum: Spectrum | None
+    truth_samples: Images | None
+
+    def of(self, arm: Arm) -> list[Cell]:
+        """Return the finished cells of one arm, by seed."""
+        return [cell for cell in self.cells if cell.arm == arm and cell.missing is None]
+
+
+def read_study(folder: Path) -> Study:
+    """Read a comparison folder (comparison.json) or a run folder (config.yaml and metrics.jsonl).
+
+    Raises ValueError for a folder that is neither, and for a corrupt file, which the message names.
+    """
+    if (folder / "comparison.json").is_file():
+        comparison = read_json(folder / "comparison.json")
+        check_comparison(comparison, where=str(folder / "comparison.json"))
+    elif (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file():
+        comparison = _one_arm(folder)
+    else:
+        raise ValueError(
+            f"{folder}: expected a comparison folder (with comparison.json) or a run folder "
+            f"(with config.yaml and metrics.jsonl); found neither"
+        )
+    arms = _arms(comparison)
+    truth = comparison.get("truth") or {}
+    return Study(
+        folder=folder,
+        comparison=comparison,
+        arms=arms,
+        cells=_cells(folder, comparison, arms),
+        truth_spectrum=_spectrum(truth, where=f"{folder}: the truth's spectrum"),
+        truth_samples=read_samples(folder / "truth" / "samples.npy"),
+    )
+
+
+def check_comparison(comparison: Record, *, where: str = "comparison") -> None:
+    """Raise a ValueError that names the first field of `comparison` that is missing or of the wrong type."""
+    for key, kind in {"arms": list, "seeds": list, "cells": list, "metrics": dict, "table": list}.items():
+        if not isinstance(comparison.get(key), kind):
+            came = repr(comparison[key])[:40] if key in comparison else "nothing"
+            raise ValueError(f"{where}: expected {key!r} to be a {kind.__name__}; got {came}")
+    wanted = {"arms": ("name",), "cells": ("arm", "seed", "folder"), "table": ("arm", "metric", "mean")}
+    for key, names in wanted.items():
+        for index, entry in enumerate(comparison[key]):
+            lost = [name for name in names if not isinstance(entry, dict) or name not in entry]
+            if lost:
+                raise ValueError(f"{where}: {key}[{index}] has no field {lost[0]!r}")
+    arms = [arm["name"] for arm in comparison["arms"]]
+    for key in ("cells", "table"):
+        for entry in comparison[key]:
+            if entry["arm"] not in arms:
+                raise ValueError(f"{where}: {key} names the arm {entry['arm']!r}; arms are {', '.join(arms)}")
+
+
+def read_json(path: Path) -> Record:
+    """Read a JSON object; a ValueError names the file, and the line where it breaks."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected a JSON object; got a {type(record).__name__}")
+    return record
+
+
+def read_log(path: Path) -> tuple[dict[str, Array], int]:
+    """Read metrics.jsonl as columns `[steps]` (null is NaN) and the number of truncated lines left out.
+
+    Only an unfinished last line (no newline: the run was killed while writing it) is tolerated. A step that
+    was logged twice, before and after a resume, keeps its last values.
+    """
+    if not path.is_file():
+        return {name: np.empty(0) for name in COLUMNS}, 0
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    lines, steps, truncated = text.split("\n"), dict[float, list[float]](), 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            row = [math.nan if record.get(name) is None else float(record[name]) for name in COLUMNS]
+        except (ValueError, TypeError, AttributeError) as error:
+            if number == len(lines):
+                truncated = 1
+                continue
+            raise ValueError(f"{path}, line {number}: expected a JSON object of numbers ({error})") from error
+        if not math.isfinite(row[0]):
+            raise ValueError(f"{path}, line {number}: the field 'step' is missing")
+        steps[row[0]] = row
+    table = np.array([steps[step] for step in sorted(steps)], dtype=np.float64).reshape(-1, len(COLUMNS))
+    return dict(zip(COLUMNS, table.T, strict=True)), truncated
+
+
+def read_samples(path: Path) -> Images | None:
+    """Open samples.npy, uint8 `[N, H, W, C]`, without loading it all; None when there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a NumPy array file ({error})") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
+        raise ValueError(f"{path}: expected uint8 [N, H, W, C]; got {images.dtype} {list(images.shape)}")
+    return images
+
+
+def _one_arm(folder: Path) -> Record:
+    """Return a single run folder as a comparison of one arm, which it is: the same page shows both."""
+    path, name = folder / "results.json", folder.resolve().name
+    results = read_json(path) if path.is_file() else {}
+    metrics = {key: value for key, value in (results.get("metrics") or {}).items() if value is not None}
+    arm, seed = str(results.get("arm", name)), results.get("seed", 0)
+    return {
+        "title": name,
+        "config": (folder / "config.yaml").read_text(encoding="utf-8"),
+        "arms": [{"name": arm, "label": arm}],
+        "seeds": [seed],
+        "cells": [{"arm": arm, "seed": seed, "folder": "."}],
+        "truth": results.get("truth"),
+        "metrics": {key: {} for key in metrics},
+        "table": [{"arm": arm, "metric": key, "mean": value, "n": 1} for key, value in metrics.items()],
+    }
+
+
+def _arms(comparison: Record) -> list[Arm]:
+    arms, colors = [], iter(ARM_COLORS * len(comparison["arms"]))
+    for record in comparison["arms"]:
+        name = str(record["name"])
+        color = BASELINE_COLOR if record["name"] == comparison.get("baseline") else next(colors)
+        arms.append(Arm(name=name, label=str(record.get("label") or name), color=color))
+    return arms
+
+
+def _cells(folder: Path, comparison: Record, arms: list[Arm]) -> list[Cell]:
+    """Return one cell for every arm and seed, the ones that were never begun included."""
+    planned = {(arm.name, seed): None for arm in arms for seed in comparison["seeds"]}
+    folders = planned | {(str(cell["arm"]), cell["seed"]): cell["folder"] for cell in comparison["cells"]}
+    by_name = {arm.name: arm for arm in arms}
+    order = list(by_name)
+    keys = sorted(folders, key=lambda key: (order.index(key[0]), key[1]))
+    return [_cell(folder, by_name[name], seed, folders[name, seed]) for name, seed in keys]
+
+
+def _cell(root: Path, arm: Arm, seed: int, name: str | None) -> Cell:
+    if name is None or not (root / name).is_dir():
+        return Cell(arm=arm, seed=seed, missing="not started")
+    folder = root / name
+    log, truncated = read_log(folder / "metrics.jsonl")
+    results = read_json(folder / "results.json") if (folder / "results.json").is_file() else None
+    last = f"; last logged step {log['step'][-1]:.0f}" if log["step"].size else ""
+    return Cell(
+        arm=arm,
+        seed=seed,
+        folder=folder,
+        results=results,
+        log=log,
+        truncated=truncated,
+        spectrum=_spectrum(results or {}, where=f"{folder / 'results.json'}: the spectrum"),
+        samples=read_samples(folder / "samples" / "samples.npy"),
+        missing=None if results else f"no results.json{last}",
+    )
+
+
+def _spectrum(record: Record, *, where: str) -> Spectrum | None:
+    value = record.get("spectrum")
+    if value is None:
+        return None
+    try:
+        frequency, power = (np.array(value[key], dtype=np.float64) for key in Spectrum._fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: expected lists of numbers 'frequency' and 'power' ({error!r})") from error
+    if frequency.ndim != 1 or frequency.shape != power.shape:
+        raise ValueError(f"{where}: {frequency.size} frequencies but {power.size} powers")
+    return Spectrum(frequency, power)

@@ -1,0 +1,106 @@
+"""Grids of samples as plain pixel arrays: never selected, and only ever enlarged by whole factors."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from specreg.report.reading import INK, MUTED, Images, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROWS = COLUMNS = 5
+MAT = 0xC4  # the grey between tiles: set off from both black and white images
+ROOM = 336  # CSS pixels across one grid: three of them fill the page
+
+
+class Panel(NamedTuple):
+    """One grid of samples at the data's own resolution, `pixels` uint8 [H, W, 3], under its title."""
+
+    title: str
+    note: str
+    color: str
+    pixels: Images
+
+    @property
+    def crisp(self) -> bool:
+        """Whether every pixel can be shown as a square: the grid fits its room on the page."""
+        return int(self.pixels.shape[1]) <= ROOM
+
+    @property
+    def width(self) -> int:
+        """Width on the page, CSS pixels: a whole multiple of the grid's own where it fits."""
+        own = int(self.pixels.shape[1])
+        return own * (ROOM // own) if self.crisp else ROOM
+
+
+def panels(study: Study) -> list[Panel]:
+    """Return the truth's grid, then one grid an arm: first samples, first seed that all arms have."""
+    found = [_panel(study.truth_samples, "real images", "", INK)] if study.truth_samples is not None else []
+    ready = {a: {c.seed: c.samples for c in study.of(a) if c.samples is not None} for a in study.arms}
+    ready = {arm: by_seed for arm, by_seed in ready.items() if by_seed}
+    shared = set.intersection(*map(set, ready.values())) if ready else set()
+    for arm, by_seed in ready.items():
+        seed = min(shared or by_seed)
+        found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}", arm.color))
+    return found
+
+
+def tile(images: Images) -> tuple[Images, int]:
+    """Tile the first images of `images` [N, H, W, C] into uint8 [H', W', 3]; return it with their number.
+
+    Large images get fewer rows and columns, so that a grid stays near 1024 pixels wide. Anything but three
+    channels shows its first channel in grey.
+    """
+    count, height, width, channels = images.shape
+    columns = max(1, min(COLUMNS, 1024 // width, count))
+    rows = max(1, min(ROWS, 1536 // height, -(-count // columns)))
+    shown = np.asarray(images[: rows * columns, ..., : 3 if channels == 3 else 1])
+    gap = max(1, width // 32)
+    grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), MAT, dtype=np.uint8)
+    for index, image in enumerate(shown):
+        row, column = divmod(index, columns)
+        top, left = gap + row * (height + gap), gap + column * (width + gap)
+        grid[top : top + height, left : left + width] = image
+    return grid, len(shown)
+
+
+def samples_figure(grids: list[Panel]) -> Figure:
+    """Return all grids side by side (paper's Fig. 1), pixels as exact squares; save it at 100 dpi."""
+    from matplotlib.figure import Figure
+
+    across = len(grids) if len(grids) <= 4 else -(-len(grids) // 2)
+    down = -(-len(grids) // across)
+    zooms = [max(1, 2 * ROOM // grid.pixels.shape[1]) for grid in grids]
+    images = [grid.pixels.repeat(zoom, 0).repeat(zoom, 1) for grid, zoom in zip(grids, zooms, strict=True)]
+    wide, high = max(image.shape[1] for image in images), max(image.shape[0] for image in images)
+    margin, head = 40, 84  # around each grid; above it, for two lines of text
+    width, height = margin + across * (wide + margin), margin // 2 + down * (head + high + margin)
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    options: dict[str, Any] = {"va": "baseline", "parse_math": False}
+    for index, (grid, image) in enumerate(zip(grids, images, strict=True)):
+        row, column = divmod(index, across)
+        left, top = margin + column * (wide + margin), height - margin // 2 - row * (head + high + margin)
+        title = textwrap.shorten(grid.title, max(16, wide // 14), placeholder=" …")
+        figure.text(left / width, (top - 38) / height, title, size=16, weight="bold", **options)
+        figure.text(left / width, (top - 68) / height, grid.note, size=14, color=MUTED, **options)
+        figure.figimage(image, left, top - head - image.shape[0], origin="upper")
+    return figure
+
+
+def png(pixels: Images) -> bytes:
+    """Return `pixels`, uint8 [H, W, 3], as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def _panel(images: Images, title: str, where: str, color: str) -> Panel:
+    pixels, count = tile(images)
+    return Panel(title, f"first {count}{where}", color, pixels)

@@ -1,0 +1,102 @@
+"""Checkpoints that are either whole or not there: written beside their final name, then renamed.
+
+A checkpoint is a folder `step-00001000` with `model.safetensors` and `ema.safetensors` (config in the metadata),
+`optimizer.pt` (tensors and numbers only: read with weights_only=True), `state.json`, and `checksums.json` with the
+SHA-256 of each, checked on load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+class Checkpoint(NamedTuple):
+    """All that a run needs to go on."""
+
+    step: int
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]  # numbers: EMA updates, seconds spent
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: which file, and why."""
+
+
+def save(folder: Path, checkpoint: Checkpoint, *, config: str, keep: int) -> Path:
+    """Write a checkpoint into `folder`, keep the last `keep`, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{checkpoint.step:08d}"
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    metadata = {"config": config, "step": str(checkpoint.step)}
+    save_file(_contiguous(checkpoint.model), partial / "model.safetensors", metadata=metadata)
+    save_file(_contiguous(checkpoint.ema), partial / "ema.safetensors", metadata=metadata)
+    torch.save(checkpoint.optimizer, partial / "optimizer.pt")
+    (partial / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}))
+    sums = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+    (partial / "checksums.json").write_text(json.dumps(sums, indent=1))
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint in `folder`, if there is one."""
+    found = _steps(folder)
+    return found[-1] if found else None
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint, verifying every file against its checksum."""
+    try:
+        sums: dict[str, str] = json.loads((path / "checksums.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path / 'checksums.json'}: cannot be read ({error})") from None
+    for name, expected in sums.items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: is missing from the checkpoint")
+        if _sha256(file) != expected:
+            raise CheckpointError(
+                f"{file}: does not match its checksum; delete {path} to go on from the checkpoint before it"
+            )
+    state = json.loads((path / "state.json").read_text())
+    optimizer = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
+    step = state.pop("step")
+    return Checkpoint(
+        step, load_file(path / "model.safetensors"), load_file(path / "ema.safetensors"), optimizer, state
+    )
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,201 @@
+"""A run as data: one validated tree, read from YAML and `key=value`, printed by --dry-run and saved with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+
+from specreg import _checks, losses
+from specreg.diffusion import noise_weight
+
+
+class ConfigError(ValueError):
+    """A run that cannot be: one sentence a field, for the user."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(_Strict):
+    """What to train on."""
+
+    kind: Literal["checkerboard", "images"] = "checkerboard"
+    path: Path | None = Field(None, description="folder, zip or array of images (kind: images)")
+    test_path: Path | None = Field(None, description="held-out images that results are measured against")
+    resolution: PositiveInt = 64
+    channels: Literal[1, 3] | None = Field(None, description="None: as the first image has")
+    squares: tuple[PositiveInt, ...] = Field((2, 4, 8), description="sides of the checkerboards' squares, pixels")
+    count: PositiveInt = Field(10_000, description="checkerboards in an epoch")
+    flip: bool = Field(False, description="mirror images left to right on a coin toss")
+
+
+class ModelConfig(_Strict):
+    """The network."""
+
+    kind: Literal["small_unet", "unet2d"] = Field("small_unet", description="unet2d: diffusers' UNet2DModel")
+    width: PositiveInt = 32
+    multipliers: tuple[PositiveInt, ...] = (1, 2, 2)
+    blocks: PositiveInt = 1
+    attention: tuple[int, ...] = Field((2,), description="levels, from 0, whose blocks attend")
+    patch_size: PositiveInt = 1
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class DiffusionConfig(_Strict):
+    """The forward process and what the network predicts."""
+
+    schedule: Literal["linear", "cosine"] = "cosine"
+    timesteps: PositiveInt = 1000
+    prediction: Literal["epsilon", "v", "x0"] = "v"
+
+
+class SpectralConfig(_Strict):
+    """The spectral term; `spectral: null` trains without one."""
+
+    name: str = Field("amplitude_phase", description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME")
+    weight: float = Field(0.1, ge=0, allow_inf_nan=False, description="λ")
+    noise_weight: str = Field("constant", description="constant, edm, snr, hard_gate, smooth_gate")
+    noise_options: dict[str, float] = Field({}, description="options of the noise weight")
+    options: dict[str, Any] = Field({}, description="options of the loss, e.g. coupling: projection")
+
+    @field_validator("options")
+    @classmethod
+    def _loss_exists(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
+        if "name" in info.data:
+            losses.build(info.data["name"], **options)
+        return options
+
+    @field_validator("noise_options")
+    @classmethod
+    def _noise_weight_exists(cls, options: dict[str, float], info: Any) -> dict[str, float]:
+        if "noise_weight" in info.data:
+            noise_weight.build(info.data["noise_weight"], **options)
+        return options
+
+
+class TrainingConfig(_Strict):
+    """The optimizer and its schedule."""
+
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = Field(16, description="over all processes and accumulated parts")
+    accumulate: PositiveInt = Field(1, description="parts that a batch is run in")
+    lr: float = Field(5e-4, gt=0)
+    warmup: int = Field(100, ge=0, description="steps of linear learning-rate warm-up")
+    decay: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the weight average, ramped up from 0")
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    checkpoint_every: PositiveInt = 500
+    keep: PositiveInt = Field(2, description="checkpoints kept")
+    log_every: PositiveInt = 10
+    workers: int = Field(0, ge=0, description="processes that load data")
+
+
+class SamplingConfig(_Strict):
+    """What to draw after training."""
+
+    count: PositiveInt = 64
+    sampler: Literal["ddim", "ancestral"] = "ddim"
+    steps: PositiveInt = Field(50, description="of DDIM")
+    eta: float = Field(0.0, ge=0, le=1, description="of DDIM: 0 deterministic, 1 ancestral")
+    clip: bool = Field(True, description="clip x0_hat to [-1, 1] at every step")
+    batch_size: PositiveInt = 64
+    seed: int = Field(0, ge=0, description="of the first sample; sample i has seed + i")
+
+
+class Config(_Strict):
+    """One run, or the base of a comparison."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$", description="the run's folder under runs/")
+    title: str = "A run"
+    seed: int = Field(0, ge=0)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    spectral: SpectralConfig | None = None
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    arms: dict[str, SpectralConfig | None] = Field({}, description="named arms of a comparison")
+
+
+def parse(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> Config:
+    """Build a Config from nested values and `section.key=value` overrides; values of overrides are YAML.
+
+    Raises ConfigError with one sentence a bad field: where it is, what was expected, what came.
+    """
+    tree: dict[str, Any] = _copy(values)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"expected key=value, such as training.steps=500; got {override!r}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{key}: {text!r} is not a YAML value: {error}") from None
+        _assign(tree, key.split("."), value)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(where, problem) for problem in error.errors())) from None
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a Config from a YAML file."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections; got {type(values).__name__}")
+    return parse(values, overrides, where=str(path))
+
+
+def dump(config: Config) -> str:
+    """Write a Config as YAML, every field shown."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[keys[-1]] = value
+
+
+def _sentence(where: str, problem: Any) -> str:
+    location = [part for part in problem["loc"] if isinstance(part, str)]
+    field = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _fields(location[:-1])
+        return f"{where}: no such key {field!r}{_checks.nearest(location[-1], known)}; known: {', '.join(known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {field}: {message[0].lower() + message[1:]}; got {problem['input']!r}"
+
+
+def _fields(location: Sequence[str]) -> list[str]:
+    """The keys that the section at `location` knows."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataConfig,
+        "model": ModelConfig,
+        "diffusion": DiffusionConfig,
+        "spectral": SpectralConfig,
+        "training": TrainingConfig,
+        "sampling": SamplingConfig,
+    }
+    if not location:
+        return list(Config.model_fields)
+    section = SpectralConfig if location[0] == "arms" else sections[location[0]]
+    return list(section.model_fields)

@@ -1,0 +1,64 @@
+"""Every random number of a run as a function of (seed, step, index in the global batch).
+
+Never of world size, worker count or call order: that is what makes a resumed run, paired arms and several
+processes agree. Streams are counter-based (Philox), so any of them can be reached without drawing the others.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Stream(IntEnum):
+    """What a stream of random numbers is for."""
+
+    ORDER = 0
+    NOISE = 1
+    AUGMENT = 2
+    INIT = 3
+    DROPOUT = 4
+
+
+def rng(seed: int, stream: Stream, step: int = 0, index: int = 0) -> np.random.Generator:
+    """Generator for one sample of one step."""
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, step]))
+
+
+def integer_seed(seed: int, stream: Stream, step: int = 0, index: int = 0) -> int:
+    """A seed for libraries that take one, e.g. torch.manual_seed."""
+    return int(rng(seed, stream, step, index).integers(2**63))
+
+
+class DataOrder:
+    """Index of the data item at each place of each global batch: a new permutation every epoch, none left out."""
+
+    def __init__(self, seed: int, items: int, batch_size: int):
+        self.seed, self.items, self.batch_size = seed, items, batch_size
+        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+
+    def item(self, step: int, index: int) -> int:
+        """Data item at place `index` of the batch of `step` (both from 0)."""
+        epoch, place = divmod(step * self.batch_size + index, self.items)
+        if epoch != self._epoch:
+            self._epoch, self._permutation = epoch, rng(self.seed, Stream.ORDER, epoch).permutation(self.items)
+        return int(self._permutation[place])
+
+
+class Draw(NamedTuple):
+    """Noise and timesteps of some samples of a batch."""
+
+    noise: Tensor  # [b, C, H, W], unit normal float32
+    t: Tensor  # [b], int64
+
+
+def draw(seed: int, step: int, indices: range, shape: tuple[int, ...], timesteps: int) -> Draw:
+    """Noise of `shape` and a timestep below `timesteps` for each of `indices` in the global batch of `step`."""
+    generators = [rng(seed, Stream.NOISE, step, index) for index in indices]
+    t = torch.tensor([int(g.integers(timesteps)) for g in generators])
+    noise = np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators])
+    return Draw(torch.from_numpy(noise), t)

@@ -1,0 +1,67 @@
+"""What a run writes while it runs: `metrics.jsonl`, one JSON object a logged step, and a line for the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class RunLog:
+    """Append-only log of a run; a resumed run drops what was logged after its checkpoint."""
+
+    def __init__(self, path: Path, *, from_step: int = 0):
+        self.path = path
+        if path.exists():
+            lines = path.read_text().splitlines()
+            kept = [line for line in lines if _step(line) is not None and (_step(line) or 0) <= from_step]
+            path.write_text("".join(line + "\n" for line in kept))
+        self._file = path.open("a")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record and flush it to disk."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _step(line: str) -> int | None:
+    """The step of a record; None for the torn last line of a run that was killed."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class Bar:
+    """A progress bar with base loss, spectral term, λ and time left; silent when the console is not a terminal."""
+
+    def __init__(self, console: Console, title: str, steps: int, done: int):
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[terms]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.progress.add_task(title, total=steps, completed=done, terms="")
+        self.progress.start()
+
+    def advance(self, terms: dict[str, float | None] | None) -> None:
+        """One step further; `terms` are shown when given."""
+        if terms is None:
+            self.progress.advance(self.task)
+            return
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in terms.items() if value is not None)
+        self.progress.update(self.task, advance=1, terms=shown)
+
+    def close(self) -> None:
+        """Stop drawing."""
+        self.progress.stop()

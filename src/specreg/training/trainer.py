@@ -1,0 +1,327 @@
+"""Train one network on one data set, with or without the spectral term; run the same command again to resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from specreg import losses, models
+from specreg.data import Checkerboards, ImageDataset
+from specreg.diffusion import alphas_cumprod, noise_weight
+from specreg.objectives import DDPMObjective, ObjectiveTerms
+from specreg.regularizer import SpectralRegularizer
+from specreg.training import checkpoint, config as configs
+from specreg.training.config import Config, ConfigError, DataConfig, SpectralConfig
+from specreg.training.ema import EMA
+from specreg.training.randomness import DataOrder, Stream, draw, integer_seed, rng
+from specreg.training.runlog import Bar, RunLog
+
+
+class ImageItems(Protocol):
+    """A data set of images: `item(i)` is `[C, H, W]` in [-1, 1]."""
+
+    def item(self, i: int) -> Tensor:
+        """Image `i`."""
+
+    def __len__(self) -> int: ...
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or its gradient is NaN or infinite: which step and which term."""
+
+
+def build_data(config: DataConfig, *, path: Path | None = None) -> ImageItems:
+    """The data set of a run, or the images at `path` read the same way."""
+    if config.kind == "checkerboard":
+        return Checkerboards(config.count, resolution=config.resolution, squares=config.squares)
+    path = path or config.path
+    if path is None:
+        raise ConfigError("data.path: expected a folder, zip or array of images (data.kind is images); got nothing")
+    return ImageDataset(path, resolution=config.resolution, channels=config.channels)
+
+
+def build_model(config: Config, channels: int) -> nn.Module:
+    """The network of a run with its initial weights, a function of the run's seed alone."""
+    options = config.model.model_dump()
+    seed = integer_seed(config.seed, Stream.INIT)
+    return models.build(channels=channels, resolution=config.data.resolution, seed=seed, **options)
+
+
+def build_regularizer(config: SpectralConfig | None) -> SpectralRegularizer | None:
+    """The spectral term of a run; None when it trains without."""
+    if config is None:
+        return None
+    return SpectralRegularizer(
+        losses.build(config.name, **config.options),
+        weight=config.weight,
+        noise_weight=noise_weight.build(config.noise_weight, **config.noise_options),
+    )
+
+
+def build_objective(config: Config, device: torch.device | str = "cpu") -> DDPMObjective:
+    """The objective of a run, on `device`."""
+    schedule = alphas_cumprod(config.diffusion.schedule, config.diffusion.timesteps).to(device)
+    return DDPMObjective(schedule, config.diffusion.prediction, build_regularizer(config.spectral))
+
+
+class Batch(NamedTuple):
+    """One process's share of one part of a global batch."""
+
+    x0: Tensor  # [b, C, H, W]
+    t: Tensor  # [b]
+    noise: Tensor  # [b, C, H, W]
+
+
+class _Items(Dataset[Tensor]):
+    """Items by (step, index in the global batch), mirrored where the run asks for it."""
+
+    def __init__(self, data: ImageItems, config: Config):
+        self.data, self.seed, self.flip = data, config.seed, config.data.flip
+        self.order = DataOrder(config.seed, len(data), config.training.batch_size)
+
+    def __getitem__(self, place: tuple[int, int]) -> Tensor:
+        step, index = place
+        x0 = self.data.item(self.order.item(step, index))
+        if self.flip and rng(self.seed, Stream.AUGMENT, step, index).random() < 0.5:
+            x0 = x0.flip(-1)
+        return x0
+
+
+class _Places(Sampler[list[tuple[int, int]]]):
+    """The (step, index) of every item that a process loads, one list a part of a batch."""
+
+    def __init__(self, start: int, stop: int, shares: Sequence[range]):
+        self.start, self.stop, self.shares = start, stop, shares
+
+    def parts(self) -> Iterator[tuple[int, range]]:
+        """Each part's step and its indices in the global batch."""
+        return ((step, share) for step in range(self.start, self.stop) for share in self.shares)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return ([(step, index) for index in share] for step, share in self.parts())
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * len(self.shares)
+
+
+class Trainer:
+    """One run in one folder: `config.yaml`, `metrics.jsonl`, `checkpoints/`.
+
+    Args:
+        config: the run; a folder that holds another run's config is refused.
+        folder: created if it does not exist. When it holds checkpoints, training goes on from the last.
+        console: where progress goes; only the main process draws it.
+        label: what the progress bar calls the run.
+    """
+
+    def __init__(self, config: Config, folder: Path, *, console: Console | None = None, label: str | None = None):
+        settings = config.training
+        self.config, self.folder = config, folder
+        self.accelerator = Accelerator(mixed_precision=settings.precision)
+        self.console = console or Console(stderr=True)
+        self.label = label or config.name
+        self.device = self.accelerator.device
+        parts = settings.accumulate * self.accelerator.num_processes
+        if settings.batch_size % parts:
+            raise ConfigError(
+                f"training.batch_size: expected a multiple of {parts} (accumulate × processes); got {settings.batch_size}"
+            )
+        self.part_size = settings.batch_size // parts
+        self.data = build_data(config.data)
+        self.shape = tuple(self.data.item(0).shape)
+        self.objective = build_objective(config, self.device)
+        model = build_model(config, self.shape[0]).to(self.device)
+        self.ema = EMA(model, settings.ema)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.step = 0
+        self.seconds = 0.0
+        self._prepare_folder()
+
+    def run(self) -> None:
+        """Train to the last step, saving as it goes; on an interrupt or error the last checkpoint stays."""
+        settings, main = self.config.training, self.accelerator.is_main_process
+        if self.step >= settings.steps:
+            return
+        log = RunLog(self.folder / "metrics.jsonl", from_step=self.step) if main else None
+        bar = Bar(self.console, self.label, settings.steps, self.step) if main else None
+        batches = self._batches()
+        self.model.train()
+        try:
+            while self.step < settings.steps:
+                began = time.perf_counter()
+                record = self.train_step([next(batches) for _ in range(settings.accumulate)])
+                self.seconds += time.perf_counter() - began
+                record |= {"seconds_per_step": time.perf_counter() - began}
+                logged = self.step % settings.log_every == 0 or self.step == settings.steps
+                if log and bar:
+                    shown = {"base": record["base"], "spectral": record["spectral"], "λ": record["weight"]}
+                    bar.advance(shown if logged else None)
+                    if logged:
+                        log.write({"step": self.step, **record})
+                if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
+                    self.save()
+        except NonFiniteLoss:
+            self.save()
+            raise
+        finally:
+            if log and bar:
+                bar.close()
+                log.close()
+
+    def train_step(self, parts: list[Batch]) -> dict[str, float | None]:
+        """One optimizer step on the parts of a batch; returns what is logged.
+
+        Raises NonFiniteLoss before any weight has changed.
+        """
+        settings = self.config.training
+        lr = learning_rate(self.config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        rank = self.accelerator.process_index
+        torch.manual_seed(integer_seed(self.config.seed, Stream.DROPOUT, self.step, rank))
+        self.optimizer.zero_grad()
+        terms = []
+        for i, batch in enumerate(parts):
+            last = i == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    term = self.objective(self.model, batch.x0, batch.t, batch.noise)
+                self.accelerator.backward(term.loss / len(parts))
+            terms.append(term)
+        record = self._means(terms)
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip))
+        overflow = settings.precision == "fp16"  # the gradient scaler skips such a step and shrinks its scale
+        if not math.isfinite(norm) and not overflow:
+            raise NonFiniteLoss(f"step {self.step + 1}: the gradient norm is {norm} though the loss is finite")
+        self.optimizer.step()
+        self.ema.update(self.accelerator.unwrap_model(self.model))
+        self.step += 1
+        return {**record, "lr": lr, "grad_norm": norm if math.isfinite(norm) else None}
+
+    def save(self) -> Path | None:
+        """Write a checkpoint of the current step."""
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return None
+        scaler = self.accelerator.scaler
+        return checkpoint.save(
+            self.folder / "checkpoints",
+            checkpoint.Checkpoint(
+                self.step,
+                self.accelerator.unwrap_model(self.model).state_dict(),
+                self.ema.model.state_dict(),
+                self.optimizer.state_dict(),
+                {"ema_updates": self.ema.updates, "seconds": self.seconds, "scaler": scaler and scaler.state_dict()},
+            ),
+            config=configs.dump(self.config),
+            keep=self.config.training.keep,
+        )
+
+    def _means(self, terms: list[ObjectiveTerms]) -> dict[str, float | None]:
+        """Batch means over parts and processes; raises if one of them is not finite."""
+        base = torch.stack([term.base.mean() for term in terms]).mean()
+        means = [base.detach()]
+        spectral = [term.spectral for term in terms if term.spectral is not None]
+        if spectral:
+            means += [torch.stack([s.per_sample.mean() for s in spectral]).mean().detach()]
+            means += [torch.stack([s.weight.mean() for s in spectral]).mean().detach()]
+            means += [torch.stack([s.loss for s in spectral]).mean().detach()]
+        reduced: Any = self.accelerator.reduce(torch.stack(means), reduction="mean")
+        names = ("base", "spectral", "weight", "term")
+        values: dict[str, float | None] = dict.fromkeys(names)
+        values.update(zip(names, reduced.tolist(), strict=False))
+        bad = [name for name in names if values[name] is not None and not math.isfinite(values[name] or 0.0)]
+        if bad:
+            shown = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+            raise NonFiniteLoss(
+                f"step {self.step + 1}: the {'spectral term' if bad[0] != 'base' else 'base loss'} is not finite ({shown}); "
+                f"the state before this step is saved in {self.folder / 'checkpoints'}"
+            )
+        return {"loss": (values["base"] or 0.0) + (values["term"] or 0.0), **values}
+
+    def _batches(self) -> Iterator[Batch]:
+        """This process's share of each part of each batch, from the current step on."""
+        settings = self.config.training
+        places = _Places(self.step, settings.steps, self._shares())
+        loader: DataLoader[Tensor] = DataLoader(
+            _Items(self.data, self.config), batch_sampler=places, num_workers=settings.workers
+        )
+        for (step, share), x0 in zip(places.parts(), loader, strict=True):
+            noise, t = draw(self.config.seed, step, share, self.shape, self.config.diffusion.timesteps)
+            yield Batch(*(x.to(self.device, non_blocking=True) for x in (x0, t, noise)))
+
+    def _shares(self) -> list[range]:
+        """Indices in the global batch that this process runs, one range a part."""
+        rank, processes, size = self.accelerator.process_index, self.accelerator.num_processes, self.part_size
+        starts = [(part * processes + rank) * size for part in range(self.config.training.accumulate)]
+        return [range(start, start + size) for start in starts]
+
+    def _prepare_folder(self) -> None:
+        """Refuse another run's folder, write the config, and load the last checkpoint."""
+        path = self.folder / "config.yaml"
+        text = configs.dump(self.config)
+        if path.exists():
+            _refuse_other_run(configs.load(path), self.config, path)
+        found = checkpoint.latest(self.folder / "checkpoints")
+        if found is not None:
+            saved = checkpoint.load(found)
+            self.accelerator.unwrap_model(self.model).load_state_dict(saved.model)
+            self.ema.model.load_state_dict(saved.ema)
+            self.ema.updates = saved.state["ema_updates"]
+            self.optimizer.load_state_dict(saved.optimizer)
+            if self.accelerator.scaler is not None and saved.state["scaler"]:
+                self.accelerator.scaler.load_state_dict(saved.state["scaler"])
+            self.step, self.seconds = saved.step, saved.state["seconds"]
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Learning rate of a step (from 0): linear warm-up, then constant or a cosine down to 0 at the last step."""
+    settings = config.training
+    ramp = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    if settings.decay == "constant":
+        return settings.lr * ramp
+    done = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.lr * ramp * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _refuse_other_run(saved: Config, config: Config, path: Path) -> None:
+    """Raise if `config` differs from the folder's in anything that training depends on."""
+    aside = {
+        "name": True,
+        "title": True,
+        "arms": True,
+        "sampling": True,
+        "data": {"test_path"},
+        "training": {"keep", "log_every", "checkpoint_every", "workers"},
+    }
+    if config.training.decay == "constant":
+        aside["training"] = {"steps", "keep", "log_every", "checkpoint_every", "workers"}
+    old, new = (_flat(c.model_dump(mode="json", exclude=aside)) for c in (saved, config))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"{path}: this folder holds a run with {key} = {old.get(key)!r}; got {new.get(key)!r}. "
+            "Choose another name, or delete the folder"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
