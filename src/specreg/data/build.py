@@ -226,8 +226,8 @@ def _crop(image: Image, resolution: int) -> NDArray[np.uint8]:
 
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
-    box = (left, top, left + side, top + side)
-    small = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+    square = image.crop((left, top, left + side, top + side))
+    small = square.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return _pixels(small)[None]
 
 

@@ -25,7 +25,8 @@ class ImageDataset(Dataset[Tensor]):
 
     `resolution` (pixels a side) and `channels` (1 grey, 3 colour) default to those of the first image.
     Colours are converted as asked, sizes never: an image of another size is a ValueError when it is read, as
-    is a damaged one. Transparency is dropped. Each process opens the archive itself: workers may fork or spawn.
+    is a damaged one. Transparency is dropped. Each process opens the archive itself; workers may fork or
+    spawn.
     """
 
     def __init__(

@@ -1,0 +1,11 @@
+"""Runs by name: one function a recipe, each returning a config tree that YAML and `key=value` may override."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from specreg.recipes.checkerboard import checkerboard
+from specreg.recipes.images import textures
+
+RECIPES: dict[str, Callable[[], dict[str, Any]]] = {"checkerboard": checkerboard, "textures": textures}

@@ -92,14 +92,15 @@ def spectrum_figure(study: Study) -> Figure | None:
         return None
     low, high = max(seen.min(), QUANTISATION) / 3, seen.max() * 3
     figure, axes = _axes(WIDE, 4.3)
-    if low < QUANTISATION:
-        axes.axhline(QUANTISATION, color=MUTED, lw=0.9, ls=(0, (1, 2)))
-        _note(axes, 0.004, QUANTISATION * 1.08, "8-bit rounding noise", va="bottom")
     if truth:
         axes.plot(truth.frequency, np.maximum(truth.power, low / 10), color="black", lw=2.6)
     for arm in study.arms:
         if arm.name in powers:
             _line(axes, _frequency(study), np.maximum(powers[arm.name], low / 10), arm.color)
+    if low < QUANTISATION:
+        axes.axhline(QUANTISATION, color=MUTED, lw=0.9, ls=(0, (1, 2)))
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        _note(axes, 0.69, QUANTISATION, "8-bit rounding noise", ha="right", va="center", bbox=white)
     axes.set(yscale="log", ylim=(low, high), ylabel="power of a coefficient, |DFT|²")
     _frequency_axis(axes)
     real = [("real images", "black")] if truth else []
@@ -147,6 +148,8 @@ def logged(study: Study) -> list[str]:
 
 def draw_losses(study: Study, column: str, axes: Axes) -> None:
     """Draw one column of the logs over steps, log y: seeds thin, their mean over the shared steps thick."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     drawn = []
     for arm in study.arms:
         logs = [cell.log for cell in study.cells if cell.arm == arm]
@@ -163,6 +166,9 @@ def draw_losses(study: Study, column: str, axes: Axes) -> None:
         if seeds:
             drawn.append((arm.label, arm.color))
     axes.set(yscale="log", xlabel="step", ylabel=LOSSES[column])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlim(left=0)
     _legend(axes, drawn, width=HALF)
 

@@ -155,7 +155,7 @@ class Trainer:
             return
         log = RunLog(self.folder / "metrics.jsonl", from_step=self.step) if main else None
         bar = Bar(self.console, self.label, settings.steps, self.step) if main else None
-        batches = self._batches()
+        batches = self.batches()
         self.model.train()
         try:
             while self.step < settings.steps:
@@ -250,7 +250,7 @@ class Trainer:
             )
         return {"loss": (values["base"] or 0.0) + (values["term"] or 0.0), **values}
 
-    def _batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch]:
         """This process's share of each part of each batch, from the current step on."""
         settings = self.config.training
         places = _Places(self.step, settings.steps, self._shares())

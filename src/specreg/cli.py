@@ -1,0 +1,263 @@
+"""The `specreg` command. Heavy imports live inside the commands, so that help and typing errors are instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from specreg.training.config import Config
+
+app = typer.Typer(
+    name="specreg",
+    help="Spectral regularization for diffusion models: train with it, compare with and without, see the spectrum.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+Source = Annotated[str, typer.Argument(help="A recipe (see `specreg recipes`) or a YAML file.", metavar="RECIPE|FILE")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it, such as training.steps=500.", metavar="KEY=VALUE")]
+Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")]
+
+
+def example(text: str) -> str:
+    """Epilog of a command: how it is used."""
+    return f"[bold]Example[/]  {text}"
+
+
+def run() -> None:
+    """Run the command; bad input becomes one sentence on stderr and exit code 2 (SPECREG_TRACEBACK=1 shows all)."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _stop(error, 2)
+    except RuntimeError as error:
+        _stop(error, 1)
+    except KeyboardInterrupt:
+        err.print("Stopped. Run the same command again to go on from the last checkpoint.")
+        sys.exit(130)
+
+
+def _stop(error: Exception, code: int) -> None:
+    if os.environ.get("SPECREG_TRACEBACK"):
+        raise error
+    err.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error) or type(error).__name__)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from specreg import __version__
+
+        out.print(f"specreg {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command(epilog=example("specreg demo"))
+def demo(
+    overrides: Overrides = None,
+    folder: Out = Path("runs"),
+    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds.")] = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Train the checkerboard comparison, with and without the spectral term, and show what it did."""
+    _compare("checkerboard", ["name=demo", *(overrides or [])], folder, None, seeds, dry_run)
+
+
+@app.command(epilog=example("specreg train textures data.path=crops.zip spectral.weight=0.05"))
+def train(
+    source: Source, overrides: Overrides = None, folder: Out = Path("runs"), dry_run: DryRun = False
+) -> None:
+    """Train one run, sample it, and write its report. The same command again goes on where it stopped."""
+    config = _config(source, overrides)
+    if dry_run:
+        return _print_yaml(config)
+    from specreg import evaluation
+    from specreg.report import build_report
+    from specreg.training.trainer import Trainer
+
+    run_folder = folder / config.name
+    trainer = Trainer(config, run_folder, console=err)
+    trainer.run()
+    if not trainer.accelerator.is_main_process:
+        return None
+    truth = evaluation.load_truth(config)
+    evaluation.save_images(run_folder / "truth" / "samples.npy", truth.images[:64])
+    results = evaluation.evaluate(run_folder, truth, device=trainer.device)
+    table = Table("metric", "value", title=f"{config.title}, step {results['step']}", title_style="bold")
+    for name, value in results["metrics"].items():
+        metric = evaluation.METRICS[name]
+        table.add_row(metric.label, f"{value:.{metric.digits}f} {metric.unit}")
+    out.print(table)
+    _print_path("report", build_report(run_folder))
+    return None
+
+
+@app.command(epilog=example("specreg compare checkerboard --arms none,amplitude,amplitude_phase@0.3,haar --seeds 3"))
+def compare(
+    source: Source,
+    overrides: Overrides = None,
+    folder: Out = Path("runs"),
+    arms: Annotated[
+        str | None, typer.Option(help="Arms: none, a loss or a recipe's arm, with @λ. Default: the recipe's own.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds, counted from the config's seed.")] = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Train several arms from the same seeds and report what the spectral term changed. Finished cells are kept."""
+    _compare(source, overrides, folder, arms, seeds, dry_run)
+
+
+def _compare(
+    source: str, overrides: list[str] | None, folder: Path, arms: str | None, seeds: int, dry_run: bool
+) -> None:
+    config = _config(source, overrides)
+    from specreg import compare as comparing
+
+    names = arms.split(",") if arms else list(config.arms) or [config.spectral.name if config.spectral else "amplitude_phase"]
+    resolved = comparing.resolve_arms(config, names)
+    if dry_run:
+        return _print_yaml(config.model_copy(update={"arms": resolved}))
+    from specreg.report import build_report, summary_rows
+
+    run_folder = folder / config.name
+    result = comparing.compare(
+        config, run_folder, resolved, range(config.seed, config.seed + seeds), console=err
+    )
+    header, *rows = summary_rows(result)
+    table = Table(*header, title=config.title, title_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    _print_path("report", build_report(run_folder))
+    return None
+
+
+@app.command(epilog=example("specreg sample runs/demo/none-seed0 --count 16 --out samples"))
+def sample(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder with checkpoints.", metavar="RUN")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")] = Path("samples"),
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first; image i has seed + i.")] = 0,
+    sampler: Annotated[str, typer.Option(help="ddim or ancestral.")] = "ddim",
+    steps: Annotated[int, typer.Option(min=1, help="Of DDIM.")] = 50,
+    eta: Annotated[float, typer.Option(min=0, max=1, help="Of DDIM.")] = 0.0,
+) -> None:
+    """Draw images from a trained run as PNG files, one seed an image."""
+    from PIL import Image
+
+    from specreg import evaluation
+    from specreg.training.config import dump, parse
+
+    config, model, step = evaluation.load_model(run_folder)
+    settings = {"count": count, "seed": seed, "sampler": sampler, "steps": steps, "eta": eta}
+    tree = config.model_dump(mode="json")
+    config = parse({**tree, "sampling": {**tree["sampling"], **settings}})
+    channels = config.data.channels or evaluation.build_data(config.data).item(0).shape[0]
+    with err.status(f"sampling {count} images at step {step}"):
+        images = evaluation.draw_samples(config, model, (channels, config.data.resolution, config.data.resolution))
+    out_folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(out_folder / f"{seed + i:06d}.png")
+    (out_folder / "config.yaml").write_text(dump(config))
+    _print_path(f"{count} images", out_folder)
+
+
+@app.command(epilog=example("specreg report runs/demo"))
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A comparison or a run folder.", metavar="RUN")],
+    to: Annotated[Path | None, typer.Option("--to", help="Where to write it; default RUN/report.html.")] = None,
+) -> None:
+    """Write the report of a run or a comparison again, from its files alone."""
+    from specreg.report import build_report
+
+    _print_path("report", build_report(run_folder, out=to))
+
+
+@app.command(epilog=example("specreg dataset textures.pk3 crops.zip --resolution 64 --mode tiles --min-std 20 --halve 256"))
+def dataset(
+    source: Annotated[Path, typer.Argument(help="Folder, zip or pk3 of images.", metavar="SRC")],
+    archive: Annotated[Path, typer.Argument(help="Training archive; OUT-test.zip is written beside it.", metavar="OUT.zip")],
+    resolution: Annotated[int, typer.Option(min=4, help="Side of the images, pixels.")] = 64,
+    mode: Annotated[str, typer.Option(help="crop: the largest centred square of each image; tiles: many a image.")] = "crop",
+    channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = 3,
+    min_std: Annotated[float, typer.Option(min=0, help="Leave out flatter images (standard deviation, of 255).")] = 0.0,
+    halve: Annotated[int, typer.Option(min=0, help="Halve images of at least this many pixels a side first; 0 never.")] = 0,
+    max_tiles: Annotated[int, typer.Option(min=1, help="Tiles of one source image at most.")] = 16,
+    test_fraction: Annotated[float, typer.Option(min=0, max=0.9, help="Share of source files held out.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and the choice of tiles.")] = 0,
+) -> None:
+    """Make train and test archives (EDM's zip form) of a folder, zip or pk3, split by source file; names what it left out."""
+    from specreg.data import build_dataset
+
+    built = build_dataset(
+        source,
+        archive,
+        resolution=resolution,
+        mode=mode,  # type: ignore[arg-type]  # checked by build_dataset
+        channels=channels,  # type: ignore[arg-type]
+        min_std=min_std,
+        halve=halve,
+        max_tiles=max_tiles,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+    out.print(built.summary())
+
+
+@app.command(epilog=example("specreg recipes"))
+def recipes() -> None:
+    """List the recipes that train, compare and demo know."""
+    from specreg.recipes import RECIPES
+
+    table = Table("recipe", "what it runs", box=None, padding=(0, 2, 0, 0))
+    for name, recipe in RECIPES.items():
+        table.add_row(f"[bold]{name}[/]", (recipe.__doc__ or "").strip())
+    out.print(table)
+    out.print("\nShow one in full: specreg train RECIPE --dry-run", highlight=False)
+
+
+def _config(source: str, overrides: list[str] | None) -> Config:
+    from specreg import _checks
+    from specreg.recipes import RECIPES
+    from specreg.training.config import ConfigError, load, parse
+
+    if source in RECIPES:
+        return parse(RECIPES[source](), overrides or [], where=f"recipe {source}")
+    if Path(source).suffix in (".yaml", ".yml"):
+        return load(Path(source), overrides or [])
+    raise ConfigError(
+        f"expected a recipe ({', '.join(RECIPES)}) or a .yaml file; got {source!r}{_checks.nearest(source, RECIPES)}"
+    )
+
+
+def _print_yaml(config: Config) -> None:
+    from specreg.training.config import dump
+
+    text = dump(config)
+    out.print(Syntax(text, "yaml", background_color="default") if out.is_terminal else text, soft_wrap=True)
+
+
+def _print_path(what: str, path: Any) -> None:
+    out.print(f"{what}: [bold]{path}[/]", highlight=False, soft_wrap=True)

@@ -1,0 +1,19 @@
+"""Real images at CPU size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def textures() -> dict[str, Any]:
+    """64×64 crops or tiles of an image folder or zip: `specreg compare textures data.path=crops.zip`."""
+    return {
+        "name": "textures",
+        "title": "Real images, 64×64",
+        "data": {"kind": "images", "resolution": 64, "flip": True},
+        "model": {"width": 64, "multipliers": [1, 2, 2], "attention": [2], "patch_size": 2},
+        "diffusion": {"schedule": "cosine", "prediction": "v"},
+        "spectral": {"name": "amplitude_phase", "weight": 0.1},
+        "training": {"steps": 3000, "batch_size": 16, "lr": 3e-4, "ema": 0.998},
+        "sampling": {"count": 256, "steps": 50},
+    }

@@ -1,0 +1,177 @@
+"""The numbers of a comparison in words: table entries, rows for the terminal, one verdict an arm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from specreg.report.reading import Record, check_comparison
+
+ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0", "none": ""}
+HEADLINE = (
+    "log_spectral_distance_db"  # what a verdict is about; without it, the first metric with a direction
+)
+FLOOR = "floor: "  # prefix of the truth's metrics that compare real images with other real images
+
+
+class Entry(NamedTuple):
+    """One cell of the table as text; empty where there is nothing to say."""
+
+    value: str
+    std: str = ""
+    difference: str = ""
+    verdict: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called, written and judged."""
+
+    key: str
+    label: str
+    unit: str
+    better: str
+    digits: int
+    help: str
+
+    @property
+    def arrow(self) -> str:
+        """The direction that is better."""
+        return ARROWS[self.better]
+
+    @property
+    def title(self) -> str:
+        """Label, unit and direction, e.g. "log-spectral distance, dB ↓"."""
+        return f"{self.label}{self.unit and f', {self.unit}'} {self.arrow}".strip()
+
+    def interval(self, difference: Record | None) -> str:
+        """Return "low … high" of a paired difference; nothing where there is none, as with one seed."""
+        ends = [(difference or {}).get(end) for end in ("low", "high")]
+        return "" if None in ends else " … ".join(number(end, self.digits, sign=True) for end in ends)
+
+    def badness(self, value: float) -> float:
+        """Return a number that is lowest for the best value; NaN where no value is better than another."""
+        return {"lower": value, "higher": -value, "zero": abs(value)}.get(self.better, math.nan)
+
+    def entry(self, row: Record | None, *, best: bool = False) -> Entry:
+        """Return one row of comparison.json's table as text."""
+        if row is None:
+            return Entry("–")
+        difference, std = row.get("difference"), row.get("std")
+        change = number(difference.get("mean"), self.digits, sign=True) if difference else ""
+        if interval := self.interval(difference):
+            change += f" [{interval}]"
+        spread = "" if std is None else number(std, self.digits)
+        return Entry(number(row["mean"], self.digits), spread, change, row.get("verdict") or "", best)
+
+
+def number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """Return `value` with `digits` decimals and a real minus sign; "–" for None, no sign on 0."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "not finite"
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
+def metrics_of(comparison: Record) -> list[Metric]:
+    """Return the metrics in comparison.json's order; what it leaves open is read off the metric's name."""
+    found = []
+    for key, about in comparison["metrics"].items():
+        better = about.get("better", "none")
+        if better not in ARROWS:
+            raise ValueError(f"metric {key!r}: better must be one of {', '.join(ARROWS)}; got {better!r}")
+        decibels = key.endswith("_db")
+        label = about.get("label") or key.removesuffix("_db").replace("_", " ")
+        unit = about.get("unit", "dB" if decibels else "") or ""
+        found.append(Metric(key, label, unit, better, int(about.get("digits", 3)), about.get("help") or ""))
+    return found
+
+
+def arm_entries(comparison: Record, arm: str) -> list[Entry]:
+    """Return one arm's entries, one a metric; best: the best mean of all arms, with the verdict "better"."""
+    entries = []
+    for metric in metrics_of(comparison):
+        row = _row(comparison, arm, metric)
+        every = [_row(comparison, other["name"], metric) for other in comparison["arms"]]
+        best = row is not None and row.get("verdict") == "better"
+        if row is not None and best:
+            best = metric.badness(row["mean"]) == min(
+                metric.badness(other["mean"]) for other in every if other
+            )
+        entries.append(metric.entry(row, best=best))
+    return entries
+
+
+def truth_entries(comparison: Record) -> list[Entry] | None:
+    """Return the real images' own values, or their distance from other real images; None if neither."""
+    values = (comparison.get("truth") or {}).get("metrics") or {}
+    entries = []
+    for metric in metrics_of(comparison):
+        if metric.key in values:
+            entries.append(Entry(number(values[metric.key], metric.digits)))
+        elif FLOOR + metric.key in values:
+            floor = number(values[FLOOR + metric.key], metric.digits)
+            entries.append(Entry(floor, verdict="real against real"))
+        else:
+            entries.append(Entry(""))
+    return entries if any(entry.value for entry in entries) else None
+
+
+def summary_rows(comparison: Record) -> list[list[str]]:
+    """Return the table of comparison.json as text, header first, then one row for each metric and arm."""
+    check_comparison(comparison)
+    base = comparison.get("baseline")
+    rows = [["metric", "arm", "mean ± std", "seeds", f"difference from {base} [95%]", "verdict"]]
+    for metric in metrics_of(comparison):
+        for arm in comparison["arms"]:
+            row = _row(comparison, arm["name"], metric)
+            entry = metric.entry(row)
+            value = f"{entry.value} ± {entry.std}" if entry.std else entry.value
+            seeds = str(row.get("n", "–")) if row else "0"
+            rows.append(
+                [metric.title, arm["name"], value, seeds, entry.difference or "–", entry.verdict or "–"]
+            )
+    return rows
+
+
+def verdicts(comparison: Record) -> list[str]:
+    """Return one sentence an arm other than the baseline: what changed, how sure that is, what got worse."""
+    check_comparison(comparison)
+    others = [arm for arm in comparison["arms"] if arm["name"] != comparison.get("baseline")]
+    return [f"{arm.get('label') or arm['name']}: {verdict(comparison, arm['name'])}" for arm in others]
+
+
+def verdict(comparison: Record, arm: str) -> str:
+    """Return how the headline metric changed from the baseline to `arm`, and which others moved."""
+    metrics = metrics_of(comparison)
+    judged = [m for m in metrics if m.key == HEADLINE] or [m for m in metrics if m.arrow]
+    if not judged:
+        return "no metric to compare."
+    metric = judged[0]
+    base, row = _row(comparison, comparison.get("baseline"), metric), _row(comparison, arm, metric)
+    if base is None or row is None:
+        return "nothing to compare yet."
+    unit = metric.unit and f" {metric.unit}"
+    change = " → ".join(f"{number(side['mean'], metric.digits)}{unit}" for side in (base, row))
+    seeds = row.get("n", 1)
+    if seeds == 1:
+        return f"{metric.label} {change} (one seed: a lead, not a result)."
+    interval = metric.interval(row.get("difference"))
+    paired = f"95% interval of the paired difference {interval}{unit}" if interval else "no paired interval"
+    how = ", ".join(filter(None, [row.get("verdict"), paired, f"{seeds} seeds"]))
+    sentence = f"{metric.label} {change} ({how})."
+    for word in sorted(("better", "worse"), key=lambda word: word != row.get("verdict")):
+        rest = [(m.label, _row(comparison, arm, m)) for m in metrics if m is not metric]
+        names = ", ".join(label for label, other in rest if other and other.get("verdict") == word)
+        if names:
+            sentence += f" {'Also' if word == row.get('verdict') else 'But'} {word}: {names}."
+    return sentence
+
+
+def _row(comparison: Record, arm: str | None, metric: Metric) -> Record | None:
+    rows = (row for row in comparison["table"] if (row["arm"], row["metric"]) == (arm, metric.key))
+    return next((row for row in rows if row["mean"] is not None), None)
