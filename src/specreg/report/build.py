@@ -51,6 +51,7 @@ def _page(study: Study, base: Path) -> Record:
         "seeds": len(comparison["seeds"]),
         "verdicts": [(arm, verdict(comparison, arm.name)) for arm in others],
         "notices": _notices(study),
+        "arms": study.arms,
         "panels": [(panel, _data_uri("png", samples.png(panel.pixels))) for panel in samples.panels(study)],
         "plots": {
             name: (_data_uri("svg+xml", figures.svg(figure)), alt)
@@ -59,6 +60,7 @@ def _page(study: Study, base: Path) -> Record:
         "metrics": metrics_of(comparison),
         "truth": truth_entries(comparison),
         "rows": [(arm, arm_entries(comparison, arm.name), *_time(study, arm)) for arm in study.arms],
+        "facts": _facts(study),
         "cells": [_cell(cell, base) for cell in study.cells],
         "command": comparison.get("command"),
         "config": comparison.get("config"),
@@ -66,20 +68,22 @@ def _page(study: Study, base: Path) -> Record:
 
 
 def _save_figures(study: Study) -> None:
+    """Write samples, spectrum, band_error and losses under figures/, each complete with its legend."""
     folder, panels = study.folder / "figures", samples.panels(study)
     folder.mkdir(exist_ok=True)
+    if panels:
+        # 100 dpi: the figure is laid out in whole pixels.
+        samples.samples_figure(panels).savefig(folder / "samples.png", dpi=100, metadata={"Software": None})
     drawn = {
-        "samples": samples.samples_figure(panels) if panels else None,
         "spectrum": figures.spectrum_figure(study),
         "band_error": figures.band_error_figure(study),
         "losses": figures.losses_figure(study),
     }
     for name, figure in drawn.items():
-        path = folder / f"{name}.png"
-        if figure is None:
-            path.unlink(missing_ok=True)  # an older report's figure would contradict this page
-        else:
-            figure.savefig(path, dpi=100 if name == "samples" else 200, metadata={"Software": None})
+        if figure is not None:
+            truth = name == "spectrum" and study.truth_spectrum is not None
+            figures.add_legend(figure, study, truth=truth)
+            figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
 
 
 def _about(comparison: Record) -> list[str]:
@@ -89,6 +93,18 @@ def _about(comparison: Record) -> list[str]:
     plan = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     versions = [f"{name} {version}" for name, version in (comparison.get("versions") or {}).items()]
     return [part for part in (created, str(comparison.get("machine") or ""), plan, *versions) if part]
+
+
+def _facts(study: Study) -> str:
+    """Return what the finished cells have in common, once instead of in every row: network size and sampler."""
+    results = [cell.results for cell in study.cells if cell.results]
+    sizes = sorted({record["parameters"] for record in results if record.get("parameters")})
+    samplers = sorted({record["sampler"] for record in results if record.get("sampler")})
+    parameters = " or ".join(f"{size:,}".replace(",", "\u202f") for size in sizes)
+    facts = [f"{parameters} parameters"] * bool(sizes) + [f"sampled with {' or '.join(samplers)}"] * bool(
+        samplers
+    )
+    return "; ".join(facts)
 
 
 def _notices(study: Study) -> list[str]:
@@ -124,15 +140,12 @@ def _cell(cell: Cell, base: Path) -> Record:
     results = cell.results or {}
     names = {"folder": ".", "config": "config.yaml", "log": "metrics.jsonl", "results": "results.json"}
     paths = {text: cell.folder / name for text, name in names.items()} if cell.folder else {}
-    parameters = results.get("parameters")
     return {
         "arm": cell.arm,
         "seed": cell.seed,
         "status": cell.missing or "finished",
         "step": results.get("step", "–"),
         "samples": results.get("samples", "–"),
-        "sampler": results.get("sampler", "–"),
-        "parameters": "–" if parameters is None else f"{parameters:,}".replace(",", "\u2009"),
         "time": _duration(float((results.get("timing") or {}).get("train_seconds") or math.nan)),
         "links": [(text, _link(path, base)) for text, path in paths.items() if path.exists()],
     }

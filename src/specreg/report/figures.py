@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 QUANTISATION = (2 / 255) ** 2 / 12  # power of 8-bit rounding noise in every coefficient, data in [-1, 1]
 NYQUIST = 0.5  # cycles/pixel; beyond it lie only the corners of the spectrum, up to sqrt(1/2)
-WIDE, HALF = 7.2, 5.6  # inches, of a figure beside text and of one of two abreast
+WIDE, HALF = 6.6, 5.4  # inches, of a figure beside text and of one of two abreast
 STYLE = {
     "axes.edgecolor": "#9a9a94",
     "axes.grid": True,
@@ -26,6 +26,8 @@ STYLE = {
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "figure.constrained_layout.h_pad": 0.08,  # inches
+    "figure.constrained_layout.w_pad": 0.08,
     "figure.facecolor": "white",
     "font.size": 9.5,
     "grid.color": "#ecebe6",
@@ -41,7 +43,7 @@ LOSSES = {"base": "base loss", "spectral": "spectral term, before its weight λ"
 
 
 class Curve(NamedTuple):
-    """One plot of the page: its name, its text for those who cannot see it, the figure."""
+    """One plot of the page: its name, its text for those who cannot see it, the figure without a legend."""
 
     name: str
     alt: str
@@ -58,21 +60,18 @@ def styled() -> Iterator[None]:
 
 
 def curves(study: Study) -> list[Curve]:
-    """Return the plots that the folder has data for: spectrum, band_error, base, spectral."""
+    """Return the plots that the folder has data for: spectrum, band_error, base, spectral; no legends."""
     arms = ", ".join(arm.label for arm in study.arms)
-    drawn = [
-        ("spectrum", f"Radially averaged power spectra: real images, {arms}.", spectrum_figure(study)),
-        (
-            "band_error",
-            f"Power relative to real images in dB, by frequency: {arms}.",
-            band_error_figure(study),
-        ),
-    ]
+    spectra = {
+        "spectrum": (f"Radially averaged power spectra: real images, {arms}.", spectrum_figure(study)),
+        "band_error": (f"Power relative to real images, dB, by frequency: {arms}.", band_error_figure(study)),
+    }
+    drawn = [Curve(name, alt, figure) for name, (alt, figure) in spectra.items() if figure is not None]
     for column in logged(study):
-        figure, axes = _axes(HALF, 3.6)
+        figure, axes = _axes(HALF, 3.4)
         draw_losses(study, column, axes)
-        drawn.append((column, f"{LOSSES[column].capitalize()}, over training steps: {arms}.", figure))
-    return [Curve(name, alt, figure) for name, alt, figure in drawn if figure is not None]
+        drawn.append(Curve(column, f"{LOSSES[column].capitalize()}, over training steps: {arms}.", figure))
+    return drawn
 
 
 def band_error_db(power: Array, truth: Array, *, floor: float = QUANTISATION) -> Array:
@@ -91,7 +90,7 @@ def spectrum_figure(study: Study) -> Figure | None:
     if not np.any(seen > 0):
         return None
     low, high = max(seen.min(), QUANTISATION) / 3, seen.max() * 3
-    figure, axes = _axes(WIDE, 4.3)
+    figure, axes = _axes(WIDE, 3.8)
     if truth:
         axes.plot(truth.frequency, np.maximum(truth.power, low / 10), color="black", lw=2.6)
     for arm in study.arms:
@@ -103,8 +102,6 @@ def spectrum_figure(study: Study) -> Figure | None:
         _note(axes, 0.69, QUANTISATION, "8-bit rounding noise", ha="right", va="center", bbox=white)
     axes.set(yscale="log", ylim=(low, high), ylabel="power of a coefficient, |DFT|²")
     _frequency_axis(axes)
-    real = [("real images", "black")] if truth else []
-    _legend(axes, real + [(arm.label, arm.color) for arm in study.arms if arm.name in powers])
     return figure
 
 
@@ -115,7 +112,7 @@ def band_error_figure(study: Study) -> Figure | None:
         return None
     errors = {name: band_error_db(power, truth.power) for name, power in powers.items()}
     reach = 1.3 * max(1.0, *(float(np.nanmax(np.abs(error))) for error in errors.values()))
-    figure, axes = _axes(WIDE, 3.9)
+    figure, axes = _axes(WIDE, 3.5)
     axes.axhline(0, color="black", lw=1.3)
     for arm in study.arms:
         if arm.name in errors:
@@ -124,7 +121,6 @@ def band_error_figure(study: Study) -> Figure | None:
     _note(axes, 0.012, 0.985, "↑ too rough: more power than real images", va="top", transform=axes.transAxes)
     _note(axes, 0.012, 0.02, "↓ too smooth: less power than real images", transform=axes.transAxes)
     _frequency_axis(axes)
-    _legend(axes, [(arm.label, arm.color) for arm in study.arms if arm.name in errors])
     return figure
 
 
@@ -135,7 +131,7 @@ def losses_figure(study: Study) -> Figure | None:
         return None
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(HALF * len(columns), 3.6), layout="constrained")
+    figure = Figure(figsize=(HALF * len(columns), 3.4), layout="constrained")
     for place, column in enumerate(columns, start=1):
         draw_losses(study, column, figure.add_subplot(1, len(columns), place))
     return figure
@@ -150,7 +146,6 @@ def draw_losses(study: Study, column: str, axes: Axes) -> None:
     """Draw one column of the logs over steps, log y: seeds thin, their mean over the shared steps thick."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    drawn = []
     for arm in study.arms:
         logs = [cell.log for cell in study.cells if cell.arm == arm]
         seeds = [
@@ -163,14 +158,11 @@ def draw_losses(study: Study, column: str, axes: Axes) -> None:
             shared = sorted(set.intersection(*(set(step.tolist()) for step, _ in seeds)))
             mean = np.mean([value[np.isin(step, shared)] for step, value in seeds], axis=0)
             axes.plot(shared, mean, color=arm.color)
-        if seeds:
-            drawn.append((arm.label, arm.color))
     axes.set(yscale="log", xlabel="step", ylabel=LOSSES[column])
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlim(left=0)
-    _legend(axes, drawn, width=HALF)
 
 
 def smooth(value: Array) -> Array:
@@ -180,6 +172,30 @@ def smooth(value: Array) -> Array:
     total = np.concatenate([np.zeros(1), np.cumsum(value)])
     mean: Array = (total[index + reach + 1] - total[index - reach]) / (2 * reach + 1)
     return mean
+
+
+def add_legend(figure: Figure, study: Study, *, truth: bool) -> Figure:
+    """Add a legend of the arms, and of the truth if asked, above the figure's plots and return the figure."""
+    from matplotlib.lines import Line2D
+
+    entries = [("real images", "black")] * truth + [(arm.label, arm.color) for arm in study.arms]
+    handles = [Line2D([], [], color=color, lw=2.4) for _, color in entries]
+    labels = [textwrap.shorten(label, 60, placeholder=" …") for label, _ in entries]
+    widths, room = [len(label) + 6 for label in labels], 13 * figure.get_figwidth()  # in characters
+    columns = len(entries) if sum(widths) <= room else max(1, int(room // max(widths)))
+    legend = figure.legend(
+        handles,
+        ["arm"] * len(entries),  # replaced below: a legend drops labels that begin with "_" and parses "$"
+        loc="outside upper left",
+        ncols=columns,
+        handlelength=1.4,
+        columnspacing=1.6,
+    )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)
+    figure.set_figheight(figure.get_figheight() + 0.23 * -(-len(entries) // columns))
+    return figure
 
 
 def svg(figure: Figure) -> bytes:
@@ -235,28 +251,3 @@ def _frequency_axis(axes: Axes) -> None:
 
 def _note(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
     axes.text(x, y, text, color=MUTED, size=8.5, **options)
-
-
-def _legend(axes: Axes, entries: list[tuple[str, str]], *, width: float = WIDE) -> None:
-    """Add a legend of (label, color) above a plot `width` inches wide, in as many columns as fit."""
-    from matplotlib.artist import Artist
-    from matplotlib.lines import Line2D
-
-    if not entries:
-        return
-    handles: list[Artist | tuple[Artist, ...]] = [Line2D([], [], color=color, lw=2.2) for _, color in entries]
-    wide = [len(label) + 5 for label, _ in entries]
-    room = int(12.5 * (width - 0.8))  # characters across the plot
-    columns = len(entries) if sum(wide) <= room else max(1, min(len(entries), room // max(wide)))
-    legend = axes.legend(
-        handles,
-        ["arm"] * len(entries),  # replaced below: a legend drops labels that begin with "_" and parses "$"
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0),
-        ncols=columns,
-        handlelength=1.4,
-        columnspacing=1.6,
-    )
-    for text, (label, _) in zip(legend.get_texts(), entries, strict=True):
-        text.set_parse_math(False)
-        text.set_text(textwrap.shorten(label, 60, placeholder=" …"))
