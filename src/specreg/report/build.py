@@ -96,7 +96,7 @@ def _about(comparison: Record) -> list[str]:
 
 
 def _facts(study: Study) -> str:
-    """Return what the finished cells have in common, once instead of in every row: network size and sampler."""
+    """Return network size and sampler of the finished cells: once, not in every row."""
     results = [cell.results for cell in study.cells if cell.results]
     sizes = sorted({record["parameters"] for record in results if record.get("parameters")})
     samplers = sorted({record["sampler"] for record in results if record.get("sampler")})

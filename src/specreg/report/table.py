@@ -80,7 +80,10 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
 def metrics_of(comparison: Record) -> list[Metric]:
     """Return the metrics in comparison.json's order; what it leaves open is read off the metric's name."""
     found = []
-    for key, about in comparison["metrics"].items():
+    described = comparison["metrics"]
+    tabled = dict.fromkeys(row["metric"] for row in comparison["table"])  # in order, each once
+    for key in [*described, *(key for key in tabled if key not in described)]:
+        about = described.get(key) or {}
         better = about.get("better", "none")
         if better not in ARROWS:
             raise ValueError(f"metric {key!r}: better must be one of {', '.join(ARROWS)}; got {better!r}")

@@ -1,0 +1,463 @@
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from base64 import b64decode
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+Image = pytest.importorskip("PIL.Image")
+
+from specreg.report import build_report, figures, summary_rows, verdicts  # noqa: E402
+from specreg.report.reading import read_log, read_study  # noqa: E402
+from specreg.report.samples import MAT, tile  # noqa: E402
+
+NASTY = "_<script>alert('x')</script> & $\\frac{ \"λ\" = 0.1"
+FREQUENCY = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625]
+TRUTH = [4.0, 1.0, 0.25, 0.1, 0.05, 0.0]
+POWER = {  # of each arm and seed; the last band of the truth lies below the floor
+    ("none", 0): [4.0, 0.9, 0.2, 0.05, 0.01, 0.0],
+    ("none", 1): [4.2, 0.8, 0.2, 0.04, 0.02, 1e-7],
+    ("reg", 0): [4.1, 1.0, 0.25, 0.1, 0.05, 1e-3],
+    ("reg", 1): [4.0, 1.1, 0.30, 0.2, 0.04, 0.0],
+}
+MAGENTA = (255, 0, 255)
+
+
+def truth_images() -> np.ndarray:
+    """Return 7 RGB images of 8 x 6; the first holds the one magenta pixel of all, in its first corner."""
+    images = np.random.default_rng(0).integers(0, 200, (7, 8, 6, 3), dtype=np.uint8)
+    images[0, 0, 0] = MAGENTA
+    return images
+
+
+def comparison() -> dict[str, Any]:
+    """Return a comparison of two arms over three seeds, of which ("reg", 1) was never begun."""
+    db, share = "log_spectral_distance_db", "band_energy_share"
+    return {
+        "title": "Boards",
+        "command": "specreg compare boards --arms none,reg && true",
+        "created": "2026-11-22T17:40:12",
+        "machine": "2-core CPU",
+        "versions": {"specreg": "0.1.0"},
+        "config": "loss:\n  weight: 0.1 # <b>\n",
+        "arms": [{"name": "none", "label": "baseline", "loss": None}, {"name": "reg", "label": NASTY, "loss": {}}],
+        "baseline": "none",
+        "seeds": [0, 1, 2],
+        "cells": [
+            {"arm": arm, "seed": seed, "folder": f"{arm}: seed#{seed} 50%"}
+            for arm, seed in [*POWER, ("none", 2)]
+        ],
+        "truth": {
+            "samples": 7,
+            "spectrum": {"frequency": FREQUENCY, "power": TRUTH},
+            "metrics": {share: 1.0, f"floor: {db}": 0.214},
+        },
+        "metrics": {
+            db: {"label": "log-spectral distance", "unit": "dB", "better": "lower", "digits": 1, "help": "How far."},
+            share: {"label": "energy share", "unit": "", "better": "higher", "digits": 3, "help": "How much."},
+        },
+        "table": [
+            {"arm": "none", "metric": db, "mean": 3.14, "std": 0.21, "n": 2, "difference": None, "verdict": None},
+            {
+                "arm": "reg", "metric": db, "mean": 2.2, "std": 0.1, "n": 2,
+                "difference": {"mean": -0.9, "low": -1.2, "high": -0.6}, "verdict": "better",
+            },
+            {"arm": "none", "metric": share, "mean": 0.95, "std": 0.01, "n": 2, "difference": None, "verdict": None},
+            {
+                "arm": "reg", "metric": share, "mean": 0.97, "std": 0.02, "n": 2,
+                "difference": {"mean": 0.02, "low": -0.01, "high": 0.05}, "verdict": "no difference seen",
+            },
+        ],
+    }  # fmt: skip
+
+
+def log_lines(seed: int, steps: int = 12) -> str:
+    rows = [
+        {"step": 10 * s, "base": 1.0 / s + 0.01 * seed, "spectral": None if seed else 2.0 / s, "loss": 1.0,
+         "weight": 0.1, "lr": 1e-4, "grad_norm": 1.0, "seconds_per_step": 0.05}
+        for s in range(1, steps + 1)
+    ]  # fmt: skip
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write_run(folder: Path, arm: str, seed: int, power: list[float] | None) -> None:
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"arm: {arm}\n")
+    (folder / "metrics.jsonl").write_text(log_lines(seed))
+    if power is None:
+        return
+    np.save(folder / "samples" / "samples.npy", truth_images()[::-1])
+    results = {
+        "arm": arm, "seed": seed, "step": 120, "samples": 7, "sampler": "ddim 5 steps",
+        "metrics": {"log_spectral_distance_db": 3.14, "novel_score": 0.5},
+        "spectrum": {"frequency": FREQUENCY, "power": power},
+        "timing": {"seconds_per_step": 0.05 if arm == "none" else 0.0535, "train_seconds": 130},
+        "parameters": 1234567,
+    }  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def write_comparison(folder: Path) -> Path:
+    """Write the folder; ("none", 2) has a log but no results, and its last line was cut short."""
+    content = comparison()
+    (folder / "truth").mkdir(parents=True)
+    np.save(folder / "truth" / "samples.npy", truth_images())
+    (folder / "comparison.json").write_text(json.dumps(content))
+    for cell in content["cells"]:
+        write_run(folder / cell["folder"], cell["arm"], cell["seed"], POWER.get((cell["arm"], cell["seed"])))
+    with (folder / "none: seed#2 50%" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 130, "ba')
+    return folder
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text of each table row by cell, and all text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.strong: list[str] = []
+        self.text = ""
+        self.stack: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("img", "meta", "br"):
+            self.stack.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag, f"unbalanced {tag}"
+
+    def handle_data(self, data: str) -> None:
+        data = data.replace("\u00a0", " ")
+        if "style" in self.stack:
+            return
+        self.text += data
+        if "tr" in self.stack and self.rows[-1]:
+            self.rows[-1][-1] += f"{data.strip()}|" if data.strip() else ""
+            if "strong" in self.stack:
+                self.strong.append(data)
+
+    def row(self, start: str) -> list[str]:
+        return next(row for row in self.rows if row and row[0].startswith(start))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_comparison(tmp_path_factory.mktemp("runs") / "boards")
+    assert build_report(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page(folder / "report.html")
+
+
+# --- the page
+
+
+def test_page_is_self_contained(page: Page) -> None:
+    names = {tag for tag, _ in page.tags}
+    assert names.isdisjoint({"script", "link", "iframe", "object", "embed", "base", "form", "b"})
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 3 + 4  # truth and two arms; spectrum, band error, base loss, spectral term
+    for image in images:
+        assert image["alt"]
+        kind, _, content = image["src"].partition(";base64,")
+        start = {"data:image/png": b"\x89PNG\r\n", "data:image/svg+xml": b"<?xml"}[kind]
+        assert b64decode(content, validate=True).startswith(start)
+    for _, attributes in page.tags:
+        assert {"srcset", "poster", "onclick", "onload"}.isdisjoint(attributes)
+        assert all("http" not in (attributes.get(name) or "") for name in ("href", "src", "style"))
+    assert not page.stack  # every tag is closed
+    policy = next(a for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    assert "default-src 'none'" in policy["content"]
+
+
+def test_page_links_lead_to_the_runs_files(folder: Path, page: Page) -> None:
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert len(links) == 4 * 4 + 3  # folder, config, log, results; the unfinished cell has no results
+    for link in links:
+        assert link.startswith("./")
+        assert (folder / unquote(link)).exists()
+
+
+def test_page_elsewhere_still_links_to_the_runs(folder: Path, tmp_path: Path) -> None:
+    out = build_report(folder, out=tmp_path / "deep" / "page.html")
+    links = [a["href"] for tag, a in Page(out).tags if tag == "a"]
+    assert out.is_file()
+    assert links
+    assert all((out.parent / unquote(link)).exists() for link in links)
+
+
+def test_table_holds_the_numbers_of_comparison_json(page: Page) -> None:
+    assert page.row("arm|") == [
+        "arm|", "log-spectral distance ↓|dB|", "energy share ↑|", "time|per step|",
+    ]  # fmt: skip
+    assert page.row("real images|") == ["real images|", "0.2|real against real|", "1.000|", ""]
+    assert page.row("baseline|")[1:] == ["3.1|± 0.2|", "0.950|± 0.010|", "50.0 ms|× 1.00|"]
+    reg = page.row(f"{NASTY}|")
+    assert reg[1:] == [
+        "2.2|± 0.1|−0.9 [−1.2 … −0.6]|better|",
+        "0.970|± 0.020|+0.020 [−0.010 … +0.050]|no difference seen|",
+        "53.5 ms|× 1.07|",
+    ]
+
+
+def test_only_a_best_arm_with_the_verdict_better_is_bold(page: Page) -> None:
+    assert page.strong == ["2.2"]  # 0.970 is the higher share, but no difference was seen
+
+
+def test_page_names_unfinished_cells_and_truncated_lines(page: Page) -> None:
+    assert "baseline, seed 2 (no results.json; last logged step 120)" in page.text
+    assert f"{NASTY}, seed 2 (not started)" in page.text
+    assert "1 truncated last line of metrics.jsonl left out: baseline, seed 2." in page.text
+
+
+def test_page_shows_command_config_and_facts_as_written(page: Page) -> None:
+    for text in (comparison()["command"], comparison()["config"], "2026-11-22 17:40", "specreg 0.1.0"):
+        assert text.strip() in page.text
+    assert "1\u202f234\u202f567 parameters; sampled with ddim 5 steps." in page.text
+
+
+def test_same_folder_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    first = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
+    out = build_report(folder, out=folder / "again.html")
+    assert out.read_bytes() == (folder / "report.html").read_bytes()
+    assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == first
+
+
+# --- words and rows
+
+
+def test_summary_rows() -> None:
+    assert summary_rows(comparison())[1:] == [
+        ["log-spectral distance, dB ↓", "none", "3.1 ± 0.2", "2", "–", "–"],
+        ["log-spectral distance, dB ↓", "reg", "2.2 ± 0.1", "2", "−0.9 [−1.2 … −0.6]", "better"],
+        ["energy share ↑", "none", "0.950 ± 0.010", "2", "–", "–"],
+        ["energy share ↑", "reg", "0.970 ± 0.020", "2", "+0.020 [−0.010 … +0.050]", "no difference seen"],
+    ]
+    assert len({len(row) for row in summary_rows(comparison())}) == 1
+
+
+def test_verdict_says_how_sure_it_is_and_what_got_worse(page: Page) -> None:
+    content = comparison()
+    text = (
+        "log-spectral distance 3.1 dB → 2.2 dB "
+        "(better, 95% interval of the paired difference −1.2 … −0.6 dB, 2 seeds)."
+    )
+    assert verdicts(content) == [f"{NASTY}: {text}"]
+    assert text in page.text
+    content["table"][3]["verdict"] = "worse"
+    assert verdicts(content) == [f"{NASTY}: {text} But worse: energy share."]
+    for row in content["table"]:
+        row.update(n=1, std=None, difference=None, verdict=None)
+    assert verdicts(content)[0].endswith("3.1 dB → 2.2 dB (one seed: a lead, not a result).")
+    content["table"] = content["table"][:1]
+    assert verdicts(content) == [f"{NASTY}: nothing to compare yet."]
+
+
+def test_metric_that_only_the_table_names_is_shown() -> None:
+    content = comparison()
+    content["table"].append({"arm": "none", "metric": "tail_error_db", "mean": -0.00004, "n": 1})
+    assert summary_rows(content)[-2][:3] == ["tail error, dB", "none", "0.000"]
+
+
+# --- figures
+
+
+def test_samples_figure_holds_the_truths_pixels(folder: Path) -> None:
+    shown = np.asarray(Image.open(folder / "figures" / "samples.png").convert("RGB"))
+    truth = truth_images()
+    # The magenta pixel is in the truth's first image and, arms being the truth reversed, in their last.
+    found = np.argwhere((shown == MAGENTA).all(-1))
+    first = found[found[:, 1] == found[:, 1].min()]
+    zoom = first[:, 0].max() - first[:, 0].min() + 1
+    assert zoom >= 2
+    assert len(found) == 3 * zoom * zoom
+    for index, image in enumerate(truth[:2]):
+        left = first[0, 1] + index * zoom * (6 + 1)  # a gap of one pixel
+        block = shown[first[0, 0] : first[0, 0] + 8 * zoom, left : left + 6 * zoom]
+        np.testing.assert_array_equal(block, image.repeat(zoom, axis=0).repeat(zoom, axis=1))
+
+
+def test_tile_places_images_row_by_row_and_greys_one_channel() -> None:
+    images = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1).repeat(4, 1).repeat(4, 2)
+    grid, count = tile(images)
+    assert (count, grid.shape) == (7, (2 * 5 + 1, 5 * 5 + 1, 3))
+    assert grid[1::5, 1::5, 0].tolist() == [[0, 1, 2, 3, 4], [5, 6, MAT, MAT, MAT]]
+    assert (grid[0] == MAT).all()
+
+
+def test_band_error_has_a_floor_and_the_right_sign() -> None:
+    truth = np.array([1.0, 1.0, 0.0, 1e-9])
+    error = figures.band_error_db(np.array([2.0, 0.1, 0.0, 1e-7]), truth)
+    np.testing.assert_allclose(error, [3.0103, -10, 0, 0], atol=1e-4)
+    floor = (2 / 255) ** 2 / 12
+    np.testing.assert_allclose(figures.band_error_db(np.array([10 * floor]), np.array([0.0])), [10])
+
+
+def test_curves_are_means_over_seeds_in_a_band_from_lowest_to_highest(folder: Path) -> None:
+    figure = figures.band_error_figure(read_study(folder))
+    (axes,) = figure.axes
+    floor = (2 / 255) ** 2 / 12
+    power, truth = np.array([POWER["reg", 0], POWER["reg", 1]]), np.array(TRUTH)
+    expected = 10 * np.log10(np.maximum(power, floor) / np.maximum(truth, floor))
+    lines = [line for line in axes.lines if len(line.get_xdata()) == len(TRUTH)]
+    assert len(lines) == 2
+    np.testing.assert_allclose(lines[1].get_ydata(), expected.mean(axis=0))
+    edges = axes.collections[1].get_paths()[0].vertices
+    for at, low, high in zip(FREQUENCY, expected.min(axis=0), expected.max(axis=0), strict=True):
+        inside = edges[edges[:, 0] == at, 1]
+        np.testing.assert_allclose([inside.min(), inside.max()], [low, high], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["spectrum", "band_error", "losses"])
+def test_every_arm_has_its_colour_in_every_figure(folder: Path, name: str) -> None:
+    pixels = np.asarray(Image.open(folder / "figures" / f"{name}.png").convert("RGB")).reshape(-1, 3)
+    colours = [arm.color for arm in read_study(folder).arms] + ["#000000"] * (name != "losses")
+    for colour in colours:
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (pixels == rgb).all(axis=1).sum() > 200, colour
+
+
+def test_smoothing_keeps_straight_lines_and_averages_noise() -> None:
+    line = np.linspace(1, 5, 200)
+    np.testing.assert_allclose(figures.smooth(line), line)
+    noise = np.random.default_rng(0).standard_normal(4000)
+    assert figures.smooth(noise)[100:-100].std() < 2 / np.sqrt(101)
+    np.testing.assert_array_equal(figures.smooth(line[:1]), line[:1])
+
+
+def test_log_keeps_the_last_of_repeated_steps_and_reads_null_as_nan(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"step": 1, "base": 3}\n{"step": 2, "base": 9}\n\n{"step": 2, "base": 4, "spectral": null}\n'
+    )
+    log, truncated = read_log(path)
+    assert truncated == 0
+    assert log["step"].tolist() == [1, 2]
+    assert log["base"].tolist() == [3, 4]
+    assert np.isnan(log["spectral"]).all()
+
+
+# --- a single run
+
+
+def test_single_run_makes_a_smaller_page_of_the_same_kind(tmp_path: Path) -> None:
+    write_run(tmp_path / "my run", "reg", 3, POWER["reg", 0])
+    page = Page(build_report(tmp_path / "my run"))
+    assert page.row("arm|")[1:] == ["log spectral distance|dB|", "novel score|", "time|per step|"]
+    assert page.row("reg|") == ["reg|", "3.140|", "0.500|", "53.5 ms|"]
+    assert "arm: reg" in page.text
+    assert "verdict" not in page.text
+    assert {path.name for path in (tmp_path / "my run" / "figures").iterdir()} == {
+        "samples.png", "spectrum.png", "losses.png",
+    }  # fmt: skip
+
+
+def test_unfinished_single_run_shows_its_losses(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "reg", 0, None)
+    page = Page(build_report(tmp_path / "run"))
+    assert "run, seed 0 (no results.json; last logged step 120)" in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == 2
+
+
+# --- what goes wrong
+
+
+def test_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a comparison folder .* or a run folder"):
+        build_report(tmp_path)
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def spoil(copy: Path, name: str, content: str) -> Path:
+    path = copy / name
+    path.write_text(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "reg: seed#0 50%/results.json"])
+@pytest.mark.parametrize("content", ['{"arms": [', "[1, 2]"])
+def test_corrupt_json_names_the_file(copy: Path, name: str, content: str) -> None:
+    spoil(copy, name, content)
+    with pytest.raises(ValueError, match="JSON") as error:
+        build_report(copy)
+    assert str(copy / name) in str(error.value)
+
+
+@pytest.mark.parametrize("line", ['{"step": 20, "ba', "[1]", '{"base": 1.0}', '{"step": 20, "base": "high"}'])
+def test_corrupt_log_names_the_file_and_line(copy: Path, line: str) -> None:
+    first, _, *rest = log_lines(0).splitlines()
+    path = spoil(copy, "none: seed#0 50%/metrics.jsonl", "\n".join([first, line, *rest]) + "\n")
+    with pytest.raises(ValueError, match="line 2:") as error:
+        build_report(copy)
+    assert str(path) in str(error.value)
+
+
+def test_samples_of_another_kind_are_refused(copy: Path) -> None:
+    np.save(copy / "truth" / "samples.npy", np.zeros((3, 8, 8), np.float32))
+    with pytest.raises(
+        ValueError, match=r"samples.npy: expected uint8 \[N, H, W, C\]; got float32 \[3, 8, 8\]"
+    ):
+        build_report(copy)
+
+
+def test_spectra_on_different_bands_are_refused(copy: Path) -> None:
+    path = copy / "reg: seed#1 50%" / "results.json"
+    results = json.loads(path.read_text())
+    results["spectrum"] = {"frequency": FREQUENCY[:-1], "power": TRUTH[:-1]}
+    path.write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"seed#1 50%.*5 bands .* 6 bands"):
+        build_report(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arms": None}, "expected 'arms' to be a list"),
+        ({"table": [{"arm": "none", "metric": "x"}]}, r"table\[0\] has no field 'mean'"),
+        ({"cells": [{"arm": "gone", "seed": 0, "folder": "x"}]}, "cells names the arm 'gone'"),
+        ({"metrics": {"x": {"better": "up"}}}, "better must be one of lower, higher, zero, none; got 'up'"),
+    ],
+)
+def test_comparison_with_a_wrong_field_names_it(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        summary_rows(comparison() | change)
+
+
+def test_report_imports_nothing_of_specreg_but_itself_and_no_torch() -> None:
+    for path in Path(figures.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        imported += [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+        assert not [name for name in imported if name.split(".")[0] == "torch"]
+        assert not [n for n in imported if n.startswith("specreg") and not n.startswith("specreg.report")]
+        top = [
+            n
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom | ast.Import)
+            for n in [ast.unparse(node)]
+        ]
+        assert not [n for n in top if any(lazy in n for lazy in ("matplotlib", "jinja2", "PIL"))]
