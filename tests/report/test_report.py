@@ -49,7 +49,7 @@ def comparison() -> dict[str, Any]:
         "machine": "2-core CPU",
         "versions": {"specreg": "0.1.0"},
         "config": "loss:\n  weight: 0.1 # <b>\n",
-        "arms": [{"name": "none", "label": "baseline", "loss": None}, {"name": "reg", "label": NASTY, "loss": {}}],
+        "arms": [{"name": "none", "label": "baseline"}, {"name": "reg", "label": NASTY, "loss": {}}],
         "baseline": "none",
         "seeds": [0, 1, 2],
         "cells": [
@@ -62,16 +62,16 @@ def comparison() -> dict[str, Any]:
             "metrics": {share: 1.0, f"floor: {db}": 0.214},
         },
         "metrics": {
-            db: {"label": "log-spectral distance", "unit": "dB", "better": "lower", "digits": 1, "help": "How far."},
-            share: {"label": "energy share", "unit": "", "better": "higher", "digits": 3, "help": "How much."},
+            db: {"label": "log-spectral distance", "unit": "dB", "better": "lower", "digits": 1},
+            share: {"label": "energy share", "unit": "", "better": "higher", "digits": 3, "help": "Much."},
         },
         "table": [
-            {"arm": "none", "metric": db, "mean": 3.14, "std": 0.21, "n": 2, "difference": None, "verdict": None},
+            {"arm": "none", "metric": db, "mean": 3.14, "std": 0.21, "n": 2, "difference": None},
             {
                 "arm": "reg", "metric": db, "mean": 2.2, "std": 0.1, "n": 2,
                 "difference": {"mean": -0.9, "low": -1.2, "high": -0.6}, "verdict": "better",
             },
-            {"arm": "none", "metric": share, "mean": 0.95, "std": 0.01, "n": 2, "difference": None, "verdict": None},
+            {"arm": "none", "metric": share, "mean": 0.95, "std": 0.01, "n": 2, "difference": None},
             {
                 "arm": "reg", "metric": share, "mean": 0.97, "std": 0.02, "n": 2,
                 "difference": {"mean": 0.02, "low": -0.01, "high": 0.05}, "verdict": "no difference seen",
