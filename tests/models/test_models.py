@@ -36,9 +36,11 @@ def test_samples_of_a_batch_do_not_meet(kind):
     with torch.no_grad():
         batch = model(X, T)
         alone = torch.cat([model(X[i : i + 1], T[i : i + 1]) for i in range(3)])
+        other_times = model(X, T.flip(0))
     assert batch.shape == X.shape
     torch.testing.assert_close(batch, alone, rtol=1e-4, atol=1e-5)
-    
+    assert not torch.allclose(batch, other_times, atol=0.01)
+
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])
 def test_attention_lets_every_pixel_see_every_other(patch_size):

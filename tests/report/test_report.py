@@ -7,7 +7,7 @@ from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from specreg.report import build_report, figures, summary_rows, verdicts  # noqa
 from specreg.report.reading import read_log, read_study  # noqa: E402
 from specreg.report.samples import MAT, tile  # noqa: E402
 
-NASTY = "_<script>alert('x')</script> & $\\frac{ \"λ\" = 0.1"
+NASTY = "_<script>alert('x')</script> & $\\frac{$ \"λ\" = 0.1"
 FREQUENCY = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625]
 TRUTH = [4.0, 1.0, 0.25, 0.1, 0.05, 0.0]
 POWER = {  # of each arm and seed; the last band of the truth lies below the floor
@@ -195,6 +195,7 @@ def test_page_links_lead_to_the_runs_files(folder: Path, page: Page) -> None:
     assert len(links) == 4 * 4 + 3  # folder, config, log, results; the unfinished cell has no results
     for link in links:
         assert link.startswith("./")
+        assert urlsplit(link)[:2] + urlsplit(link)[3:] == ("", "", "", "")  # a path, with "#" and "%" quoted
         assert (folder / unquote(link)).exists()
 
 

@@ -76,7 +76,7 @@ def samples_figure(grids: list[Panel]) -> Figure:
     across = len(grids) if len(grids) <= 4 else -(-len(grids) // 2)
     down = -(-len(grids) // across)
     zooms = [max(1, 2 * ROOM // grid.pixels.shape[1]) for grid in grids]
-    images = [grid.pixels.repeat(zoom, 0).repeat(zoom + 1, 1) for grid, zoom in zip(grids, zooms, strict=True)]
+    images = [grid.pixels.repeat(zoom, 0).repeat(zoom, 1) for grid, zoom in zip(grids, zooms, strict=True)]
     wide, high = max(image.shape[1] for image in images), max(image.shape[0] for image in images)
     margin, head = 40, 84  # around each grid; above it, for two lines of text
     width, height = margin + across * (wide + margin), margin // 2 + down * (head + high + margin)
