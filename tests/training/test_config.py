@@ -1,0 +1,74 @@
+import pytest
+import yaml
+from specreg.recipes import RECIPES
+from specreg.training.config import Config, ConfigError, dump, load, parse
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_valid_and_survive_yaml(name, tmp_path):
+    config = parse(RECIPES[name]())
+    path = tmp_path / "config.yaml"
+    path.write_text(dump(config))
+    assert load(path) == config
+
+
+def test_overrides_reach_into_sections_and_are_yaml():
+    config = parse({}, ["training.steps=5", "data.squares=[2, 4]", "spectral.weight=0.5", "spectral.options={coupling: norm}"])
+    assert config.training.steps == 5
+    assert config.data.squares == (2, 4)
+    assert config.spectral.weight == 0.5
+    assert config.spectral.options == {"coupling": "norm"}
+    assert parse({"spectral": {"weight": 1}}, ["spectral=null"]).spectral is None
+
+
+def test_the_given_tree_is_not_changed():
+    tree = {"training": {"steps": 3}}
+    parse(tree, ["training.steps=5"])
+    assert tree == {"training": {"steps": 3}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["training.step=5"], "no such key 'training.step' .did you mean 'steps'"),
+        (["trainin.steps=5"], "no such key 'trainin' .did you mean 'training'"),
+        (["arms.mine.wieght=1"], "no such key 'arms.mine.wieght' .did you mean 'weight'"),
+        (["training.steps=0"], "training.steps: input should be greater than 0; got 0"),
+        (["training.lr=fast"], "training.lr: .*valid number.*; got 'fast'"),
+        (["diffusion.prediction=eps"], "diffusion.prediction: input should be 'epsilon', 'v' or 'x0'; got 'eps'"),
+        (["spectral.name=amplitud"], "did you mean 'amplitude'"),
+        (["spectral.weight=.inf"], "spectral.weight: .*finite"),
+        (["spectral.options={couplin: norm}"], "no option 'couplin' .did you mean 'coupling'"),
+        (["spectral.noise_weight=snrr"], "did you mean 'snr'"),
+        (["spectral.noise_weight=snr", "spectral.noise_options={clp: 5}"], "no option 'clp' .did you mean 'clip'"),
+        (["name=../x"], "name: string should match pattern"),
+        (["training.steps"], "expected key=value"),
+        (["training.steps=[1"], "is not a YAML value"),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        parse({}, overrides)
+
+
+def test_every_bad_field_is_named_at_once():
+    with pytest.raises(ConfigError) as error:
+        parse({}, ["training.steps=0", "training.lr=-1"])
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match=r"list\.yaml: expected a mapping of sections; got list"):
+        load(tmp_path / "list.yaml")
+    (tmp_path / "torn.yaml").write_text("a: [1,\n")
+    with pytest.raises(ConfigError, match=r"torn\.yaml: is not YAML"):
+        load(tmp_path / "torn.yaml")
+
+
+def test_defaults_are_all_shown():
+    shown = yaml.safe_load(dump(Config()))
+    assert set(shown) == set(Config.model_fields)
+    assert shown["training"]["clip"] == 1.0

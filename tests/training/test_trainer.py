@@ -1,0 +1,171 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+from specreg.training import checkpoint
+from specreg.training.config import ConfigError, dump
+from specreg.training.ema import EMA
+from specreg.training.trainer import NonFiniteLoss, Trainer, learning_rate
+
+QUIET = Console(quiet=True)
+
+
+def weights(folder):
+    saved = checkpoint.load(checkpoint.latest(folder / "checkpoints"))
+    return {f"{kind}.{name}": t for kind in ("model", "ema") for name, t in getattr(saved, kind).items()}
+
+
+def train(config, folder):
+    trainer = Trainer(config, folder, console=QUIET)
+    trainer.run()
+    return trainer
+
+
+def log(folder):
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k != "seconds_per_step"} for record in records]
+
+
+def assert_same_course(folder, other):
+    """The first step agrees to rounding; Adam then divides rounding errors by gradients that may be as small."""
+    for ours, theirs in zip(log(folder), log(other), strict=True):
+        rel = 1e-6 if theirs["step"] == 1 else 1e-3
+        for name in ("step", "base", "lr", "grad_norm", *(["spectral"] if theirs["spectral"] else [])):
+            assert ours[name] == pytest.approx(theirs[name], rel=rel), name
+
+
+def test_training_learns_and_logs_base_and_term_apart(tiny, tmp_path):
+    train(tiny("training.steps=60", "training.lr=3e-3", "spectral.weight=0.2"), tmp_path)
+    records = log(tmp_path)
+    assert [record["step"] for record in records] == list(range(1, 61))
+    for record in records:
+        assert record["loss"] == pytest.approx(record["base"] + record["term"], rel=1e-5)
+        assert record["term"] == pytest.approx(0.2 * record["spectral"], rel=1e-5)
+        assert record["weight"] == pytest.approx(0.2)
+    first, last = (sum(r["base"] for r in part) for part in (records[:10], records[-10:]))
+    assert last < 0.9 * first
+
+
+def test_resuming_gives_the_same_bits_as_never_stopping(tiny, tmp_path):
+    config = tiny("spectral.weight=0.1", "model.dropout=0.2", "data.flip=true")
+    train(config, tmp_path / "whole")
+
+    interrupted = Trainer(config, tmp_path / "parts", console=QUIET)
+    step = interrupted.train_step
+
+    def stop_at_4(parts):
+        if interrupted.step == 4:
+            raise KeyboardInterrupt
+        return step(parts)
+
+    interrupted.train_step = stop_at_4
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run()
+    assert train(config, tmp_path / "parts").step == 6
+
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert log(tmp_path / "whole") == log(tmp_path / "parts")
+
+
+def test_accumulation_and_workers_do_not_change_the_run(tiny, tmp_path):
+    train(tiny(), tmp_path / "plain")
+    train(tiny("training.workers=2"), tmp_path / "workers")
+    train(tiny("training.accumulate=4"), tmp_path / "accumulate")
+    plain = weights(tmp_path / "plain")
+    workers = weights(tmp_path / "workers")
+    assert all(torch.equal(plain[name], workers[name]) for name in plain)
+    assert_same_course(tmp_path / "accumulate", tmp_path / "plain")
+
+
+def test_lambda_zero_is_bit_identical_to_no_term(tiny, tmp_path):
+    train(tiny("training.steps=50"), tmp_path / "none")
+    train(tiny("training.steps=50", "spectral.weight=0"), tmp_path / "zero")
+    a, b = weights(tmp_path / "none"), weights(tmp_path / "zero")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert log(tmp_path / "zero")[-1]["spectral"] > 0
+
+
+def test_two_processes_train_like_one(tiny, tmp_path):
+    config = tiny("spectral.weight=0.1")
+    train(config, tmp_path / "one")
+    (tmp_path / "config.yaml").write_text(dump(config))
+    code = (
+        "import sys; from pathlib import Path; from specreg.training.config import load; "
+        "from specreg.training.trainer import Trainer; "
+        "Trainer(load(Path(sys.argv[1])), Path(sys.argv[2])).run()"
+    )
+    (tmp_path / "run.py").write_text(code)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone",
+         str(tmp_path / "run.py"), str(tmp_path / "config.yaml"), str(tmp_path / "two")],
+        check=True, capture_output=True, timeout=180, env={**__import__("os").environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert_same_course(tmp_path / "two", tmp_path / "one")
+
+
+def test_another_runs_folder_is_refused(tiny, tmp_path):
+    train(tiny(), tmp_path)
+    with pytest.raises(ConfigError, match=r"training\.lr = 0\.0005; got 0\.1"):
+        Trainer(tiny("training.lr=0.1"), tmp_path)
+    Trainer(tiny("training.log_every=5", "sampling.count=9", "title=other"), tmp_path)
+
+
+def test_a_finished_constant_run_can_be_prolonged(tiny, tmp_path):
+    train(tiny("training.decay=constant"), tmp_path / "a")
+    train(tiny("training.decay=constant", "training.steps=9"), tmp_path / "a")
+    train(tiny("training.decay=constant", "training.steps=9"), tmp_path / "b")
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("bad", ["base", "spectral"])
+def test_a_non_finite_loss_stops_with_step_and_term_and_keeps_the_state_before(tiny, tmp_path, bad):
+    trainer = Trainer(tiny("spectral.weight=0.1"), tmp_path, console=QUIET)
+    step = trainer.train_step
+
+    def poison(parts):
+        if trainer.step == 3:
+            if bad == "base":
+                parts = [part._replace(noise=part.noise * float("inf")) for part in parts]
+            else:
+                trainer.objective.regularizer.spectral_loss = lambda a, b: a.flatten(1).sum(1) * float("nan")
+        return step(parts)
+
+    trainer.train_step = poison
+    words = "base loss" if bad == "base" else "spectral term"
+    with pytest.raises(NonFiniteLoss, match=f"step 4: the {words} is not finite"):
+        trainer.run()
+    saved = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
+    assert saved.step == 3
+    assert all(t.isfinite().all() for t in saved.model.values())
+
+
+def test_batches_must_divide(tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"multiple of 3 .*; got 8"):
+        Trainer(tiny("training.accumulate=3"), tmp_path)
+
+
+def test_learning_rate_warms_up_and_decays(tiny):
+    config = tiny("training.steps=102", "training.warmup=2", "training.lr=1.0")
+    assert learning_rate(config, 0) == 0.5
+    assert learning_rate(config, 2) == pytest.approx(1.0)
+    assert learning_rate(config, 52) == pytest.approx(0.5)
+    assert learning_rate(config, 101) < 1e-3
+    assert learning_rate(tiny("training.decay=constant", "training.lr=1.0"), 5) == 1.0
+
+
+def test_ema_is_the_weighted_mean_with_a_ramped_decay():
+    model = torch.nn.Linear(1, 1, bias=False)
+    ema = EMA(model, 0.5)
+    expected = float(model.weight.detach())
+    for update in range(1, 12):
+        with torch.no_grad():
+            model.weight.fill_(update)
+        decay = min(0.5, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * update
+        ema.update(model)
+    assert float(ema.model.weight) == pytest.approx(expected, rel=1e-6)
