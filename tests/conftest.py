@@ -1,6 +1,7 @@
 """Runs small enough for a test: 16×16 boards, a network of a few thousand weights."""
 
 import pytest
+
 from specreg.training.config import parse
 
 TINY = {

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import specreg
 
 SOURCE = Path(specreg.__file__).parent

@@ -1,6 +1,7 @@
 import pytest
-import specreg
 import torch
+
+import specreg
 from specreg.diffusion import alphas_cumprod
 from specreg.objectives import DDPMObjective
 

@@ -1,8 +1,9 @@
 import math
 
 import pytest
-import specreg
 import torch
+
+import specreg
 from specreg import noise_weights
 
 X0_HAT, X0 = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -73,7 +74,7 @@ def test_bands_come_on_request():
     assert specreg.SpectralRegularizer("haar")(X0_HAT, X0, LEVEL).by_band == {}
     bands = specreg.SpectralRegularizer("haar", by_band=True)(X0_HAT, X0, LEVEL).by_band
     assert all(value.shape == (4,) for value in bands.values())
-    with pytest.raises(TypeError, match="by_band=True needs a loss with a by_band method"):
+    with pytest.raises(TypeError, match=r"by_band=True needs a loss with a by_band method"):
         specreg.SpectralRegularizer(specreg.losses.amplitude, by_band=True)
 
 
@@ -105,5 +106,5 @@ def test_noise_weights_of_another_batch_are_refused():
 
 
 def test_unknown_noise_weight_options_are_refused():
-    with pytest.raises(ValueError, match="no option 'powr' .did you mean 'power'"):
+    with pytest.raises(ValueError, match=r"no option 'powr' .did you mean 'power'"):
         noise_weights.build("snr", powr=1.0)

@@ -27,7 +27,9 @@ out = Console()
 err = Console(stderr=True)
 
 Source = Annotated[str, typer.Argument(help="A recipe (see `specreg recipes`) or a YAML file.", metavar="RECIPE|FILE")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it, such as training.steps=500.", metavar="KEY=VALUE")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to it, such as training.steps=500.", metavar="KEY=VALUE")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")]
 
@@ -86,9 +88,7 @@ def demo(
 
 
 @app.command(epilog=example("specreg train textures data.path=crops.zip spectral.weight=0.05"))
-def train(
-    source: Source, overrides: Overrides = None, folder: Out = Path("runs"), dry_run: DryRun = False
-) -> None:
+def train(source: Source, overrides: Overrides = None, folder: Out = Path("runs"), dry_run: DryRun = False) -> None:
     """Train one run, sample it, and write its report. The same command again goes on where it stopped."""
     config = _config(source, overrides)
     if dry_run:
@@ -120,7 +120,8 @@ def compare(
     overrides: Overrides = None,
     folder: Out = Path("runs"),
     arms: Annotated[
-        str | None, typer.Option(help="Arms: none, a loss or a recipe's arm, with @λ. Default: the recipe's own.")
+        str | None,
+        typer.Option(help="Arms: none, a loss or a recipe's arm, with @λ. Default: the recipe's own."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds, counted from the config's seed.")] = 1,
     dry_run: DryRun = False,
@@ -135,21 +136,25 @@ def _compare(
     config = _config(source, overrides)
     from specreg import compare as comparing
 
-    names = arms.split(",") if arms else list(config.arms) or [config.spectral.name if config.spectral else "amplitude_phase"]
+    names = (
+        arms.split(",")
+        if arms
+        else list(config.arms) or [config.spectral.name if config.spectral else "amplitude_phase"]
+    )
     resolved = comparing.resolve_arms(config, names)
     if dry_run:
         return _print_yaml(config.model_copy(update={"arms": resolved}))
-    from specreg.report import build_report, summary_rows
+    from specreg.report import build_report, summary_rows, verdicts
 
     run_folder = folder / config.name
-    result = comparing.compare(
-        config, run_folder, resolved, range(config.seed, config.seed + seeds), console=err
-    )
+    result = comparing.compare(config, run_folder, resolved, range(config.seed, config.seed + seeds), console=err)
     header, *rows = summary_rows(result)
-    table = Table(*header, title=config.title, title_style="bold")
+    table = Table(*header, title=config.title, title_style="bold", title_justify="left", show_lines=seeds > 1)
     for row in rows:
         table.add_row(*row)
     out.print(table)
+    for sentence in verdicts(result):
+        out.print(sentence, highlight=False)
     _print_path("report", build_report(run_folder))
     return None
 
@@ -169,12 +174,13 @@ def sample(
 
     from specreg import evaluation
     from specreg.training.config import dump, parse
+    from specreg.training.trainer import build_data
 
     config, model, step = evaluation.load_model(run_folder)
     settings = {"count": count, "seed": seed, "sampler": sampler, "steps": steps, "eta": eta}
     tree = config.model_dump(mode="json")
     config = parse({**tree, "sampling": {**tree["sampling"], **settings}})
-    channels = config.data.channels or evaluation.build_data(config.data).item(0).shape[0]
+    channels = config.data.channels or build_data(config.data).item(0).shape[0]
     with err.status(f"sampling {count} images at step {step}"):
         images = evaluation.draw_samples(config, model, (channels, config.data.resolution, config.data.resolution))
     out_folder.mkdir(parents=True, exist_ok=True)
@@ -195,20 +201,28 @@ def report(
     _print_path("report", build_report(run_folder, out=to))
 
 
-@app.command(epilog=example("specreg dataset textures.pk3 crops.zip --resolution 64 --mode tiles --min-std 20 --halve 256"))
+@app.command(
+    epilog=example("specreg dataset textures.pk3 crops.zip --resolution 64 --mode tiles --min-std 20 --halve 256")
+)
 def dataset(
     source: Annotated[Path, typer.Argument(help="Folder, zip or pk3 of images.", metavar="SRC")],
-    archive: Annotated[Path, typer.Argument(help="Training archive; OUT-test.zip is written beside it.", metavar="OUT.zip")],
+    archive: Annotated[
+        Path, typer.Argument(help="Training archive; OUT-test.zip is written beside it.", metavar="OUT.zip")
+    ],
     resolution: Annotated[int, typer.Option(min=4, help="Side of the images, pixels.")] = 64,
-    mode: Annotated[str, typer.Option(help="crop: the largest centred square of each image; tiles: many a image.")] = "crop",
+    mode: Annotated[
+        str, typer.Option(help="crop: the largest centred square of each image; tiles: many a image.")
+    ] = "crop",
     channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = 3,
     min_std: Annotated[float, typer.Option(min=0, help="Leave out flatter images (standard deviation, of 255).")] = 0.0,
-    halve: Annotated[int, typer.Option(min=0, help="Halve images of at least this many pixels a side first; 0 never.")] = 0,
+    halve: Annotated[
+        int, typer.Option(min=0, help="Halve images of at least this many pixels a side first; 0 never.")
+    ] = 0,
     max_tiles: Annotated[int, typer.Option(min=1, help="Tiles of one source image at most.")] = 16,
     test_fraction: Annotated[float, typer.Option(min=0, max=0.9, help="Share of source files held out.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Of the split and the choice of tiles.")] = 0,
 ) -> None:
-    """Make train and test archives (EDM's zip form) of a folder, zip or pk3, split by source file; names what it left out."""
+    """Make train and test archives (EDM's zip form) of a folder, zip or pk3, split by source file."""
     from specreg.data import build_dataset
 
     built = build_dataset(
@@ -216,14 +230,28 @@ def dataset(
         archive,
         resolution=resolution,
         mode=mode,  # type: ignore[arg-type]  # checked by build_dataset
-        channels=channels,  # type: ignore[arg-type]
+        channels=channels,
         min_std=min_std,
         halve=halve,
         max_tiles=max_tiles,
         test_fraction=test_fraction,
         seed=seed,
     )
-    out.print(built.summary())
+    made = [f"{built.images_train} training images in {built.train}"]
+    made += [f"{built.images_test} test images in {built.test}"] if built.test else ["no test images"]
+    out.print(f"{built.used} of {built.sources} sources used: {', '.join(made)}", highlight=False, soft_wrap=True)
+    out.print(
+        f"left out: {built.low_contrast} flat images, {built.surplus} tiles beyond {max_tiles} a source",
+        highlight=False,
+    )
+    for reason, names in built.skipped.items():
+        if names:
+            out.print(f"skipped, {reason}: {len(names)} sources ({_few(names)})", highlight=False, soft_wrap=True)
+
+
+def _few(names: list[str], most: int = 5) -> str:
+    """The first names of a list."""
+    return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
 
 
 @app.command(epilog=example("specreg recipes"))

@@ -106,17 +106,21 @@ def cell_name(arm: str, seed: int) -> str:
 def cell_config(config: Config, arm: str, spectral: SpectralConfig | None, seed: int) -> Config:
     """The run of a cell: the comparison's config with the arm's term and the seed."""
     return config.model_copy(
-        update={"name": cell_name(arm, seed).replace("@", "-"), "seed": seed, "spectral": spectral, "arms": {}}
+        update={
+            "name": cell_name(arm, seed).replace("@", "-"),
+            "seed": seed,
+            "spectral": spectral,
+            "arms": {},
+        }
     )
 
 
 def _run_cell(config: Config, folder: Path, arm: str, truth: Truth, console: Console) -> None:
     label = f"{arm}, seed {config.seed}"
-    trainer = Trainer(config, folder, console=console, label=label)
-    if trainer.step >= config.training.steps and (folder / "results.json").exists():
-        if _sampled_alike(folder, config):
-            console.print(f"{label}: finished before")
-            return
+    trainer = Trainer(config, folder, console=console, label=label)  # refuses another run's folder
+    if _finished(folder, config):
+        console.print(f"{label}: finished before")
+        return
     trainer.run()
     with console.status(f"{label}: sampling"):
         results = evaluation.evaluate(folder, truth, arm=arm, device=trainer.device)
@@ -195,22 +199,9 @@ def summarize(
         "seeds": list(seeds),
         "cells": [{"arm": arm, "seed": seed, "folder": cell_name(arm, seed)} for arm, seed in results],
         "step_seconds": dict(step_times),
-        "truth": truth_record(config, truth),
+        "truth": evaluation.truth_record(config, truth),
         "metrics": {name: METRICS[name]._asdict() for name in names},
         "table": table,
-    }
-
-
-def truth_record(config: Config, truth: Truth) -> dict[str, Any]:
-    """The truth's own figures: its metrics, and as floor those of as many real images as an arm has samples."""
-    count = min(config.sampling.count, len(truth.images) // 2)
-    part = truth.images[:: max(1, len(truth.images) // count)][:count]
-    values, _ = evaluation.measure(part, config, truth)
-    return {
-        "samples": len(truth.images),
-        "floor_samples": count,
-        "spectrum": evaluation.spectrum_record(truth.spectrum),
-        "metrics": values,
     }
 
 
@@ -260,8 +251,10 @@ def machine() -> str:
     return f"{os.cpu_count()}-core {platform.machine()} CPU, {device}"
 
 
-def _sampled_alike(folder: Path, config: Config) -> bool:
-    """Whether the finished cell was sampled with the settings that are asked for now."""
-    sampled = configs.load(folder / "config.yaml").sampling
-    results = json.loads((folder / "results.json").read_text())
-    return sampled == config.sampling and results["step"] == config.training.steps
+def _finished(folder: Path, config: Config) -> bool:
+    """Whether the folder holds results of the last step, sampled as asked for now."""
+    path = folder / "results.json"
+    if not path.exists():
+        return False
+    results = json.loads(path.read_text())
+    return bool(results["step"] == config.training.steps and results["sampling"] == config.sampling.model_dump())

@@ -16,7 +16,8 @@ from specreg import diffusion
 from specreg.data.synthetic import board_bands, boards
 from specreg.diffusion import StackedGenerator
 from specreg.metrics import spectra
-from specreg.training import checkpoint, config as configs
+from specreg.training import checkpoint
+from specreg.training import config as configs
 from specreg.training.config import Config, ConfigError
 from specreg.training.trainer import build_data, build_model, build_objective
 
@@ -32,6 +33,7 @@ class Metric(NamedTuple):
     better: str  # lower, higher, or zero: nearer to 0
     digits: int
     help: str
+    absolute: bool = False  # a property of the samples alone, not a distance to the truth
 
 
 METRICS = {
@@ -40,14 +42,19 @@ METRICS = {
         "RMS over radial frequency bins of the difference in mean power to the truth; floor: 8-bit quantization noise",
     ),
     "high_frequency_db": Metric(
-        "energy above half Nyquist", "dB", "zero", 2, "samples' energy above 0.25 cycles per pixel relative to the truth's"
+        "energy above half Nyquist", "dB", "zero", 2,
+        "samples' energy above 0.25 cycles per pixel relative to the truth's",
     ),
-    "contrast_db": Metric("contrast", "dB", "zero", 2, "samples' total energy without the mean, relative to the truth's"),
+    "contrast_db": Metric(
+        "contrast", "dB", "zero", 2, "samples' total energy without the mean, relative to the truth's"
+    ),
     "band_energy_share": Metric(
-        "energy in the boards' bands", "", "higher", 4, "share of the samples' energy at frequencies that checkerboards have"
+        "energy in the boards' bands", "", "higher", 4,
+        "share of the samples' energy at frequencies that checkerboards have", True,
     ),
     "board_fidelity": Metric(
-        "board fidelity", "", "higher", 3, "mean correlation of a sample with the checkerboard nearest to it; 1 is a perfect board"
+        "board fidelity", "", "higher", 3,
+        "mean correlation of a sample with the checkerboard nearest to it; 1 is a perfect board", True,
     ),
 }  # fmt: skip
 
@@ -94,7 +101,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Config
 def draw_samples(
     config: Config, model: nn.Module, shape: tuple[int, ...], *, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Draw `sampling.count` images of `shape` `(C, H, W)`: uint8 `[N, C, H, W]`, image i from seed `sampling.seed` + i."""
+    """Draw `sampling.count` images of `shape` `(C, H, W)`: uint8 `[N, C, H, W]`, image i from its own seed."""
     settings = config.sampling
     objective = build_objective(config, device)
     clip = (-1.0, 1.0) if settings.clip else None
@@ -108,9 +115,7 @@ def draw_samples(
             return objective.predict_x0(model, x_t, t)
 
         if settings.sampler == "ancestral":
-            x = diffusion.ancestral(
-                predict_x0, latents, objective.alphas_cumprod, generator=generator, clip=clip
-            )
+            x = diffusion.ancestral(predict_x0, latents, objective.alphas_cumprod, generator=generator, clip=clip)
         else:
             x = diffusion.ddim(
                 predict_x0,
@@ -151,24 +156,43 @@ def evaluate(
     values, spectrum = measure(images, config, truth)
     save_images(folder / "samples" / "samples.npy", images)
     results = {
+        "title": config.title,
         "arm": arm or (config.spectral.name if config.spectral else "none"),
         "seed": config.seed,
         "step": step,
         "samples": len(images),
+        "sampling": settings.model_dump(),
         "sampler": f"DDIM, {settings.steps} steps, eta {settings.eta:g}" if settings.sampler == "ddim" else "ancestral",
         "metrics": values,
+        "described": {name: METRICS[name]._asdict() for name in values},
         "spectrum": spectrum_record(spectrum),
         "timing": timing(folder / "metrics.jsonl"),
+        "truth": truth_record(config, truth),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     write_json(folder / "results.json", results)
     return results
 
 
+def truth_record(config: Config, truth: Truth) -> dict[str, Any]:
+    """The truth as the report shows it: its spectrum, and what real images score where samples are compared with them.
+
+    That is the floor of a metric: as many real images as there are samples, against all.
+    """
+    count = min(config.sampling.count, len(truth.images) // 2)
+    part = truth.images[:: max(1, len(truth.images) // count)][:count]
+    values, _ = measure(part, config, truth)
+    return {
+        "samples": len(truth.images),
+        "spectrum": spectrum_record(truth.spectrum),
+        "metrics": {("" if METRICS[name].absolute else "floor: ") + name: value for name, value in values.items()},
+    }
+
+
 def timing(log: Path) -> dict[str, float]:
     """Median seconds a step over the logged steps of a run, from its metrics.jsonl."""
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    return {"seconds_per_step": statistics.median(record["seconds_per_step"] for record in records)}
+    seconds = [json.loads(line)["seconds_per_step"] for line in log.read_text().splitlines()]
+    return {"seconds_per_step": statistics.median(seconds)}
 
 
 def spectrum_record(spectrum: spectra.MeanSpectrum) -> dict[str, list[float]]:

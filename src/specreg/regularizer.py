@@ -74,7 +74,8 @@ class SpectralRegularizer(nn.Module):
         level_weight = self.noise_weight(level).to(per_sample)
         if level_weight.shape not in (per_sample.shape, (1,)):
             raise ValueError(
-                f"noise weights must be one a sample, [{len(per_sample)}], or one for all; got {list(level_weight.shape)}"
+                f"noise weights must be one a sample, [{len(per_sample)}], or one for all; "
+                f"got {list(level_weight.shape)}"
             )
         weight = (self.weight * level_weight).expand_as(per_sample)
         loss = (weight * per_sample).mean() if self.weight > 0 else per_sample.new_zeros(())

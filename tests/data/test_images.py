@@ -72,9 +72,7 @@ def test_folder_zip_and_array_give_the_same_items(tmp_path: Path) -> None:
 
 def test_range_is_exactly_minus_one_to_one(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[[0, 255], [51, 204]]], dtype=np.uint8))
-    assert ImageDataset(tmp_path / "x.npy")[0].tolist() == [
-        [[-1, 1], [pytest.approx(-0.6), pytest.approx(0.6)]]
-    ]
+    assert ImageDataset(tmp_path / "x.npy")[0].tolist() == [[[-1, 1], [pytest.approx(-0.6), pytest.approx(0.6)]]]
 
 
 def test_channels_follow_the_first_image_or_the_option(tmp_path: Path) -> None:
@@ -89,9 +87,7 @@ def test_channels_follow_the_first_image_or_the_option(tmp_path: Path) -> None:
     assert ImageDataset(tmp_path / "grey.npy").shape == (1, 4, 4)
     assert ImageDataset(tmp_path / "grey.npy", channels=3).shape == (3, 4, 4)
     np.save(tmp_path / "colour.npy", colour[None])
-    assert torch.equal(
-        ImageDataset(tmp_path / "colour.npy", channels=1)[0], ImageDataset(path, channels=1)[0]
-    )
+    assert torch.equal(ImageDataset(tmp_path / "colour.npy", channels=1)[0], ImageDataset(path, channels=1)[0])
 
 
 def test_every_mode_is_read(tmp_path: Path) -> None:

@@ -48,9 +48,7 @@ def test_boards_are_all_boards_once() -> None:
 
 
 @pytest.mark.parametrize(("resolution", "squares"), [(64, (2, 4, 8)), (24, (3, 4)), (8, (1,))])
-def test_all_energy_lies_in_the_bands_and_every_band_is_used(
-    resolution: int, squares: tuple[int, ...]
-) -> None:
+def test_all_energy_lies_in_the_bands_and_every_band_is_used(resolution: int, squares: tuple[int, ...]) -> None:
     family = boards(resolution, squares).double().numpy()
     energy = np.abs(np.fft.fft2(family, norm="ortho")) ** 2
     bands = board_bands(resolution, squares).numpy()

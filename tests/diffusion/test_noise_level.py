@@ -122,9 +122,7 @@ def test_from_diffusers_noises_as_the_scheduler_does(scheduler):
 
 
 def test_from_diffusers_finds_each_family():
-    alpha_bar = (
-        torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)[[0, 999]].float()
-    )
+    alpha_bar = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)[[0, 999]].float()
     edges = torch.tensor([0, 999])
     ddpm = NoiseLevel.from_diffusers(diffusers.DDPMScheduler(), edges)
     torch.testing.assert_close(ddpm.alpha, NoiseLevel.ddpm(alpha_bar).alpha, rtol=1e-4, atol=0)

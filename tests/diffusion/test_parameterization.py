@@ -182,10 +182,7 @@ def test_ddim_estimate_converges_at_first_order_to_the_probability_flow(schedule
     # The flow carries x_t, of variance alpha² std² + sigma², to the same quantile of N(0, std²).
     exact = x_t * std / (start.alpha**2 * std**2 + start.sigma**2).sqrt()
     errors = torch.stack(
-        [
-            (ddim_estimate(denoise, x_t, falling_levels(n, schedule)) - exact).abs().max()
-            for n in (1, 32, 64, 128, 256)
-        ]
+        [(ddim_estimate(denoise, x_t, falling_levels(n, schedule)) - exact).abs().max() for n in (1, 32, 64, 128, 256)]
     )
     orders = (errors[1:-1] / errors[2:]).log2()
     torch.testing.assert_close(orders, torch.ones_like(orders), rtol=0.05, atol=0)
@@ -194,9 +191,7 @@ def test_ddim_estimate_converges_at_first_order_to_the_probability_flow(schedule
 
 def test_ddim_estimate_of_one_level_is_one_call():
     x_t, level = torch.randn(2, 3), NoiseLevel.flow(torch.tensor([0.3, 0.8]))
-    assert torch.equal(
-        ddim_estimate(lambda x, at: x * at.alpha[:, None], x_t, [level]), x_t * level.alpha[:, None]
-    )
+    assert torch.equal(ddim_estimate(lambda x, at: x * at.alpha[:, None], x_t, [level]), x_t * level.alpha[:, None])
 
 
 def test_ddim_estimate_follows_diffusers_ddim():
@@ -253,9 +248,7 @@ def test_checkpointing_recomputes_and_changes_no_gradient():
     for checkpoint in (False, True):
         net.calls, sizes = 0, []
         torch.manual_seed(0)
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda x, s=sizes: (s.append(x.numel()), x)[1], lambda x: x
-        ):
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: (s.append(x.numel()), x)[1], lambda x: x):
             loss = ddim_estimate(net, x_t, levels, checkpoint=checkpoint).square().sum()
         saved.append(sum(sizes))
         gradients.append(torch.autograd.grad(loss, list(net.parameters())))

@@ -58,9 +58,7 @@ def test_fractional_timestep_matches_numpy_and_stops_at_the_ends():
 def test_vp_sigma_and_its_inverse():
     t = torch.tensor([[1e-5, 1e-3], [0.5, 1.0]], dtype=torch.float64)
     sigma = vp_sigma(t)
-    np.testing.assert_allclose(
-        sigma, np.sqrt(np.expm1(0.5 * 19.9 * t.numpy() ** 2 + 0.1 * t.numpy())), rtol=1e-12
-    )
+    np.testing.assert_allclose(sigma, np.sqrt(np.expm1(0.5 * 19.9 * t.numpy() ** 2 + 0.1 * t.numpy())), rtol=1e-12)
     assert sigma[1, 1].item() == pytest.approx(152.17, rel=1e-3)  # EDM's sigma_max of VP: √(e^10.05 − 1)
     torch.testing.assert_close(vp_t(sigma), t, rtol=1e-10, atol=0)
     torch.testing.assert_close(vp_t(vp_sigma(t.float())), t.float(), rtol=1e-5, atol=0)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from specreg.losses import amplitude, amplitude_phase
 
 COUPLINGS = ["frequency", "norm", "projection"]
@@ -149,7 +150,11 @@ EXTREMES = {
     "huge": torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(7)) * 1e15,
     "noise": torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(8)),
     "one pixel": torch.zeros(2, 1, 8, 8).index_put_(tuple(torch.tensor([0, 0, 3, 4])), torch.tensor(1.0)),
-    "checkerboard": (torch.arange(8)[:, None] // 2 + torch.arange(8) // 2).remainder(2).mul(2.0).sub(1).expand(2, 1, 8, 8),
+    "checkerboard": (torch.arange(8)[:, None] // 2 + torch.arange(8) // 2)
+    .remainder(2)
+    .mul(2.0)
+    .sub(1)
+    .expand(2, 1, 8, 8),
 }
 
 
@@ -209,13 +214,38 @@ def test_no_gradient_flows_to_x0():
 @pytest.mark.parametrize(
     ("x0_hat", "x0", "error", "words"),
     [
-        (torch.zeros(2, 1, 8), torch.zeros(2, 1, 9), ValueError, r"same shape; got \[2, 1, 8\] and \[2, 1, 9\]"),
+        (
+            torch.zeros(2, 1, 8),
+            torch.zeros(2, 1, 9),
+            ValueError,
+            r"same shape; got \[2, 1, 8\] and \[2, 1, 9\]",
+        ),
         (torch.zeros(0, 1, 8), torch.zeros(0, 1, 8), ValueError, r"x0 is empty"),
         (torch.zeros(8), torch.zeros(8), ValueError, r"x0 must be \[B, T\] or \[B, C, \*space\]"),
-        (torch.zeros(2, 8, dtype=torch.int64), torch.zeros(2, 8), TypeError, r"x0_hat must be a real floating"),
-        (torch.zeros(2, 8), torch.zeros(2, 8, dtype=torch.complex64), TypeError, r"x0 must be a real floating"),
-        (torch.zeros(2, 8), torch.tensor([[0.0] * 8, [math.nan] * 8]), ValueError, r"x0 must be finite.*\[1\]"),
-        (torch.zeros(2, 8), torch.tensor([[math.inf] * 8, [0.0] * 8]), ValueError, r"x0 must be finite.*\[0\]"),
+        (
+            torch.zeros(2, 8, dtype=torch.int64),
+            torch.zeros(2, 8),
+            TypeError,
+            r"x0_hat must be a real floating",
+        ),
+        (
+            torch.zeros(2, 8),
+            torch.zeros(2, 8, dtype=torch.complex64),
+            TypeError,
+            r"x0 must be a real floating",
+        ),
+        (
+            torch.zeros(2, 8),
+            torch.tensor([[0.0] * 8, [math.nan] * 8]),
+            ValueError,
+            r"x0 must be finite.*\[1\]",
+        ),
+        (
+            torch.zeros(2, 8),
+            torch.tensor([[math.inf] * 8, [0.0] * 8]),
+            ValueError,
+            r"x0 must be finite.*\[0\]",
+        ),
     ],
 )
 def test_bad_input_is_refused_by_name(x0_hat, x0, error, words):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from specreg import losses
 
 X0_HAT, X0 = torch.randn(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -9,7 +10,11 @@ X0_HAT, X0 = torch.randn(2, 2, 3, 16, 16, generator=torch.Generator().manual_see
     ("name", "options", "expected"),
     [
         ("amplitude", {"reduction": "sum"}, lambda: losses.amplitude(X0_HAT, X0, reduction="sum")),
-        ("amplitude_phase", {"coupling": "norm"}, lambda: losses.amplitude_phase(X0_HAT, X0, coupling="norm")),
+        (
+            "amplitude_phase",
+            {"coupling": "norm"},
+            lambda: losses.amplitude_phase(X0_HAT, X0, coupling="norm"),
+        ),
         ("haar", {}, lambda: losses.wavelet(X0_HAT, X0, wavelet="haar")),
         ("bior1.3", {"levels": 2}, lambda: losses.wavelet(X0_HAT, X0, wavelet="bior1.3", levels=2)),
         ("wavelet:db2", {"mode": "zero"}, lambda: losses.wavelet(X0_HAT, X0, wavelet="db2", mode="zero")),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import pywt
 import torch
+
 from specreg.losses import wavelet
 
 
@@ -17,9 +18,7 @@ def reference(x0_hat, x0, name, levels, mode, gamma=lambda level, band: 1.0, red
     axes = tuple(range(2, x0.ndim))
     out = []
     for a, b in zip(x0_hat.numpy(), x0.numpy(), strict=True):
-        ca, cb = (
-            pywt.wavedecn(x[None], name, mode=mode, level=levels, axes=axes) for x in (a, b)
-        )
+        ca, cb = (pywt.wavedecn(x[None], name, mode=mode, level=levels, axes=axes) for x in (a, b))
         bands = [((levels, "a" * len(axes)), np.abs(ca[0] - cb[0]))]
         for level, (da, db) in zip(range(levels, 0, -1), zip(ca[1:], cb[1:], strict=True), strict=True):
             bands += [((level, key), np.abs(da[key] - db[key])) for key in da]
@@ -42,7 +41,9 @@ def test_value_equals_pywavelets(name, mode, shape):
 def test_default_levels_are_the_deepest_useful_ones():
     x0_hat, x0 = pair((2, 1, 32, 32))
     np.testing.assert_allclose(
-        wavelet(x0_hat, x0, wavelet="bior1.3"), reference(x0_hat, x0, "bior1.3", 2, "periodization"), rtol=1e-9
+        wavelet(x0_hat, x0, wavelet="bior1.3"),
+        reference(x0_hat, x0, "bior1.3", 2, "periodization"),
+        rtol=1e-9,
     )
     np.testing.assert_allclose(wavelet(x0_hat, x0), reference(x0_hat, x0, "haar", 5, "periodization"), rtol=1e-9)
 
@@ -80,7 +81,15 @@ def test_haar_of_a_constant_error_is_known():
     assert float(wavelet(x0 + 0.5, x0)) == pytest.approx(0.5 / 16, rel=1e-6)
 
 
-@pytest.mark.parametrize("x", [torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8), torch.full((1, 1, 8, 8), 1e-44), torch.randn(1, 1, 1, 1)], ids=["zeros", "ones", "denormal", "pixel"])  # fmt: skip
+FLAT = {
+    "zeros": torch.zeros(1, 1, 8, 8),
+    "ones": torch.ones(1, 1, 8, 8),
+    "denormal": torch.full((1, 1, 8, 8), 1e-44),
+    "one pixel": torch.full((1, 1, 1, 1), 0.3),
+}
+
+
+@pytest.mark.parametrize("x", FLAT.values(), ids=FLAT)
 def test_gradients_are_finite_and_bounded_everywhere(x):
     x0_hat = x.clone().requires_grad_()
     value = wavelet(x0_hat, torch.zeros_like(x))

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from specreg.data import Checkerboards, board_bands, boards
 from specreg.metrics import spectra
 
@@ -24,7 +25,9 @@ def test_scaling_the_samples_shifts_every_bin_by_as_many_decibels():
 def test_brightness_does_not_count():
     x = noise(16, 0.1)
     truth = spectra.mean_spectrum(x)
-    assert spectra.log_spectral_distance(spectra.mean_spectrum(x + 0.3), truth) == pytest.approx(0, abs=1e-6)  # float32 rounding of x + 0.3
+    assert spectra.log_spectral_distance(spectra.mean_spectrum(x + 0.3), truth) == pytest.approx(
+        0, abs=1e-6
+    )  # float32 rounding of x + 0.3
 
 
 def test_what_lies_below_8_bit_rounding_does_not_count():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from specreg import models
 from specreg.models import SmallUNet
 from specreg.models.small_unet import timestep_embedding

@@ -3,13 +3,20 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+
 from specreg.training import checkpoint
 from specreg.training.checkpoint import Checkpoint, CheckpointError
 
 
 def make(step):
     weights = {"a": torch.full((3,), float(step)), "b": torch.eye(2).T}
-    return Checkpoint(step, weights, {"a": torch.zeros(3), "b": torch.ones(2, 2)}, {"state": {0: torch.ones(1)}, "lr": 0.1}, {"ema_updates": step})
+    return Checkpoint(
+        step,
+        weights,
+        {"a": torch.zeros(3), "b": torch.ones(2, 2)},
+        {"state": {0: torch.ones(1)}, "lr": 0.1},
+        {"ema_updates": step},
+    )
 
 
 def test_round_trip_with_config_in_the_metadata(tmp_path):
@@ -62,5 +69,5 @@ def test_optimizer_state_cannot_run_code(tmp_path):
     sums = json.loads((path / "checksums.json").read_text())
     sums["optimizer.pt"] = checkpoint._sha256(path / "optimizer.pt")
     (path / "checksums.json").write_text(json.dumps(sums))
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match=r"weights_only|Weights only"):
         checkpoint.load(path)

@@ -1,5 +1,6 @@
 import pytest
 import yaml
+
 from specreg.recipes import RECIPES
 from specreg.training.config import Config, ConfigError, dump, load, parse
 
@@ -13,7 +14,15 @@ def test_recipes_are_valid_and_survive_yaml(name, tmp_path):
 
 
 def test_overrides_reach_into_sections_and_are_yaml():
-    config = parse({}, ["training.steps=5", "data.squares=[2, 4]", "spectral.weight=0.5", "spectral.options={coupling: norm}"])
+    config = parse(
+        {},
+        [
+            "training.steps=5",
+            "data.squares=[2, 4]",
+            "spectral.weight=0.5",
+            "spectral.options={coupling: norm}",
+        ],
+    )
     assert config.training.steps == 5
     assert config.data.squares == (2, 4)
     assert config.spectral.weight == 0.5
@@ -35,12 +44,18 @@ def test_the_given_tree_is_not_changed():
         (["arms.mine.wieght=1"], "no such key 'arms.mine.wieght' .did you mean 'weight'"),
         (["training.steps=0"], "training.steps: input should be greater than 0; got 0"),
         (["training.lr=fast"], "training.lr: .*valid number.*; got 'fast'"),
-        (["diffusion.prediction=eps"], "diffusion.prediction: input should be 'epsilon', 'v' or 'x0'; got 'eps'"),
+        (
+            ["diffusion.prediction=eps"],
+            "diffusion.prediction: input should be 'epsilon', 'v' or 'x0'; got 'eps'",
+        ),
         (["spectral.name=amplitud"], "did you mean 'amplitude'"),
         (["spectral.weight=.inf"], "spectral.weight: .*finite"),
         (["spectral.options={couplin: norm}"], "no option 'couplin' .did you mean 'coupling'"),
         (["spectral.noise_weight=snrr"], "did you mean 'snr'"),
-        (["spectral.noise_weight=snr", "spectral.noise_options={clp: 5}"], "no option 'clp' .did you mean 'clip'"),
+        (
+            ["spectral.noise_weight=snr", "spectral.noise_options={clp: 5}"],
+            "no option 'clp' .did you mean 'clip'",
+        ),
         (["name=../x"], "name: string should match pattern"),
         (["training.steps"], "expected key=value"),
         (["training.steps=[1"], "is not a YAML value"),

@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+
 from specreg.training.randomness import DataOrder, Stream, draw, integer_seed, rng
 
 

@@ -1,10 +1,14 @@
+import dataclasses
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 from rich.console import Console
+
+from specreg import SpectralRegularizer
 from specreg.training import checkpoint
 from specreg.training.config import ConfigError, dump
 from specreg.training.ema import EMA
@@ -102,7 +106,8 @@ def test_two_processes_train_like_one(tiny, tmp_path):
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone",
          str(tmp_path / "run.py"), str(tmp_path / "config.yaml"), str(tmp_path / "two")],
-        check=True, capture_output=True, timeout=180, env={**__import__("os").environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        check=True, capture_output=True, timeout=180,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert_same_course(tmp_path / "two", tmp_path / "one")
 
@@ -132,7 +137,8 @@ def test_a_non_finite_loss_stops_with_step_and_term_and_keeps_the_state_before(t
             if bad == "base":
                 parts = [part._replace(noise=part.noise * float("inf")) for part in parts]
             else:
-                trainer.objective.regularizer.spectral_loss = lambda a, b: a.flatten(1).sum(1) * float("nan")
+                broken = SpectralRegularizer(lambda a, b: a.flatten(1).sum(1) * float("nan"), weight=0.1)
+                trainer.objective = dataclasses.replace(trainer.objective, regularizer=broken)
         return step(parts)
 
     trainer.train_step = poison

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from specreg.transforms import fourier
 
 SHAPES = [(9,), (8,), (6, 5), (5, 6), (4, 3, 2), (3, 4, 5), (1,), (1, 1)]

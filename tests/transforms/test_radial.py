@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from specreg.transforms.radial import band_index, frequency_grid, power_spectrum
 
 
@@ -8,9 +9,9 @@ from specreg.transforms.radial import band_index, frequency_grid, power_spectrum
 def test_parseval_no_coefficient_is_lost(shape):
     x = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     spectrum = power_spectrum(x)
-    energy = (spectrum.power * spectrum.count).sum(1)
+    energy = (spectrum.power * spectrum.size).sum(1)
     torch.testing.assert_close(energy, x.square().flatten(1).sum(1) / 3, rtol=1e-10, atol=0)
-    assert spectrum.count.sum() == np.prod(shape)
+    assert spectrum.size.sum() == np.prod(shape)
 
 
 @pytest.mark.parametrize("n", [31, 32])
@@ -37,7 +38,7 @@ def test_white_noise_is_flat():
     x = torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     spectrum = power_spectrum(x)
     # |F|² of unit noise has mean 1 and variance at most 2, at its real coefficients.
-    deviation = (2 / (64 * spectrum.count)).sqrt()
+    deviation = (2 / (64 * spectrum.size)).sqrt()
     assert ((spectrum.power.mean(0) - 1).abs() < 4 * deviation).all()
 
 

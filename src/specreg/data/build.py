@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Mode = Literal["crop", "tiles"]
-Reason = Literal[
-    "excluded", "unreadable", "alpha", "too small", "duplicate", "near duplicate", "low contrast"
-]
+Reason = Literal["excluded", "unreadable", "alpha", "too small", "duplicate", "near duplicate", "low contrast"]
 
 # What games and renderers call the maps that are not colour: normals, gloss, glow, height, …
 DEFAULT_EXCLUDE = (
@@ -60,9 +58,7 @@ class DatasetReport:
     """Pictures cut but dropped for `min_std`, those of sources without any other included."""
     surplus: int = 0
     """Tiles dropped for `max_tiles`."""
-    skipped: dict[Reason, list[str]] = field(
-        default_factory=lambda: {reason: [] for reason in get_args(Reason)}
-    )
+    skipped: dict[Reason, list[str]] = field(default_factory=lambda: {reason: [] for reason in get_args(Reason)})
 
 
 def build_dataset(

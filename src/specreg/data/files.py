@@ -17,9 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
-)
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"))
 # Only these decoders are tried, whatever a file is called: others start programs of their own (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "TGA")
 MAX_BYTES = 1 << 30

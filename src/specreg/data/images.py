@@ -29,9 +29,7 @@ class ImageDataset(Dataset[Tensor]):
     spawn.
     """
 
-    def __init__(
-        self, path: str | Path, *, resolution: int | None = None, channels: int | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, *, resolution: int | None = None, channels: int | None = None) -> None:
         self.path = Path(path)
         if channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour); got {channels}")
@@ -73,9 +71,7 @@ class ImageDataset(Dataset[Tensor]):
     def _checked(self, i: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if pixels.shape[:2] != self.shape[1:]:
             expected, found = ("×".join(map(str, size)) for size in (self.shape[1:], pixels.shape[:2]))
-            raise ValueError(
-                f"{self.names[i]} in {self.path}: expected {expected} pixels (H×W), found {found}"
-            )
+            raise ValueError(f"{self.names[i]} in {self.path}: expected {expected} pixels (H×W), found {found}")
         return pixels
 
 
@@ -107,9 +103,7 @@ class _Files:
         if not table:
             return None
         if missing := [name for name in self.names if name not in table]:
-            raise ValueError(
-                f"{where} has no label for {len(missing)} of {len(self.names)} images: {missing[0]}"
-            )
+            raise ValueError(f"{where} has no label for {len(missing)} of {len(self.names)} images: {missing[0]}")
         labels = [table[name] for name in self.names]
         if wrong := [label for label in labels if type(label) is not int]:
             raise ValueError(f"{where}: labels must be whole numbers; got {wrong[0]!r}")
@@ -133,9 +127,7 @@ class _Array:
         elif images.ndim == 4 and shape[1] in (1, 3):
             self._axes = (1, 2, 0)
         else:
-            raise ValueError(
-                f"{path}: expected images [N, H, W], [N, H, W, C] or [N, C, H, W]; got {list(shape)}"
-            )
+            raise ValueError(f"{path}: expected images [N, H, W], [N, H, W, C] or [N, C, H, W]; got {list(shape)}")
         if images.size == 0:
             raise ValueError(f"no image in {path}: its shape is {list(shape)}")
         self.names = tuple(f"{path.name}[{i}]" for i in range(len(images)))
@@ -171,13 +163,9 @@ class _Array:
                 return loaded, None
             with loaded:
                 keys = loaded.files
-                images = next(
-                    (key for key in ("images", "arr_0") if key in keys), keys[0] if len(keys) == 1 else None
-                )
+                images = next((key for key in ("images", "arr_0") if key in keys), keys[0] if len(keys) == 1 else None)
                 if images is None:
-                    raise ValueError(
-                        f"expected an array called images or arr_0 among {', '.join(keys) or 'none'}"
-                    )
+                    raise ValueError(f"expected an array called images or arr_0 among {', '.join(keys) or 'none'}")
                 labels = next((key for key in ("labels", "arr_1") if key in keys), None)
                 return loaded[images], None if labels is None else loaded[labels]
         except Exception as error:  # numpy reports damage as ValueError, EOFError, BadZipFile, ...

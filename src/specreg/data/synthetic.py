@@ -28,9 +28,7 @@ class Checkerboards(Dataset[Tensor]):
 
     labels = None
 
-    def __init__(
-        self, count: int, *, resolution: int = 64, squares: Sequence[int] = (2, 4, 8), seed: int = 0
-    ) -> None:
+    def __init__(self, count: int, *, resolution: int = 64, squares: Sequence[int] = (2, 4, 8), seed: int = 0) -> None:
         if count < 1:
             raise ValueError(f"count must be at least 1; got {count}")
         if seed < 0:
@@ -90,9 +88,7 @@ def board_bands(resolution: int = 64, squares: Sequence[int] = (2, 4, 8)) -> Ten
     bands = torch.zeros(resolution, resolution, dtype=torch.bool)
     for s in _checked_squares(resolution, squares):
         if resolution % (2 * s):
-            raise ValueError(
-                f"the period of the boards, 2·{s} pixels, must divide the resolution {resolution}"
-            )
+            raise ValueError(f"the period of the boards, 2·{s} pixels, must divide the resolution {resolution}")
         step = resolution // (2 * s)
         bands[step :: 2 * step, step :: 2 * step] = True
     return bands

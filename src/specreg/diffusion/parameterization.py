@@ -184,9 +184,7 @@ def ddim_estimate(
     for i, (level, following) in enumerate(itertools.pairwise(levels)):
         falls = (level.sigma > 0) & (following.log_snr >= level.log_snr)
         if can_read(falls) and not bool(falls.all()):
-            raise ValueError(
-                f"levels must fall from noisy to clean; levels[{i + 1}] does not follow levels[{i}]"
-            )
+            raise ValueError(f"levels must fall from noisy to clean; levels[{i + 1}] does not follow levels[{i}]")
     if checkpoint:
         predict_x0 = functools.partial(run_checkpointed, predict_x0, use_reentrant=False)
 

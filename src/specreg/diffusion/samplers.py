@@ -39,9 +39,7 @@ class StackedGenerator:
         batch, *rest = shape
         if batch != len(self):
             raise ValueError(f"expected a batch of {len(self)}, one sample per seed; got shape {list(shape)}")
-        return torch.stack([torch.randn(rest, generator=g, dtype=dtype) for g in self._generators]).to(
-            self.device
-        )
+        return torch.stack([torch.randn(rest, generator=g, dtype=dtype) for g in self._generators]).to(self.device)
 
 
 def ddim(
@@ -69,9 +67,7 @@ def ddim(
         The samples `[B, ...]`.
     """
     if not 1 <= steps <= len(alphas_cumprod):
-        raise ValueError(
-            f"steps must be between 1 and the {len(alphas_cumprod)} training timesteps; got {steps}"
-        )
+        raise ValueError(f"steps must be between 1 and the {len(alphas_cumprod)} training timesteps; got {steps}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 and 1; got {eta}")
     if eta > 0 and generator is None:
@@ -130,9 +126,7 @@ def _descend(
     for t, alpha_bar, alpha_bar_next in zip(timesteps, alpha_bars, alpha_bars[1:], strict=False):
         x0_hat = predict_x0(x, torch.full((len(x),), t, device=x.device)).to(x.dtype)
         if x0_hat.shape != x.shape:
-            raise ValueError(
-                f"predict_x0 must return the shape of x_t, {list(x.shape)}; got {list(x0_hat.shape)}"
-            )
+            raise ValueError(f"predict_x0 must return the shape of x_t, {list(x.shape)}; got {list(x0_hat.shape)}")
         x0_hat = x0_hat if clip is None else x0_hat.clamp(*clip)
         x, std = update(x, x0_hat, alpha_bar, alpha_bar_next)
         if std > 0 and generator is not None:

@@ -113,13 +113,11 @@ def wavelet(
         ndim: how many trailing axes to transform; all spatial ones when None.
         reduction: "mean" or "sum" over all coefficients of a sample (γ weighs the coefficients, not their count).
     """
-    bands = wavelet_bands(
-        x0_hat, x0, wavelet=wavelet, levels=levels, mode=mode, band_weights=band_weights, ndim=ndim
-    )
+    bands = wavelet_bands(x0_hat, x0, wavelet=wavelet, levels=levels, mode=mode, band_weights=band_weights, ndim=ndim)
     _checks.choice("reduction", reduction, REDUCTIONS)
     total = torch.stack([band.gamma * band.l1 for band in bands.values()]).sum(0)
     if reduction == "mean":
-        total = total / sum(band.count for band in bands.values())
+        total = total / sum(band.size for band in bands.values())
     return _finite(total, x0)
 
 
@@ -127,7 +125,7 @@ class Band(NamedTuple):
     """One wavelet band's share of the loss."""
 
     l1: Tensor  # [B], sum of |W − Ŵ|
-    count: int  # coefficients a sample
+    size: int  # coefficients a sample
     gamma: float
 
 
@@ -150,9 +148,7 @@ def wavelet_bands(
         bands = {(level, name): w for level, detail in enumerate(details, 1) for name, w in detail.items()}
         bands[levels, "a" * ndim] = approx
         gamma = _gammas(band_weights, bands, levels)
-        return {
-            key: Band(w.abs().flatten(1).sum(1), w[0].numel(), gamma[key]) for key, w in bands.items()
-        }
+        return {key: Band(w.abs().flatten(1).sum(1), w[0].numel(), gamma[key]) for key, w in bands.items()}
 
 
 def _gammas(
@@ -174,7 +170,7 @@ def _gammas(
 def amplitude_bands(
     x0_hat: Tensor, x0: Tensor, *, bands: int = 8, ndim: int | None = None, norm: Norm = "ortho"
 ) -> Tensor:
-    """Mean |A − Â| in each of `bands` equal-width bands of |frequency| up to Nyquist (corners in the last): `[B, bands]`."""
+    """Mean |A − Â| in `bands` equal bands of |frequency| up to Nyquist, corners in the last: `[B, bands]`."""
     from specreg.transforms.radial import band_index
 
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
@@ -195,9 +191,7 @@ def _pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor,
     x0, ndim = _checks.image_like("x0", x0, ndim)
     x0_hat, _ = _checks.image_like("x0_hat", x0_hat, ndim)
     if x0_hat.shape != x0.shape:
-        raise ValueError(
-            f"x0_hat and x0 must have the same shape; got {list(x0_hat.shape)} and {list(x0.shape)}"
-        )
+        raise ValueError(f"x0_hat and x0 must have the same shape; got {list(x0_hat.shape)} and {list(x0.shape)}")
     if x0_hat.device != x0.device:
         raise ValueError(f"x0_hat and x0 must be on one device; got {x0_hat.device} and {x0.device}")
     dtypes = (_checks.compute_dtype("x0_hat", x0_hat), _checks.compute_dtype("x0", x0))
@@ -206,7 +200,7 @@ def _pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor,
 
 
 def _finite(per_sample: Tensor, x0: Tensor) -> Tensor:
-    """Blame a non-finite loss on x0 if x0 is at fault. A bad x0 always shows in the value, so good ones cost nothing."""
+    """Blame a non-finite loss on x0 if it is at fault; a bad x0 always shows in the value, so good ones cost nothing."""
     if per_sample.device.type != "cpu" or torch.compiler.is_compiling() or per_sample.isfinite().all():
         return per_sample
     bad = (~x0.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
@@ -223,7 +217,9 @@ def _fourier(
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
     with torch.autocast(x0.device.type, enabled=False):
         wants_gradient = torch.is_grad_enabled() and x0_hat.requires_grad
-        loss: Tensor = _FourierL1.apply(x0_hat, x0, coupling, ndim, norm, reduction, wants_gradient)  # type: ignore[no-untyped-call]
+        loss: Tensor = _FourierL1.apply(  # type: ignore[no-untyped-call]
+            x0_hat, x0, coupling, ndim, norm, reduction, wants_gradient
+        )
     return _finite(loss, x0)
 
 
@@ -285,7 +281,7 @@ class _FourierL1(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return _checks.append_dims(grad, gradient.ndim) * gradient, None, None, None, None, None, None

@@ -52,9 +52,7 @@ class Amplitude(SpectralLoss):
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |A − Â| of each sample in eight bands of |frequency|, named by their edges in cycles per sample."""
-        values = functional.amplitude_bands(
-            x0_hat.detach(), x0, bands=self.bands, ndim=self.ndim, norm=self.norm
-        )
+        values = functional.amplitude_bands(x0_hat.detach(), x0, bands=self.bands, ndim=self.ndim, norm=self.norm)
         edges = [0.5 * k / self.bands for k in range(self.bands + 1)]
         return {f"{edges[k]:.4g}-{edges[k + 1]:.4g}": values[:, k] for k in range(self.bands)}
 
@@ -124,7 +122,7 @@ class Wavelet(SpectralLoss):
         bands = functional.wavelet_bands(
             x0_hat.detach(), x0, wavelet=self.wavelet, levels=self.levels, mode=self.mode, ndim=self.ndim
         )
-        return {f"{level}{name}": band.l1 / band.count for (level, name), band in bands.items()}
+        return {f"{level}{name}": band.l1 / band.size for (level, name), band in bands.items()}
 
 
 LOSSES: dict[str, Callable[..., SpectralLoss]] = {
@@ -142,7 +140,8 @@ def build(name: str, **options: Any) -> SpectralLoss:
     prefix, _, wavelet = name.partition(":")
     wavelets = pywt.wavelist(kind="discrete")
     if name in wavelets or (prefix == "wavelet" and wavelet):
-        factory, options = Wavelet, {"wavelet": wavelet or name, **options}
+        factory: Callable[..., SpectralLoss] = Wavelet
+        options = {"wavelet": wavelet or name, **options}
     else:
         _checks.choice("loss", name, [*LOSSES, *wavelets])
         factory = LOSSES[name]

@@ -24,14 +24,14 @@ class MeanSpectrum(NamedTuple):
 
     frequency: Tensor  # [bins], cycles per sample
     power: Tensor  # [bins]
-    count: Tensor  # [bins], coefficients
+    size: Tensor  # [bins], coefficients
 
 
 def mean_spectrum(x: Tensor, *, batch_size: int = 256) -> MeanSpectrum:
     """Mean radial power spectrum of `x`, `[N, C, *space]` in [-1, 1], in float64."""
-    parts = [power_spectrum(part.double()) for part in x.split(batch_size)]
+    parts = [power_spectrum(part.double()) for part in torch.split(x, batch_size)]
     power = torch.cat([part.power for part in parts]).mean(0)
-    return MeanSpectrum(parts[0].frequency, power, parts[0].count)
+    return MeanSpectrum(parts[0].frequency, power, parts[0].size)
 
 
 def decibels(power: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ def power_ratio(spectrum: MeanSpectrum, truth: MeanSpectrum, *, low: float = 0.0
     """Energy at frequencies in (low, high] cycles per sample relative to the truth's, in dB; 0 is right."""
     _same_grid(spectrum, truth)
     inside = (truth.frequency > low) & (truth.frequency <= high)
-    energy, true_energy = ((s.power * s.count)[inside].sum() for s in (spectrum, truth))
-    floor = QUANTIZATION_POWER * truth.count[inside].sum()
+    energy, true_energy = ((s.power * s.size)[inside].sum() for s in (spectrum, truth))
+    floor = QUANTIZATION_POWER * truth.size[inside].sum()
     return float(10 * (energy.clamp_min(floor) / true_energy.clamp_min(floor)).log10())
 
 

@@ -25,7 +25,7 @@ class _UNet2D(nn.Module):
             from diffusers import UNet2DModel
         except ImportError as error:
             raise ImportError('model kind "unet2d" needs diffusers: pip install "specreg[diffusers]"') from error
-        self.unet = UNet2DModel(**options)
+        self.unet: Any = UNet2DModel(**options)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         out: Tensor = self.unet(x, t).sample

@@ -75,7 +75,8 @@ class Attention(nn.Module):
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
         q, k, v = qkv.transpose(-1, -2).unbind(1)
         out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
-        return x + self.proj(out)
+        mixed: Tensor = self.proj(out)
+        return x + mixed
 
 
 class SmallUNet(nn.Module):
@@ -113,9 +114,7 @@ class SmallUNet(nn.Module):
         self.classes = nn.Embedding(classes + 1, embedding) if classes else None
 
         def block(channels_in: int, channels_out: int, level: int) -> ResidualBlock:
-            return ResidualBlock(
-                channels_in, channels_out, embedding, attention=level in attention, dropout=dropout
-            )
+            return ResidualBlock(channels_in, channels_out, embedding, attention=level in attention, dropout=dropout)
 
         folded = channels * patch_size**2
         self.conv_in = nn.Conv2d(folded, width, 3, padding=1)

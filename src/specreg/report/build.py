@@ -13,7 +13,14 @@ import numpy as np
 
 from specreg.report import figures, samples
 from specreg.report.reading import Arm, Cell, Record, Study, read_study
-from specreg.report.table import arm_entries, metrics_of, truth_entries, verdict
+from specreg.report.table import (
+    arm_entries,
+    duration,
+    metrics_of,
+    step_time,
+    truth_entries,
+    verdict,
+)
 
 
 def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
@@ -54,8 +61,7 @@ def _page(study: Study, base: Path) -> Record:
         "arms": study.arms,
         "panels": [(panel, _data_uri("png", samples.png(panel.pixels))) for panel in samples.panels(study)],
         "plots": {
-            name: (_data_uri("svg+xml", figures.svg(figure)), alt)
-            for name, alt, figure in figures.curves(study)
+            name: (_data_uri("svg+xml", figures.svg(figure)), alt) for name, alt, figure in figures.curves(study)
         },
         "metrics": metrics_of(comparison),
         "truth": truth_entries(comparison),
@@ -101,9 +107,7 @@ def _facts(study: Study) -> str:
     sizes = sorted({record["parameters"] for record in results if record.get("parameters")})
     samplers = sorted({record["sampler"] for record in results if record.get("sampler")})
     parameters = " or ".join(f"{size:,}".replace(",", "\u202f") for size in sizes)
-    facts = [f"{parameters} parameters"] * bool(sizes) + [f"sampled with {' or '.join(samplers)}"] * bool(
-        samplers
-    )
+    facts = [f"{parameters} parameters"] * bool(sizes) + [f"sampled with {' or '.join(samplers)}"] * bool(samplers)
     return "; ".join(facts)
 
 
@@ -119,20 +123,11 @@ def _notices(study: Study) -> list[str]:
 
 
 def _time(study: Study, arm: Arm) -> tuple[str, str]:
-    """Return the mean time a step over an arm's finished cells, and its ratio to the baseline's."""
-    times = {a.name: [cell.seconds_per_step for cell in study.of(a)] or [math.nan] for a in study.arms}
-    mean = {name: float(np.mean(values)) for name, values in times.items()}
-    ratio = mean[arm.name] / mean.get(str(study.comparison.get("baseline")), math.nan)
-    return _duration(mean[arm.name]), f"× {ratio:.2f}" if math.isfinite(ratio) else ""
-
-
-def _duration(seconds: float) -> str:
-    """Return `seconds` to three figures, in the unit that suits it; "–" for NaN."""
-    if not math.isfinite(seconds):
-        return "–"
-    units = ((7200, 3600, "h"), (120, 60, "min"), (1, 1, "s"), (0, 1e-3, "ms"))
-    factor, unit = next((factor, unit) for least, factor, unit in units if seconds >= least)
-    return f"{seconds / factor:#.3g}".rstrip(".") + f" {unit}"
+    """Return an arm's time for a step and its ratio to the baseline's; without a measurement, from the log."""
+    measured = step_time(study.comparison, arm.name)
+    if measured is not None:
+        return measured
+    return duration(float(np.mean([cell.seconds_per_step for cell in study.of(arm)] or [math.nan]))), ""
 
 
 def _cell(cell: Cell, base: Path) -> Record:
@@ -146,7 +141,7 @@ def _cell(cell: Cell, base: Path) -> Record:
         "status": cell.missing or "finished",
         "step": results.get("step", "–"),
         "samples": results.get("samples", "–"),
-        "time": _duration(float((results.get("timing") or {}).get("train_seconds") or math.nan)),
+        "time": duration(float((results.get("timing") or {}).get("train_seconds") or math.nan)),
         "links": [(text, _link(path, base)) for text, path in paths.items() if path.exists()],
     }
 

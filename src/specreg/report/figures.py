@@ -148,9 +148,7 @@ def draw_losses(study: Study, column: str, axes: Axes) -> None:
 
     for arm in study.arms:
         logs = [cell.log for cell in study.cells if cell.arm == arm]
-        seeds = [
-            (log["step"][good], smooth(log[column][good])) for log in logs if (good := log[column] > 0).any()
-        ]
+        seeds = [(log["step"][good], smooth(log[column][good])) for log in logs if (good := log[column] > 0).any()]
         for step, value in seeds:
             lw, alpha = (0.8, 0.4) if len(seeds) > 1 else (1.6, 1.0)
             axes.plot(step, value, color=arm.color, lw=lw, alpha=alpha)

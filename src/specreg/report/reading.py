@@ -183,13 +183,13 @@ def _one_arm(folder: Path) -> Record:
     metrics = {key: value for key, value in (results.get("metrics") or {}).items() if value is not None}
     arm, seed = str(results.get("arm", name)), results.get("seed", 0)
     return {
-        "title": name,
+        "title": results.get("title") or name,
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),
         "arms": [{"name": arm, "label": arm}],
         "seeds": [seed],
         "cells": [{"arm": arm, "seed": seed, "folder": "."}],
         "truth": results.get("truth"),
-        "metrics": {key: {} for key in metrics},
+        "metrics": {key: (results.get("described") or {}).get(key) or {} for key in metrics},
         "table": [{"arm": arm, "metric": key, "mean": value, "n": 1} for key, value in metrics.items()],
     }
 

@@ -9,9 +9,7 @@ from typing import NamedTuple
 from specreg.report.reading import Record, check_comparison
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0", "none": ""}
-HEADLINE = (
-    "log_spectral_distance_db"  # what a verdict is about; without it, the first metric with a direction
-)
+HEADLINE = "log_spectral_distance_db"  # what a verdict is about; without it, the first metric with a direction
 FLOOR = "floor: "  # prefix of the truth's metrics that compare real images with other real images
 
 
@@ -102,9 +100,7 @@ def arm_entries(comparison: Record, arm: str) -> list[Entry]:
         every = [_row(comparison, other["name"], metric) for other in comparison["arms"]]
         best = row is not None and row.get("verdict") == "better"
         if row is not None and best:
-            best = metric.badness(row["mean"]) == min(
-                metric.badness(other["mean"]) for other in every if other
-            )
+            best = metric.badness(row["mean"]) == min(metric.badness(other["mean"]) for other in every if other)
         entries.append(metric.entry(row, best=best))
     return entries
 
@@ -125,20 +121,45 @@ def truth_entries(comparison: Record) -> list[Entry] | None:
 
 
 def summary_rows(comparison: Record) -> list[list[str]]:
-    """Return the table of comparison.json as text, header first, then one row for each metric and arm."""
+    """Return the table of comparison.json as text, header first: a row a metric, a column an arm.
+
+    An entry is "mean ± std"; under it, for arms that were paired with the baseline over several seeds, the
+    difference with its 95% interval, and the verdict. The first column of values holds the real images' own.
+    """
     check_comparison(comparison)
-    base = comparison.get("baseline")
-    rows = [["metric", "arm", "mean ± std", "seeds", f"difference from {base} [95%]", "verdict"]]
-    for metric in metrics_of(comparison):
-        for arm in comparison["arms"]:
-            row = _row(comparison, arm["name"], metric)
-            entry = metric.entry(row)
+    arms = comparison["arms"]
+    truth = truth_entries(comparison)
+    columns = [arm_entries(comparison, arm["name"]) for arm in arms]
+    rows = [["", *(["real images"] if truth else []), *(str(arm.get("label") or arm["name"]) for arm in arms)]]
+    for i, metric in enumerate(metrics_of(comparison)):
+        texts = [truth[i].value] if truth else []
+        for column in columns:
+            entry = column[i]
             value = f"{entry.value} ± {entry.std}" if entry.std else entry.value
-            seeds = str(row.get("n", "–")) if row else "0"
-            rows.append(
-                [metric.title, arm["name"], value, seeds, entry.difference or "–", entry.verdict or "–"]
-            )
+            texts.append("\n".join(filter(None, [value, entry.difference, entry.verdict])))
+        rows.append([metric.title, *texts])
+    times = [step_time(comparison, arm["name"]) for arm in arms]
+    if any(times):
+        rows.append(["time per step", *([""] if truth else []), *(" ".join(time or ("–",)) for time in times)])
     return rows
+
+
+def step_time(comparison: Record, arm: str) -> tuple[str, str] | None:
+    """Return an arm's time for a training step, the arms having taken turns, and its ratio to the baseline's."""
+    seconds = comparison.get("step_seconds") or {}
+    if arm not in seconds:
+        return None
+    base = seconds.get(comparison.get("baseline"))
+    return duration(seconds[arm]), f"× {seconds[arm] / base:.2f}" if base else ""
+
+
+def duration(seconds: float) -> str:
+    """Return `seconds` to three figures, in the unit that suits it; "–" for NaN."""
+    if not math.isfinite(seconds):
+        return "–"
+    units = ((7200, 3600, "h"), (120, 60, "min"), (1, 1, "s"), (0, 1e-3, "ms"))
+    factor, unit = next((factor, unit) for least, factor, unit in units if seconds >= least)
+    return f"{seconds / factor:#.3g}".rstrip(".") + f" {unit}"
 
 
 def verdicts(comparison: Record) -> list[str]:

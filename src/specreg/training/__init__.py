@@ -1,0 +1,1 @@
+"""Train one run: its config, its random numbers, its folder."""

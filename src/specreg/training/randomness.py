@@ -45,7 +45,10 @@ class DataOrder:
         """Data item at place `index` of the batch of `step` (both from 0)."""
         epoch, place = divmod(step * self.batch_size + index, self.items)
         if epoch != self._epoch:
-            self._epoch, self._permutation = epoch, rng(self.seed, Stream.ORDER, epoch).permutation(self.items)
+            self._epoch, self._permutation = (
+                epoch,
+                rng(self.seed, Stream.ORDER, epoch).permutation(self.items),
+            )
         return int(self._permutation[place])
 
 

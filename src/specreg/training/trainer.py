@@ -20,7 +20,8 @@ from specreg.data import Checkerboards, ImageDataset
 from specreg.diffusion import alphas_cumprod, noise_weight
 from specreg.objectives import DDPMObjective, ObjectiveTerms
 from specreg.regularizer import SpectralRegularizer
-from specreg.training import checkpoint, config as configs
+from specreg.training import checkpoint
+from specreg.training import config as configs
 from specreg.training.config import Config, ConfigError, DataConfig, SpectralConfig
 from specreg.training.ema import EMA
 from specreg.training.randomness import DataOrder, Stream, draw, integer_seed, rng
@@ -134,7 +135,8 @@ class Trainer:
         parts = settings.accumulate * self.accelerator.num_processes
         if settings.batch_size % parts:
             raise ConfigError(
-                f"training.batch_size: expected a multiple of {parts} (accumulate × processes); got {settings.batch_size}"
+                f"training.batch_size: expected a multiple of {parts} (accumulate × processes); "
+                f"got {settings.batch_size}"
             )
         self.part_size = settings.batch_size // parts
         self.data = build_data(config.data)
@@ -222,7 +224,11 @@ class Trainer:
                 self.accelerator.unwrap_model(self.model).state_dict(),
                 self.ema.model.state_dict(),
                 self.optimizer.state_dict(),
-                {"ema_updates": self.ema.updates, "seconds": self.seconds, "scaler": scaler and scaler.state_dict()},
+                {
+                    "ema_updates": self.ema.updates,
+                    "seconds": self.seconds,
+                    "scaler": scaler and scaler.state_dict(),
+                },
             ),
             config=configs.dump(self.config),
             keep=self.config.training.keep,
@@ -244,8 +250,9 @@ class Trainer:
         bad = [name for name in names if values[name] is not None and not math.isfinite(values[name] or 0.0)]
         if bad:
             shown = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+            culprit = "base loss" if bad[0] == "base" else "spectral term"
             raise NonFiniteLoss(
-                f"step {self.step + 1}: the {'spectral term' if bad[0] != 'base' else 'base loss'} is not finite ({shown}); "
+                f"step {self.step + 1}: the {culprit} is not finite ({shown}); "
                 f"the state before this step is saved in {self.folder / 'checkpoints'}"
             )
         return {"loss": (values["base"] or 0.0) + (values["term"] or 0.0), **values}
@@ -300,7 +307,7 @@ def learning_rate(config: Config, step: int) -> float:
 
 def _refuse_other_run(saved: Config, config: Config, path: Path) -> None:
     """Raise if `config` differs from the folder's in anything that training depends on."""
-    aside = {
+    aside: Any = {
         "name": True,
         "title": True,
         "arms": True,

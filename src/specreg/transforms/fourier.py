@@ -27,7 +27,8 @@ def half_spectrum(x: Tensor, *, ndim: int, norm: Norm = "ortho") -> Tensor:
 
     `norm` is torch.fft's: "ortho" keeps coefficients on the scale of the data at every size.
     """
-    return torch.fft.rfftn(x, dim=_axes(ndim), norm=norm)
+    spectrum: Tensor = torch.fft.rfftn(x, dim=_axes(ndim), norm=norm)
+    return spectrum
 
 
 def half_spectrum_adjoint(g: Tensor, *, shape: torch.Size, ndim: int, norm: Norm = "ortho") -> Tensor:
@@ -36,7 +37,8 @@ def half_spectrum_adjoint(g: Tensor, *, shape: torch.Size, ndim: int, norm: Norm
     The sum's doubled bins and the inverse transform's implied conjugate half are the same bins, so `g` is
     taken without bin weights.
     """
-    return torch.fft.irfftn(g, s=shape[-ndim:], dim=_axes(ndim), norm=_ADJOINT[norm])
+    x: Tensor = torch.fft.irfftn(g, s=shape[-ndim:], dim=_axes(ndim), norm=_ADJOINT[norm])
+    return x
 
 
 def bin_weights(size: int, *, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:

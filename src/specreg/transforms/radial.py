@@ -22,7 +22,7 @@ class PowerSpectrum(NamedTuple):
 
     frequency: Tensor  # [bins], bin centres in cycles per sample
     power: Tensor  # [B, bins], mean of |F|² (orthonormal DFT) over the bin and the channels
-    count: Tensor  # [bins], full-spectrum coefficients in the bin
+    size: Tensor  # [bins], full-spectrum coefficients in the bin
 
 
 def frequency_grid(shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:
@@ -47,7 +47,7 @@ def power_spectrum(x: Tensor, *, ndim: int | None = None) -> PowerSpectrum:
     """Radially averaged (2-D, 3-D) or linear (1-D) power spectrum of `x`, `[B, T]` or `[B, C, *space]`.
 
     Bins are one wavenumber of the longest axis wide and centred on whole wavenumbers; the zero frequency is a bin
-    of its own. By Parseval, Σ power·count = Σ x² per channel. No bin is empty on a square grid; empty ones of
+    of its own. By Parseval, Σ power·size = Σ x² per channel. No bin is empty on a square grid; empty ones of
     other shapes are left out.
     """
     x, ndim = _checks.image_like("x", x, ndim)
@@ -55,7 +55,7 @@ def power_spectrum(x: Tensor, *, ndim: int | None = None) -> PowerSpectrum:
     shape = x.shape[-ndim:]
     longest = max(shape)
     index = (frequency_grid(shape, device=x.device) * longest).round().long().flatten()
-    bins = int(math.floor(longest * 0.5 * math.sqrt(ndim) + 0.5)) + 1
+    bins = math.floor(longest * 0.5 * math.sqrt(ndim) + 0.5) + 1
 
     weights = fourier.bin_weights(shape[-1], dtype=x.dtype, device=x.device)
     power = fourier.half_spectrum(x, ndim=ndim).abs().square() * weights

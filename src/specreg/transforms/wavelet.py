@@ -20,7 +20,7 @@ from itertools import product
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import pywt  # type: ignore[import-untyped]
+import pywt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
