@@ -14,7 +14,7 @@ TINY = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Return a factory of tiny configs: `tiny("spectral.weight=0.1", …)`."""
     return lambda *overrides: parse(TINY, overrides)

@@ -200,7 +200,7 @@ def _pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor,
 
 
 def _finite(per_sample: Tensor, x0: Tensor) -> Tensor:
-    """Blame a non-finite loss on x0 if it is at fault; a bad x0 always shows in the value, so good ones cost nothing."""
+    """Blame a non-finite loss on x0 if it is at fault; a bad x0 always shows in the value; a good one costs nothing."""
     if per_sample.device.type != "cpu" or torch.compiler.is_compiling() or per_sample.isfinite().all():
         return per_sample
     bad = (~x0.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
