@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+
 from specreg import compare, evaluation
 from specreg.report import build_report
 from specreg.training import checkpoint

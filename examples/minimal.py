@@ -1,0 +1,56 @@
+"""The spectral term in any PyTorch training loop. The two lines that matter are marked.
+
+    python examples/minimal.py
+"""
+
+import torch
+
+import specreg
+from specreg.diffusion import alphas_cumprod
+
+torch.manual_seed(0)
+schedule = alphas_cumprod("cosine", 1000).float()
+
+
+def images(count: int) -> torch.Tensor:
+    """Stand-in for your data: gratings of random direction and frequency, [count, 1, 32, 32]."""
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    k = torch.rand(count, 2, 1, 1) * 2
+    return torch.cos(k[:, 0] * x + k[:, 1] * y).unsqueeze(1)
+
+
+class Denoiser(torch.nn.Module):
+    """Stand-in for your network: predicts the noise in x_t."""
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        self.time = torch.nn.Linear(1, width)
+        self.first = torch.nn.Conv2d(1, width, 5, padding=2)
+        self.last = torch.nn.Conv2d(width, 1, 5, padding=2)
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x_t) + self.time(t[:, None] / 1000)[:, :, None, None]))
+
+
+model = Denoiser()
+optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+regularizer = specreg.SpectralRegularizer("amplitude_phase", weight=0.1, noise_weight="snr")
+
+for step in range(60):
+    x0 = images(16)
+    t = torch.randint(1000, (len(x0),))
+    noise = torch.randn_like(x0)
+    level = specreg.NoiseLevel.ddpm(schedule[t])
+    x_t = level.diffuse(x0, noise)
+    output = model(x_t, t)
+    base_loss = torch.nn.functional.mse_loss(output, noise)
+
+    x0_hat = specreg.recover_x0(output, x_t, level, prediction="epsilon")  # 1: the predicted clean sample
+    term = regularizer(x0_hat, x0, level)  # 2: how far its spectrum is from the data's
+    loss = base_loss + term.loss
+
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if step % 20 == 19:
+        print(f"step {step + 1}: base loss {base_loss.item():.3f}, spectral term {term.loss.item():.3f}")

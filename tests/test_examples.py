@@ -1,0 +1,67 @@
+"""Examples and the README do what they say."""
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import specreg.regularizer
+import torch
+
+import specreg
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_examples_run(path):
+    shown = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True)
+    losses = [float(value) for value in re.findall(r"base loss ([\d.]+)", shown.stdout)]
+    assert losses[-1] < losses[0] < 1.1
+    assert len(path.read_text().splitlines()) < 60
+
+
+def test_readme_snippet_trains():
+    """The four lines, in a loop that has what theirs has."""
+    (snippet,) = blocks("python")
+    x0, noise = torch.randn(2, 4, 3, 16, 16)
+    weight = torch.tensor(0.5, requires_grad=True)
+    alphas_cumprod = specreg.diffusion.alphas_cumprod("linear").float()
+    t = torch.tensor([1, 200, 500, 900])
+    x_t = specreg.NoiseLevel.ddpm(alphas_cumprod[t]).diffuse(x0, noise)
+    model_output = weight * x_t
+    base_loss = (model_output - noise).square().mean()
+    scope = dict(alphas_cumprod=alphas_cumprod, t=t, x_t=x_t, x0=x0, model_output=model_output, base_loss=base_loss)
+    exec(snippet, scope)
+    (plain,) = torch.autograd.grad(base_loss, weight, retain_graph=True)
+    assert weight.grad.isfinite()
+    assert weight.grad != plain
+
+
+def test_readme_commands_are_one_line_each_and_ci_runs_the_tests_one():
+    demo, tests = blocks("sh")
+    assert demo.strip().endswith("specreg demo")
+    assert tests.strip().endswith("pytest")
+    assert demo.count("\n") == tests.count("\n") == 1
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_readme_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README)
+    assert links
+    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert missing == []
+
+
+def test_docstring_examples_run():
+    for module in (specreg.regularizer,):
+        result = doctest.testmod(module)
+        assert result.attempted > 0
+        assert result.failed == 0
