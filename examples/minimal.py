@@ -1,6 +1,6 @@
 """The spectral term in any PyTorch training loop. The two lines that matter are marked.
 
-    python examples/minimal.py
+python examples/minimal.py
 """
 
 import torch

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import specreg.regularizer
 import torch
 
 import specreg
+import specreg.regularizer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -38,8 +38,7 @@ def test_readme_snippet_trains():
     x_t = specreg.NoiseLevel.ddpm(alphas_cumprod[t]).diffuse(x0, noise)
     model_output = weight * x_t
     base_loss = (model_output - noise).square().mean()
-    scope = dict(alphas_cumprod=alphas_cumprod, t=t, x_t=x_t, x0=x0, model_output=model_output, base_loss=base_loss)
-    exec(snippet, scope)
+    exec(snippet, dict(locals()))
     (plain,) = torch.autograd.grad(base_loss, weight, retain_graph=True)
     assert weight.grad.isfinite()
     assert weight.grad != plain

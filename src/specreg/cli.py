@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,7 @@ app = typer.Typer(
     name="specreg",
     help="Spectral regularization for diffusion models: train with it, compare with and without, see the spectrum.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,9 +50,16 @@ def run() -> None:
         _stop(error, 2)
     except RuntimeError as error:
         _stop(error, 1)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say how to go on when the user stops a run."""
+    try:
+        yield
     except KeyboardInterrupt:
         err.print("Stopped. Run the same command again to go on from the last checkpoint.")
-        sys.exit(130)
+        raise typer.Exit(130) from None
 
 
 def _stop(error: Exception, code: int) -> None:
@@ -99,7 +109,8 @@ def train(source: Source, overrides: Overrides = None, folder: Out = Path("runs"
 
     run_folder = folder / config.name
     trainer = Trainer(config, run_folder, console=err)
-    trainer.run()
+    with _resumable():
+        trainer.run()
     if not trainer.accelerator.is_main_process:
         return None
     truth = evaluation.load_truth(config)
@@ -147,7 +158,8 @@ def _compare(
     from specreg.report import build_report, summary_rows, verdicts
 
     run_folder = folder / config.name
-    result = comparing.compare(config, run_folder, resolved, range(config.seed, config.seed + seeds), console=err)
+    with _resumable():
+        result = comparing.compare(config, run_folder, resolved, range(config.seed, config.seed + seeds), console=err)
     header, *rows = summary_rows(result)
     table = Table(*header, title=config.title, title_style="bold", title_justify="left", show_lines=seeds > 1)
     for row in rows:

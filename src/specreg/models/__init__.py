@@ -65,6 +65,7 @@ def build(
         if kind == "small_unet":
             return SmallUNet(
                 channels,
+                resolution=resolution,
                 width=width,
                 multipliers=multipliers,
                 blocks=blocks,
