@@ -65,7 +65,6 @@ def build(
         if kind == "small_unet":
             return SmallUNet(
                 channels,
-                resolution=resolution,
                 width=width,
                 multipliers=multipliers,
                 blocks=blocks,

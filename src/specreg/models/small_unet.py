@@ -84,8 +84,6 @@ class SmallUNet(nn.Module):
 
     Args:
         channels: of the image.
-        resolution: side of square images, pixels: each place then has a learned embedding, without which attention
-            cannot agree on anything that depends on where it is, such as the phase of a pattern. None: no embedding.
         width: channels of the first level.
         multipliers: of `width`, one a level; each further level halves the resolution.
         blocks: residual blocks a level.
@@ -99,7 +97,6 @@ class SmallUNet(nn.Module):
         self,
         channels: int = 1,
         *,
-        resolution: int | None = None,
         width: int = 32,
         multipliers: Sequence[int] = (1, 2, 2),
         blocks: int = 1,
@@ -121,8 +118,6 @@ class SmallUNet(nn.Module):
 
         folded = channels * patch_size**2
         self.conv_in = nn.Conv2d(folded, width, 3, padding=1)
-        side = resolution // patch_size if resolution else 0
-        self.position = nn.Parameter(0.02 * torch.randn(width, side, side)) if side else None
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         skips, current = [width], width
@@ -158,11 +153,6 @@ class SmallUNet(nn.Module):
         embedding = F.silu(embedding)
 
         h = self.conv_in(F.pixel_unshuffle(x, self.patch_size))
-        if self.position is not None:
-            if h.shape[2:] != self.position.shape[1:]:
-                side = self.position.shape[1] * self.patch_size
-                raise ValueError(f"this network is for images of {side}×{side} pixels; got {list(x.shape)}")
-            h = h + self.position
         skips = [h]
         for layer in self.down:
             h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
