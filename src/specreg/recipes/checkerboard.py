@@ -13,7 +13,12 @@ def checkerboard() -> dict[str, Any]:
         "data": {"kind": "checkerboard", "resolution": 64, "squares": [2, 4, 8]},
         "model": {"width": 32, "multipliers": [1, 2], "attention": [1], "patch_size": 4},
         "diffusion": {"schedule": "cosine", "prediction": "x0"},
-        "spectral": {"name": "amplitude_phase", "weight": 0.1},
-        "training": {"steps": 1500, "batch_size": 32, "lr": 1e-3, "warmup": 50, "ema": 0.99},
-        "sampling": {"count": 256, "steps": 50},
+        "spectral": {
+            "name": "amplitude_phase",
+            "options": {"coupling": "projection"},
+            "weight": 0.5,
+            "noise_weight": "snr",
+        },
+        "training": {"steps": 4000, "batch_size": 16, "lr": 1e-3, "warmup": 50, "ema": 0.99},
+        "sampling": {"count": 256, "steps": 50, "eta": 1.0},
     }

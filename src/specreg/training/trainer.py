@@ -163,14 +163,14 @@ class Trainer:
             while self.step < settings.steps:
                 began = time.perf_counter()
                 record = self.train_step([next(batches) for _ in range(settings.accumulate)])
-                self.seconds += time.perf_counter() - began
-                record |= {"seconds_per_step": time.perf_counter() - began}
+                took = time.perf_counter() - began
+                self.seconds += took
                 logged = self.step % settings.log_every == 0 or self.step == settings.steps
                 if log and bar:
                     shown = {"base": record["base"], "spectral": record["spectral"], "λ": record["weight"]}
                     bar.advance(shown if logged else None)
                     if logged:
-                        log.write({"step": self.step, **record})
+                        log.write({"step": self.step, **record, "seconds_per_step": took})
                 if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
                     self.save()
         except NonFiniteLoss:
