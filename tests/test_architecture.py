@@ -16,6 +16,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 CORE = {"_checks", "transforms", "losses", "diffusion", "regularizer"}
 ALLOWED = {
     "_checks": set(),
+    "_files": set(),
     "transforms": {"_checks"},
     "diffusion": {"_checks"},
     "models": {"_checks"},
@@ -24,11 +25,11 @@ ALLOWED = {
     "metrics": {"_checks", "transforms"},
     "regularizer": {"_checks", "losses", "diffusion"},
     "objectives": {"_checks", "regularizer", "diffusion"},
-    "training": CORE | {"objectives", "models", "data"},
+    "training": CORE | {"_files", "objectives", "models", "data"},
     "recipes": set(),
     "report": set(),
-    "evaluation": {"_checks", "training", "diffusion", "models", "data", "metrics"},
-    "compare": {"_checks", "training", "diffusion", "models", "data", "metrics", "evaluation"},
+    "evaluation": {"_checks", "_files", "training", "diffusion", "models", "data", "metrics"},
+    "compare": {"_checks", "_files", "training", "diffusion", "models", "data", "metrics", "evaluation"},
     "__init__": {"losses", "diffusion", "regularizer"},
     "__main__": {"cli"},
 }

@@ -75,11 +75,12 @@ def test_report_is_written_from_the_folder_alone(finished):
 
 def test_samples_depend_on_their_seed_not_on_their_batch(finished):
     _, folder, _, _ = finished
-    config, model, _ = evaluation.load_model(folder / "haar@0.5-seed0")
-    together = evaluation.draw_samples(config, model, (1, 16, 16))
+    config, model, shape, step, _ = evaluation.load_model(folder / "haar@0.5-seed0")
+    assert (shape, step) == ((1, 16, 16), 6)
+    together = evaluation.draw_samples(config, model, shape)
     for settings in ({"batch_size": 1}, {"seed": 2, "count": 2}):
         one = config.model_copy(update={"sampling": config.sampling.model_copy(update=settings)})
-        drawn = evaluation.draw_samples(one, model, (1, 16, 16))
+        drawn = evaluation.draw_samples(one, model, shape)
         assert (drawn.int() - together[-len(drawn) :].int()).abs().max() <= 1  # 8-bit rounding of float noise
 
 
@@ -135,7 +136,76 @@ def test_bad_arms_are_refused(tiny, names, words):
         compare.resolve_arms(tiny(), names)
 
 
-def test_truth_of_boards_is_not_the_training_set(tiny):
+def test_arms_defined_in_yaml_keep_their_definition_whatever_they_are_called(tiny):
+    config = tiny("arms={haar@0.3: {name: haar, weight: 7, options: {levels: 1}}}")
+    arm = compare.resolve_arms(config, ["haar@0.3"])["haar@0.3"]
+    assert (arm.weight, arm.options) == (7, {"levels": 1})
+
+
+def test_seeds_have_latents_of_their_own_and_arms_share_them(finished):
+    config, folder, _, _ = finished
+    seeds = {
+        path.parent.name: json.loads(path.read_text())["sampling"]["seed"] for path in folder.rglob("results.json")
+    }
+    assert {seeds[f"{arm}-seed0"] for arm in ("none", "haar@0.5")} == {0}
+    assert {seeds[f"{arm}-seed1"] for arm in ("none", "haar@0.5")} == {config.sampling.count}
+
+
+def test_an_interrupted_comparison_has_a_report_and_goes_on(tiny, tmp_path, monkeypatch):
+    config, arms = tiny(), compare.resolve_arms(tiny(), ["haar"])
+    run_cell = compare._run_cell
+
+    def stop_at_haar(cell, folder, arm, *rest):
+        if arm == "haar":
+            raise KeyboardInterrupt
+        run_cell(cell, folder, arm, *rest)
+
+    monkeypatch.setattr(compare, "_run_cell", stop_at_haar)
+    with pytest.raises(KeyboardInterrupt):
+        compare.compare(config, tmp_path, arms, [0], command="-", console=QUIET)
+    page = build_report(tmp_path).read_text()
+    assert "not started" in page
+    monkeypatch.setattr(compare, "_run_cell", run_cell)
+    result = compare.compare(config, tmp_path, arms, [0], command="-", console=QUIET)
+    assert {row["arm"] for row in result["table"]} == {"none", "haar"}
+    assert "not started" not in build_report(tmp_path).read_text()
+
+
+def test_another_truth_is_measured_anew_without_training(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, scale in (("train", 255), ("dark", 90), ("bright", 250)):
+        np.save(tmp_path / f"{name}.npy", rng.integers(0, scale, (12, 16, 16, 1), dtype=np.uint8))
+    base = ("data.kind=images", f"data.path={tmp_path}/train.npy")
+    tables = []
+    for truth in ("dark", "bright", "dark"):
+        config = tiny(*base, f"data.test_path={tmp_path}/{truth}.npy")
+        arms = compare.resolve_arms(config, ["haar"])
+        tables.append(compare.compare(config, tmp_path / "run", arms, [0], command="-", console=QUIET)["table"])
+    assert tables[0] == tables[2] != tables[1]
+    lines = (tmp_path / "run" / "none-seed0" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == config.training.steps
+
+
+def test_truth_of_another_kind_than_the_training_set_is_read_as_it_is(tiny, tmp_path):
+    np.save(tmp_path / "colour.npy", np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3), dtype=np.uint8))
+    np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 255, (6, 16, 16, 1), dtype=np.uint8))
+    config = tiny("data.kind=images", f"data.path={tmp_path}/colour.npy", f"data.test_path={tmp_path}/grey.npy")
+    assert evaluation.load_truth(config).images.shape == (6, 3, 16, 16)
+    np.save(tmp_path / "one.npy", np.zeros((1, 16, 16, 3), dtype=np.uint8))
+    config = tiny("data.kind=images", f"data.path={tmp_path}/colour.npy", f"data.test_path={tmp_path}/one.npy")
+    with pytest.raises(ConfigError, match="expected at least 2 images; got 1"):
+        evaluation.load_truth(config)
+
+
+def test_floor_compares_real_images_with_others(tiny):
+    config = tiny("sampling.count=8")
+    truth = evaluation.load_truth(config, count=40)
+    record = evaluation.truth_record(config, truth)
+    assert record["metrics"]["floor: log_spectral_distance_db"] > 0
+    assert record["metrics"]["board_fidelity"] == pytest.approx(1)
+
+
+def test_truth_of_boards_are_boards(tiny):
     config = tiny()
     truth = evaluation.load_truth(config, count=16)
     assert truth.images.shape == (16, 1, 16, 16)

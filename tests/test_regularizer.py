@@ -60,6 +60,8 @@ def test_lambda_zero_leaves_the_graph_alone_and_still_reports_the_loss():
     assert not term.loss.requires_grad
     assert term.loss.item() == 0.0
     torch.testing.assert_close(term.per_sample, specreg.losses.amplitude_phase(X0_HAT, X0))
+    clean = specreg.NoiseLevel.edm(torch.tensor(0.0))  # where λ_EDM is infinite
+    assert (specreg.SpectralRegularizer("haar", weight=0.0, noise_weight="edm")(X0_HAT, X0, clean).weight == 0).all()
 
 
 def test_one_level_for_the_whole_batch():

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from specreg.training.config import Config
@@ -26,8 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
-err = Console(stderr=True)
+# Names and titles are users' text: brackets in them are not markup.
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 Source = Annotated[str, typer.Argument(help="A recipe (see `specreg recipes`) or a YAML file.", metavar="RECIPE|FILE")]
 Overrides = Annotated[
@@ -65,14 +67,8 @@ def _resumable() -> Iterator[None]:
 def _stop(error: Exception, code: int) -> None:
     if os.environ.get("SPECREG_TRACEBACK"):
         raise error
-    err.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+    err.print(Text.assemble(("error: ", "bold red"), str(error) or type(error).__name__), soft_wrap=True)
     sys.exit(code)
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error) or type(error).__name__)
 
 
 @app.callback(invoke_without_command=True)
@@ -82,7 +78,7 @@ def _version(
     if version:
         from specreg import __version__
 
-        out.print(f"specreg {__version__}", highlight=False)
+        out.print(f"specreg {__version__}")
         raise typer.Exit
 
 
@@ -103,20 +99,21 @@ def train(source: Source, overrides: Overrides = None, folder: Out = Path("runs"
     config = _config(source, overrides)
     if dry_run:
         return _print_yaml(config)
+    from specreg import compare as comparing
     from specreg import evaluation
     from specreg.report import build_report
     from specreg.training.trainer import Trainer
 
-    run_folder = folder / config.name
+    run_folder = _folder(folder, config, unlike="comparison.json", kind="a comparison")
+    truth = evaluation.load_truth(config)  # before training: what is wrong with it should show now
     trainer = Trainer(config, run_folder, console=err)
     with _resumable():
         trainer.run()
     if not trainer.accelerator.is_main_process:
         return None
-    truth = evaluation.load_truth(config)
     evaluation.save_images(run_folder / "truth" / "samples.npy", truth.images[:64])
-    results = evaluation.evaluate(run_folder, truth, device=trainer.device)
-    table = Table("metric", "value", title=f"{config.title}, step {results['step']}", title_style="bold")
+    results = evaluation.evaluate(run_folder, truth, command=comparing.command_line(), device=trainer.device)
+    table = Table("metric", "value", title=f"{config.title}, step {results['step']}", title_justify="left")
     for name, value in results["metrics"].items():
         metric = evaluation.METRICS[name]
         table.add_row(metric.label, f"{value:.{metric.digits}f} {metric.unit}")
@@ -157,16 +154,16 @@ def _compare(
         return _print_yaml(config.model_copy(update={"arms": resolved}))
     from specreg.report import build_report, summary_rows, verdicts
 
-    run_folder = folder / config.name
+    run_folder = _folder(folder, config, unlike="config.yaml", kind="a single run")
     with _resumable():
         result = comparing.compare(config, run_folder, resolved, range(config.seed, config.seed + seeds), console=err)
     header, *rows = summary_rows(result)
-    table = Table(*header, title=config.title, title_style="bold", title_justify="left", show_lines=seeds > 1)
+    table = Table(*header, title=config.title, title_justify="left", show_lines=seeds > 1)
     for row in rows:
         table.add_row(*row)
     out.print(table)
     for sentence in verdicts(result):
-        out.print(sentence, highlight=False)
+        out.print(sentence)
     _print_path("report", build_report(run_folder))
     return None
 
@@ -177,28 +174,29 @@ def sample(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")] = Path("samples"),
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the first; image i has seed + i.")] = 0,
-    sampler: Annotated[str, typer.Option(help="ddim or ancestral.")] = "ddim",
-    steps: Annotated[int, typer.Option(min=1, help="Of DDIM.")] = 50,
-    eta: Annotated[float, typer.Option(min=0, max=1, help="Of DDIM.")] = 0.0,
+    sampler: Annotated[str | None, typer.Option(help="ddim or ancestral.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of DDIM.")] = None,
+    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Of DDIM.")] = None,
 ) -> None:
-    """Draw images from a trained run as PNG files, one seed an image."""
+    """Draw images from a trained run as PNG files, one seed an image; what is not given is as in the run."""
+    import torch
     from PIL import Image
 
     from specreg import evaluation
     from specreg.training.config import dump, parse
-    from specreg.training.trainer import build_data
 
-    config, model, step = evaluation.load_model(run_folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trained = evaluation.load_model(run_folder, device)
     settings = {"count": count, "seed": seed, "sampler": sampler, "steps": steps, "eta": eta}
-    tree = config.model_dump(mode="json")
-    config = parse({**tree, "sampling": {**tree["sampling"], **settings}})
-    channels = config.data.channels or build_data(config.data).item(0).shape[0]
-    with err.status(f"sampling {count} images at step {step}"):
-        images = evaluation.draw_samples(config, model, (channels, config.data.resolution, config.data.resolution))
+    given = {name: value for name, value in settings.items() if value is not None}
+    tree = trained.config.model_dump(mode="json")
+    config = parse({**tree, "sampling": {**tree["sampling"], **given}}, where="options")
+    with err.status(f"sampling {count} images at step {trained.step}"):
+        images = evaluation.draw_samples(config, trained.model, trained.shape, device=device)
     out_folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
         Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(out_folder / f"{seed + i:06d}.png")
-    (out_folder / "config.yaml").write_text(dump(config))
+    (out_folder / "config.yaml").write_text(dump(config), encoding="utf-8")
     _print_path(f"{count} images", out_folder)
 
 
@@ -232,6 +230,12 @@ def dataset(
     ] = 0,
     max_tiles: Annotated[int, typer.Option(min=1, help="Tiles of one source image at most.")] = 16,
     test_fraction: Annotated[float, typer.Option(min=0, max=0.9, help="Share of source files held out.")] = 0.1,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out sources whose name matches, e.g. '*_mask'; may be repeated.")
+    ] = None,
+    keep_maps: Annotated[
+        bool, typer.Option("--keep-maps", help="Keep names such as *_normal and *_gloss, left out otherwise.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the split and the choice of tiles.")] = 0,
 ) -> None:
     """Make train and test archives (EDM's zip form) of a folder, zip or pk3, split by source file."""
@@ -247,18 +251,19 @@ def dataset(
         halve=halve,
         max_tiles=max_tiles,
         test_fraction=test_fraction,
+        exclude=exclude or (),
+        keep_maps=keep_maps,
         seed=seed,
     )
     made = [f"{built.images_train} training images in {built.train}"]
     made += [f"{built.images_test} test images in {built.test}"] if built.test else ["no test images"]
-    out.print(f"{built.used} of {built.sources} sources used: {', '.join(made)}", highlight=False, soft_wrap=True)
+    out.print(f"{built.used} of {built.sources} sources used: {', '.join(made)}", soft_wrap=True)
     out.print(
         f"left out: {built.low_contrast} flat images, {built.surplus} tiles beyond {max_tiles} a source",
-        highlight=False,
     )
     for reason, names in built.skipped.items():
         if names:
-            out.print(f"skipped, {reason}: {len(names)} sources ({_few(names)})", highlight=False, soft_wrap=True)
+            out.print(f"skipped, {reason}: {len(names)} sources ({_few(names)})", soft_wrap=True)
 
 
 def _few(names: list[str], most: int = 5) -> str:
@@ -273,9 +278,9 @@ def recipes() -> None:
 
     table = Table("recipe", "what it runs", box=None, padding=(0, 2, 0, 0))
     for name, recipe in RECIPES.items():
-        table.add_row(f"[bold]{name}[/]", (recipe.__doc__ or "").strip())
+        table.add_row(Text(name, "bold"), (recipe.__doc__ or "").strip())
     out.print(table)
-    out.print("\nShow one in full: specreg train RECIPE --dry-run", highlight=False)
+    out.print("\nShow one in full: specreg train RECIPE --dry-run")
 
 
 def _config(source: str, overrides: list[str] | None) -> Config:
@@ -292,6 +297,14 @@ def _config(source: str, overrides: list[str] | None) -> Config:
     )
 
 
+def _folder(parent: Path, config: Config, *, unlike: str, kind: str) -> Path:
+    """The run's folder, refused when it holds the other kind of run."""
+    folder = parent / config.name
+    if (folder / unlike).exists():
+        raise ValueError(f"{folder}: holds {kind}; choose another name, such as name={config.name}-2")
+    return folder
+
+
 def _print_yaml(config: Config) -> None:
     from specreg.training.config import dump
 
@@ -300,4 +313,4 @@ def _print_yaml(config: Config) -> None:
 
 
 def _print_path(what: str, path: Any) -> None:
-    out.print(f"{what}: [bold]{path}[/]", highlight=False, soft_wrap=True)
+    out.print(Text.assemble(f"{what}: ", (str(path), "bold")), soft_wrap=True)

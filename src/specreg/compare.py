@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import math
 import os
 import platform
 import shlex
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
 from rich.console import Console
 
 from specreg import evaluation
+from specreg._files import read_json, write_json
 from specreg.evaluation import METRICS, Truth
 from specreg.training import config as configs
 from specreg.training.config import Config, ConfigError, SpectralConfig
-from specreg.training.trainer import Trainer
+from specreg.training.trainer import Trainer, try_regularizer
 
 BASELINE = "none"
 
@@ -47,10 +49,15 @@ def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConf
     section is about the same loss.
     """
     arms: dict[str, SpectralConfig | None] = {BASELINE: None}
-    for name in names:
+    for name in map(str.strip, names):
         base, _, weight = name.partition("@")
         if name == BASELINE:
             continue
+        if name in config.arms:
+            arms[name] = config.arms[name]
+            continue
+        if base == BASELINE:
+            raise ConfigError(f"arm {name!r}: the baseline has no λ to set")
         if base in config.arms:
             arm = config.arms[base]
         else:
@@ -85,32 +92,49 @@ def compare(
     command: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Train and evaluate every cell that is not finished, then write `comparison.json`; returns its content."""
+    """Train and evaluate every cell that is not finished; returns the content of `comparison.json`.
+
+    The file is written before the first cell and after each, so that an interrupted comparison has a report too.
+    """
     console = console or Console(stderr=True)
+    main = PartialState().is_main_process
     truth = evaluation.load_truth(config)
-    evaluation.save_images(folder / "truth" / "samples.npy", truth.images[:64])
-    cells = [(arm, seed) for seed in seeds for arm in arms]
-    for arm, seed in cells:
-        _run_cell(cell_config(config, arm, arms[arm], seed), folder / cell_name(arm, seed), arm, truth, console)
-    step_times = time_steps(config, arms)
-    comparison = summarize(config, folder, arms, seeds, truth, step_times, command or command_line())
-    evaluation.write_json(folder / "comparison.json", comparison)
-    return comparison
+    for spectral in arms.values():
+        try_regularizer(spectral, truth.images.shape[1:])
+    config = config.model_copy(update={"arms": dict(arms)})
+    command = command or command_line()
+
+    def record(step_seconds: Mapping[str, float]) -> dict[str, Any]:
+        content = summarize(config, folder, seeds, truth, step_seconds, command)
+        if main:
+            write_json(folder / "comparison.json", content)
+        return content
+
+    if main:
+        evaluation.save_images(folder / "truth" / "samples.npy", truth.images[:64])
+    record({})
+    for seed in seeds:
+        for arm in arms:
+            _run_cell(cell_config(config, arm, seed), folder / cell_name(arm, seed), arm, truth, console)
+            record({})
+    return record(time_steps(config))
 
 
 def cell_name(arm: str, seed: int) -> str:
-    """Folder of a cell."""
+    """Folder of a cell, and name of its run."""
     return f"{arm.replace(':', '_')}-seed{seed}"
 
 
-def cell_config(config: Config, arm: str, spectral: SpectralConfig | None, seed: int) -> Config:
-    """The run of a cell: the comparison's config with the arm's term and the seed."""
+def cell_config(config: Config, arm: str, seed: int) -> Config:
+    """The run of a cell: the comparison's config with the arm's term, the seed, and latents of the seed's own."""
+    first = config.sampling.seed + (seed - config.seed) * config.sampling.count
     return config.model_copy(
         update={
-            "name": cell_name(arm, seed).replace("@", "-"),
+            "name": cell_name(arm, seed),
             "seed": seed,
-            "spectral": spectral,
+            "spectral": config.arms[arm],
             "arms": {},
+            "sampling": config.sampling.model_copy(update={"seed": first}),
         }
     )
 
@@ -118,35 +142,42 @@ def cell_config(config: Config, arm: str, spectral: SpectralConfig | None, seed:
 def _run_cell(config: Config, folder: Path, arm: str, truth: Truth, console: Console) -> None:
     label = f"{arm}, seed {config.seed}"
     trainer = Trainer(config, folder, console=console, label=label)  # refuses another run's folder
-    if _finished(folder, config):
+    if _finished(folder, config, truth):
         console.print(f"{label}: finished before")
         return
     trainer.run()
-    with console.status(f"{label}: sampling"):
-        results = evaluation.evaluate(folder, truth, arm=arm, device=trainer.device)
-    shown = next(iter(results["metrics"].items()))
-    console.print(f"{label}: {METRICS[shown[0]].label} {shown[1]:.2f} {METRICS[shown[0]].unit}")
+    if trainer.accelerator.is_main_process:
+        with console.status(f"{label}: sampling"):
+            results = evaluation.evaluate(folder, truth, arm=arm, device=trainer.device)
+        name, value = next(iter(results["metrics"].items()))
+        console.print(f"{label}: {METRICS[name].label} {value:.2f} {METRICS[name].unit}")
+    trainer.accelerator.wait_for_everyone()
 
 
-def time_steps(
-    config: Config, arms: Mapping[str, SpectralConfig | None], *, rounds: int = 12, warmup: int = 3
-) -> dict[str, float]:
+def _finished(folder: Path, config: Config, truth: Truth) -> bool:
+    """Whether the folder holds results of the last step, sampled and measured as asked for now."""
+    if not (folder / "results.json").exists():
+        return False
+    results = read_json(folder / "results.json")
+    asked = (config.training.steps, config.sampling.model_dump(), truth.fingerprint)
+    return (results.get("step"), results.get("sampling"), results.get("truth_sha256")) == asked
+
+
+def time_steps(config: Config, *, rounds: int = 12, warmup: int = 3) -> dict[str, float]:
     """Median seconds of a training step of each arm, the arms taking turns in one process so that load is shared."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as scratch:
-        trainers = {}
-        for arm, spectral in arms.items():
-            cell = cell_config(config, arm, spectral, 0)
-            trainers[arm] = Trainer(cell, Path(scratch) / cell_name(arm, 0), console=Console(quiet=True))
+        trainers = {
+            arm: Trainer(cell_config(config, arm, config.seed), Path(scratch) / str(i), console=Console(quiet=True))
+            for i, arm in enumerate(config.arms)
+        }
         streams = {arm: trainer.batches() for arm, trainer in trainers.items()}
-        seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+        seconds: dict[str, list[float]] = {arm: [] for arm in trainers}
         for n in range(min(warmup + rounds, config.training.steps)):
             for arm, trainer in trainers.items():
                 parts = [next(streams[arm]) for _ in range(config.training.accumulate)]
                 began = time.perf_counter()
                 trainer.train_step(parts)
-                if n >= warmup or config.training.steps <= warmup:
+                if n >= min(warmup, config.training.steps - 1):
                     seconds[arm].append(time.perf_counter() - began)
     return {arm: statistics.median(values) for arm, values in seconds.items()}
 
@@ -154,36 +185,19 @@ def time_steps(
 def summarize(
     config: Config,
     folder: Path,
-    arms: Mapping[str, SpectralConfig | None],
     seeds: Sequence[int],
     truth: Truth,
-    step_times: Mapping[str, float],
+    step_seconds: Mapping[str, float],
     command: str,
 ) -> dict[str, Any]:
-    """Everything the report needs besides the cells' own files."""
-    results = {
-        (arm, seed): json.loads((folder / cell_name(arm, seed) / "results.json").read_text())
-        for arm in arms
-        for seed in seeds
-    }
-    names = list(next(iter(results.values()))["metrics"])
-    table = []
-    for metric in names:
-        baseline = [results[BASELINE, seed]["metrics"][metric] for seed in seeds]
-        for arm in arms:
-            values = [results[arm, seed]["metrics"][metric] for seed in seeds]
-            difference = None if arm == BASELINE else paired_difference(values, baseline, METRICS[metric].better)
-            table.append(
-                {
-                    "arm": arm,
-                    "metric": metric,
-                    "mean": statistics.fmean(values),
-                    "std": statistics.stdev(values) if len(values) > 1 else None,
-                    "n": len(values),
-                    "difference": difference._asdict() if difference else None,
-                    "verdict": verdict(difference, METRICS[metric].better),
-                }
-            )
+    """Everything the report needs besides the cells' own files; unfinished cells are left out of the table."""
+    results = {}
+    for arm in config.arms:
+        for seed in seeds:
+            cell = folder / cell_name(arm, seed)
+            if _finished(cell, cell_config(config, arm, seed), truth):
+                results[arm, seed] = read_json(cell / "results.json")["metrics"]
+    names = list(next(iter(results.values()), {}))
     return {
         "title": config.title,
         "command": command,
@@ -193,15 +207,39 @@ def summarize(
         "config": configs.dump(config),
         "arms": [
             {"name": arm, "label": label(spectral), "loss": spectral.model_dump() if spectral else None}
-            for arm, spectral in arms.items()
+            for arm, spectral in config.arms.items()
         ],
         "baseline": BASELINE,
         "seeds": list(seeds),
-        "cells": [{"arm": arm, "seed": seed, "folder": cell_name(arm, seed)} for arm, seed in results],
-        "step_seconds": dict(step_times),
+        "cells": [{"arm": arm, "seed": seed, "folder": cell_name(arm, seed)} for arm in config.arms for seed in seeds],
+        "step_seconds": dict(step_seconds),
         "truth": evaluation.truth_record(config, truth),
         "metrics": {name: METRICS[name]._asdict() for name in names},
-        "table": table,
+        "table": [row for name in names for arm in config.arms if (row := _row(results, name, arm, seeds))],
+    }
+
+
+def _row(
+    results: Mapping[tuple[str, int], Mapping[str, float]], metric: str, arm: str, seeds: Sequence[int]
+) -> dict[str, Any] | None:
+    """One metric of one arm over its finished seeds, paired where the baseline's are finished too."""
+    values = [results[arm, seed][metric] for seed in seeds if (arm, seed) in results]
+    if not values:
+        return None
+    pairs = [seed for seed in seeds if (arm, seed) in results and (BASELINE, seed) in results]
+    better = METRICS[metric].better
+    difference = None
+    if arm != BASELINE:
+        ours, theirs = ([results[side, seed][metric] for seed in pairs] for side in (arm, BASELINE))
+        difference = paired_difference(ours, theirs, better)
+    return {
+        "arm": arm,
+        "metric": metric,
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+        "difference": difference._asdict() if difference else None,
+        "verdict": verdict(difference, better),
     }
 
 
@@ -249,12 +287,3 @@ def machine() -> str:
     """Processor count, architecture and accelerator, for the record."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{os.cpu_count()}-core {platform.machine()} CPU, {device}"
-
-
-def _finished(folder: Path, config: Config) -> bool:
-    """Whether the folder holds results of the last step, sampled as asked for now."""
-    path = folder / "results.json"
-    if not path.exists():
-        return False
-    results = json.loads(path.read_text())
-    return bool(results["step"] == config.training.steps and results["sampling"] == config.sampling.model_dump())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from pathlib import Path
@@ -9,20 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from specreg import diffusion
+from specreg._files import write_json
 from specreg.data.synthetic import board_bands, boards
 from specreg.diffusion import StackedGenerator
 from specreg.metrics import spectra
 from specreg.training import checkpoint
 from specreg.training import config as configs
 from specreg.training.config import Config, ConfigError
-from specreg.training.trainer import build_data, build_model, build_objective
+from specreg.training.trainer import build_data, build_model, build_objective, build_schedule
 
 TRUTH_SEED = 1
-"""Checkerboards of the truth come from this seed; training uses 0."""
+"""Checkerboards of the truth are drawn from this seed, those of training from 0; the family of boards is the same."""
 
 
 class Metric(NamedTuple):
@@ -65,9 +66,17 @@ class Truth(NamedTuple):
     images: Tensor  # uint8 [N, C, H, W]
     spectrum: spectra.MeanSpectrum
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images, by which results know what they were measured against."""
+        return hashlib.sha256(self.images.contiguous().numpy().tobytes()).hexdigest()
+
 
 def load_truth(config: Config, *, count: int = 2048) -> Truth:
-    """Up to `count` real images: held-out ones where the run names some, the training images otherwise."""
+    """Up to `count` real images: held-out ones where the run names some, the training images otherwise.
+
+    Raises ValueError where they are not of the training images' size and channels, or fewer than two.
+    """
     if config.data.kind == "checkerboard":
         from specreg.data import Checkerboards
 
@@ -75,26 +84,39 @@ def load_truth(config: Config, *, count: int = 2048) -> Truth:
             count, resolution=config.data.resolution, squares=config.data.squares, seed=TRUTH_SEED
         )
     else:
-        data = build_data(config.data, path=config.data.test_path)
+        channels = build_data(config.data).item(0).shape[0]
+        data = build_data(config.data.model_copy(update={"channels": channels}), path=config.data.test_path)
+    if len(data) < 2:
+        raise ConfigError(f"{config.data.test_path or config.data.path}: expected at least 2 images; got {len(data)}")
     # Spread over the set: neighbours in an archive are often tiles of one picture.
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
     images = spectra.to_uint8(torch.stack([data.item(int(i)) for i in chosen]))
     return Truth(images, spectra.mean_spectrum(spectra.from_uint8(images)))
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Config, nn.Module, int]:
-    """The averaged network of a run folder's last checkpoint, its config and its step."""
+class Trained(NamedTuple):
+    """The averaged network of a run, and what it was trained for."""
+
+    config: Config
+    model: nn.Module
+    shape: tuple[int, ...]  # of an image, (C, H, W)
+    step: int
+    seconds: float  # of training
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> Trained:
+    """Load a run folder's last checkpoint; the training data need not be there."""
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: expected a run folder with a config.yaml; there is none")
     config = configs.load(folder / "config.yaml")
     found = checkpoint.latest(folder / "checkpoints")
     if found is None:
         raise ConfigError(f"{folder / 'checkpoints'}: expected a checkpoint; there is none yet")
-    weights = load_file(found / "ema.safetensors")
-    channels = config.data.channels or build_data(config.data).item(0).shape[0]
-    model = build_model(config, channels).to(device).eval()
+    weights, state = checkpoint.load_ema(found)
+    shape = tuple(state["shape"])
+    model = build_model(config, shape[0]).to(device).eval()
     model.load_state_dict(weights)
-    return config, model, int(found.name.removeprefix("step-"))
+    return Trained(config, model, shape, state["step"], state["seconds"])
 
 
 @torch.no_grad()
@@ -103,7 +125,7 @@ def draw_samples(
 ) -> Tensor:
     """Draw `sampling.count` images of `shape` `(C, H, W)`: uint8 `[N, C, H, W]`, image i from its own seed."""
     settings = config.sampling
-    objective = build_objective(config, device)
+    objective, schedule = build_objective(config, device), build_schedule(config)
     clip = (-1.0, 1.0) if settings.clip else None
     images = []
     for start in range(0, settings.count, settings.batch_size):
@@ -115,12 +137,12 @@ def draw_samples(
             return objective.predict_x0(model, x_t, t)
 
         if settings.sampler == "ancestral":
-            x = diffusion.ancestral(predict_x0, latents, objective.alphas_cumprod, generator=generator, clip=clip)
+            x = diffusion.ancestral(predict_x0, latents, schedule, generator=generator, clip=clip)
         else:
             x = diffusion.ddim(
                 predict_x0,
                 latents,
-                objective.alphas_cumprod,
+                schedule,
                 steps=settings.steps,
                 eta=settings.eta,
                 generator=generator,
@@ -147,16 +169,22 @@ def measure(images: Tensor, config: Config, truth: Truth) -> tuple[dict[str, flo
 
 
 def evaluate(
-    folder: Path, truth: Truth, *, arm: str | None = None, device: torch.device | str = "cpu"
+    folder: Path,
+    truth: Truth,
+    *,
+    arm: str | None = None,
+    command: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Sample the run in `folder`, measure, and write `samples/samples.npy` and `results.json`; returns the results."""
-    config, model, step = load_model(folder, device)
+    config, model, shape, step, seconds = load_model(folder, device)
     settings = config.sampling
-    images = draw_samples(config, model, tuple(truth.images.shape[1:]), device=device)
+    images = draw_samples(config, model, shape, device=device)
     values, spectrum = measure(images, config, truth)
     save_images(folder / "samples" / "samples.npy", images)
     results = {
         "title": config.title,
+        "command": command,
         "arm": arm or (config.spectral.name if config.spectral else "none"),
         "seed": config.seed,
         "step": step,
@@ -166,8 +194,9 @@ def evaluate(
         "metrics": values,
         "described": {name: METRICS[name]._asdict() for name in values},
         "spectrum": spectrum_record(spectrum),
-        "timing": timing(folder / "metrics.jsonl"),
+        "timing": {**timing(folder / "metrics.jsonl"), "train_seconds": seconds},
         "truth": truth_record(config, truth),
+        "truth_sha256": truth.fingerprint,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     write_json(folder / "results.json", results)
@@ -175,13 +204,16 @@ def evaluate(
 
 
 def truth_record(config: Config, truth: Truth) -> dict[str, Any]:
-    """The truth as the report shows it: its spectrum, and what real images score where samples are compared with them.
+    """The truth as the report shows it: its spectrum, and what real images score.
 
-    That is the floor of a metric: as many real images as there are samples, against all.
+    Distances are those of some real images to the others, the floor of what samples can reach: as many as there are
+    samples, or half of the truth where it is small.
     """
     count = min(config.sampling.count, len(truth.images) // 2)
-    part = truth.images[:: max(1, len(truth.images) // count)][:count]
-    values, _ = measure(part, config, truth)
+    chosen = torch.zeros(len(truth.images), dtype=torch.bool)
+    chosen[torch.linspace(0, len(chosen) - 1, count).round().long()] = True
+    others = truth.images[~chosen]
+    values, _ = measure(truth.images[chosen], config, Truth(others, spectra.mean_spectrum(spectra.from_uint8(others))))
     return {
         "samples": len(truth.images),
         "spectrum": spectrum_record(truth.spectrum),
@@ -190,9 +222,14 @@ def truth_record(config: Config, truth: Truth) -> dict[str, Any]:
 
 
 def timing(log: Path) -> dict[str, float]:
-    """Median seconds a step over the logged steps of a run, from its metrics.jsonl."""
-    seconds = [json.loads(line)["seconds_per_step"] for line in log.read_text().splitlines()]
-    return {"seconds_per_step": statistics.median(seconds)}
+    """Median seconds a step over the logged steps of a run, from its metrics.jsonl; empty without whole lines."""
+    seconds = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+        try:
+            seconds.append(float(json.loads(line)["seconds_per_step"]))
+        except (ValueError, KeyError, TypeError):
+            continue  # the torn last line of a run that was killed
+    return {"seconds_per_step": statistics.median(seconds)} if seconds else {}
 
 
 def spectrum_record(spectrum: spectra.MeanSpectrum) -> dict[str, list[float]]:
@@ -204,11 +241,3 @@ def save_images(path: Path, images: Tensor) -> None:
     """Write uint8 `[N, C, H, W]` as a `[N, H, W, C]` array."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, images.permute(0, 2, 3, 1).numpy())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write beside the final name and rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False))
-    partial.replace(path)

@@ -58,7 +58,7 @@ class DDPMObjective:
 
     def level(self, t: Tensor) -> NoiseLevel:
         """Noise level of timesteps `[B]`."""
-        return NoiseLevel.ddpm(self.alphas_cumprod[t].float())
+        return NoiseLevel.ddpm(self.alphas_cumprod[t])
 
     def predict_x0(self, model: Model, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The clean sample that the network sees in `x_t` `[B, C, *space]` at timesteps `[B]`."""

@@ -77,7 +77,10 @@ class SpectralRegularizer(nn.Module):
                 f"noise weights must be one a sample, [{len(per_sample)}], or one for all; "
                 f"got {list(level_weight.shape)}"
             )
-        weight = (self.weight * level_weight).expand_as(per_sample)
+        # Not 0 · level_weight: λ_EDM is infinite without noise.
+        weight = (self.weight * level_weight if self.weight > 0 else torch.zeros_like(level_weight)).expand_as(
+            per_sample
+        )
         loss = (weight * per_sample).mean() if self.weight > 0 else per_sample.new_zeros(())
         bands: Any = self.spectral_loss.by_band(x0_hat, x0) if self.wants_bands else {}  # type: ignore[union-attr]
         return SpectralTerm(loss, per_sample, weight, bands)

@@ -33,7 +33,9 @@ def test_names_build_the_functions(name, options, expected):
         ("haar", {"level": 2}, "no option 'level' .did you mean 'levels'"),
         ("amplitude", {"coupling": "norm"}, "no option 'coupling'"),
         ("amplitude_phase", {"coupling": "product"}, "coupling must be one of"),
-        ("haar", {"levels": 0}, "levels must be at least 1"),
+        ("haar", {"levels": 0}, "levels must be a whole number of at least 1"),
+        ("haar", {"levels": "three"}, "levels must be a whole number of at least 1.*'three'"),
+        ("haar", {"band_weights": [1.0, float("nan")]}, "band_weights must be finite numbers"),
         ("haar", {"mode": "mirror"}, "mode must be one of"),
     ],
 )

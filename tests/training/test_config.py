@@ -30,6 +30,12 @@ def test_overrides_reach_into_sections_and_are_yaml():
     assert parse({"spectral": {"weight": 1}}, ["spectral=null"]).spectral is None
 
 
+def test_what_yaml_reads_otherwise_is_still_a_word():
+    config = parse({}, ["training.precision=no", "name=2026-11-22"])
+    assert config.training.precision == "no"
+    assert config.name == "2026-11-22"
+
+
 def test_the_given_tree_is_not_changed():
     tree = {"training": {"steps": 3}}
     parse(tree, ["training.steps=5"])
@@ -57,7 +63,15 @@ def test_the_given_tree_is_not_changed():
             "no option 'clp' .did you mean 'clip'",
         ),
         (["name=../x"], "name: string should match pattern"),
+        (["name=.."], "name: string should match pattern"),
         (["training.steps"], "expected key=value"),
+        (["arms={a b: null}"], "arms.*should match pattern"),
+        (["arms={haar: {name: haar, options: {levels: three}}}"], "levels must be a whole number"),
+        (["data.squares=[3]"], "data.squares: twice a side must divide the resolution 64; got 3"),
+        (["data.resolution=50", "data.squares=[5]"], "data.resolution must be a multiple of 4"),
+        (["sampling.steps=60", "diffusion.timesteps=50"], "sampling.steps must be at most diffusion.timesteps; got 60"),
+        (["model.width=9"], "model.width must be even; got 9"),
+        (["model.attention=[3]"], "model.attention: there are levels 0 to 2; got 3"),
         (["training.steps=[1"], "is not a YAML value"),
     ],
 )

@@ -116,7 +116,26 @@ def test_another_runs_folder_is_refused(tiny, tmp_path):
     train(tiny(), tmp_path)
     with pytest.raises(ConfigError, match=r"training\.lr = 0\.0005; got 0\.1"):
         Trainer(tiny("training.lr=0.1"), tmp_path)
+    with pytest.raises(ConfigError, match=r"at step 6, beyond training\.steps = 4"):
+        Trainer(tiny("training.decay=constant", "training.steps=4"), train_constant(tiny, tmp_path / "constant"))
     Trainer(tiny("training.log_every=5", "sampling.count=9", "title=other"), tmp_path)
+
+
+def train_constant(tiny, folder):
+    train(tiny("training.decay=constant"), folder)
+    return folder
+
+
+def test_a_folder_without_checkpoints_is_free(tiny, tmp_path):
+    Trainer(tiny("training.lr=0.1"), tmp_path, console=QUIET)
+    assert Trainer(tiny(), tmp_path, console=QUIET).step == 0
+
+
+def test_a_term_that_does_not_fit_the_data_fails_before_the_first_step(tiny, tmp_path):
+    config = tiny("spectral.name=haar", "spectral.options={levels: 2, band_weights: [1, 2, 3]}")
+    with pytest.raises(ValueError, match="one number for each of 2 levels; got 3"):
+        Trainer(config, tmp_path)
+    assert not (tmp_path / "config.yaml").exists()
 
 
 def test_a_finished_constant_run_can_be_prolonged(tiny, tmp_path):

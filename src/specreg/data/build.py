@@ -66,7 +66,7 @@ def build_dataset(
     out: str | Path,
     *,
     resolution: int = 64,
-    mode: Mode = "tiles",
+    mode: Mode = "crop",
     channels: int = 3,
     min_std: float = 0.0,
     halve: int = 0,

@@ -5,9 +5,10 @@ difference; sums run over the full spectrum of all channels. Every loss takes te
 `[B, C, *space]` in data units and any real float dtype, computes in float32 (float64 for float64) whatever
 autocast says, and returns `[B]` in that dtype.
 
-`x0` is data: no gradient flows to it. The gradient with respect to `x0_hat` is finite and bounded for every
-finite input; where a term has a kink it takes the subgradient 0. For the Fourier losses it is known in closed
-form, so it is computed beside the value and autograd keeps that one tensor; they are differentiable once.
+`x0` is data: no gradient flows to it. The gradient with respect to `x0_hat` is finite and bounded for every input
+whose transform does not overflow (in float32, values up to 1e30); where |·| has a kink its subgradient is 0. For the
+Fourier losses it is known in closed form, so it is computed beside the value and autograd keeps that one tensor; they
+are differentiable once.
 
 All raise TypeError for tensors that are not real floats, ValueError for shapes that differ, empty batches and,
 on the CPU, an `x0` with NaN or infinity (on an accelerator that test would stall the queue: there the loss
@@ -30,7 +31,7 @@ from specreg.transforms.wavelet import Mode, max_levels, wavedecn
 
 Reduction = Literal["mean", "sum"]
 Coupling = Literal["frequency", "norm", "projection"]
-BandWeights = Sequence[float] | Mapping[tuple[int, str], float]
+BandWeights = Sequence[float] | Mapping[tuple[int, str] | str, float]
 REDUCTIONS = ("mean", "sum")
 COUPLINGS = ("frequency", "norm", "projection")
 
@@ -109,7 +110,8 @@ def wavelet(
         levels: depth s of the decomposition; the deepest useful one (at least 1) when None.
         mode: boundary handling, as in PyWavelets.
         band_weights: γ. One number a level, finest first, the approximation counting with the coarsest level; or
-            a mapping from (level, band) such as (1, "dd") or (3, "aa") to its number, with 1 for all others.
+            a mapping from (level, band), such as (1, "dd") or (3, "aa"), also written "1dd" and "3aa", to its
+            number, with 1 for all others.
         ndim: how many trailing axes to transform; all spatial ones when None.
         reduction: "mean" or "sum" over all coefficients of a sample (γ weighs the coefficients, not their count).
     """
@@ -138,33 +140,31 @@ def wavelet_bands(
     mode: Mode = "periodization",
     band_weights: BandWeights | None = None,
     ndim: int | None = None,
-) -> dict[tuple[int, str], Band]:
-    """The wavelet loss by (level, band), level 1 the finest; the approximation is band "a…a" of the last level."""
+) -> dict[str, Band]:
+    """The wavelet loss by band: "1dd" is band dd of level 1, the finest; the approximation is "a…a" of the last."""
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
     levels = max_levels(x0.shape[-ndim:], wavelet) if levels is None else levels
     with torch.autocast(x0.device.type, enabled=False):
         # W is linear: one transform of the difference serves for both.
         approx, details, _ = wavedecn(x0_hat - x0, wavelet, levels=levels, mode=mode, ndim=ndim)
-        bands = {(level, name): w for level, detail in enumerate(details, 1) for name, w in detail.items()}
-        bands[levels, "a" * ndim] = approx
-        gamma = _gammas(band_weights, bands, levels)
+        bands = {f"{level}{name}": w for level, detail in enumerate(details, 1) for name, w in detail.items()}
+        bands[f"{levels}{'a' * ndim}"] = approx
+        gamma = _gammas(band_weights, list(bands), levels)
         return {key: Band(w.abs().flatten(1).sum(1), w[0].numel(), gamma[key]) for key, w in bands.items()}
 
 
-def _gammas(
-    band_weights: BandWeights | None, bands: Mapping[tuple[int, str], Tensor], levels: int
-) -> dict[tuple[int, str], float]:
+def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int) -> dict[str, float]:
     if band_weights is None:
         return dict.fromkeys(bands, 1.0)
     if isinstance(band_weights, Mapping):
-        unknown = [key for key in band_weights if key not in bands]
-        if unknown:
-            known = ", ".join(map(str, bands))
-            raise ValueError(f"band_weights names {unknown[0]!r}; the bands of {levels} levels are {known}")
-        return {key: float(band_weights.get(key, 1.0)) for key in bands}
+        named = {key if isinstance(key, str) else f"{key[0]}{key[1]}": gamma for key, gamma in band_weights.items()}
+        for name in named:
+            if name not in bands:
+                raise ValueError(f"band_weights names {name!r}; the bands of {levels} levels are {', '.join(bands)}")
+        return {name: float(named.get(name, 1.0)) for name in bands}
     if len(band_weights) != levels:
         raise ValueError(f"band_weights must have one number for each of {levels} levels; got {len(band_weights)}")
-    return {(level, name): float(band_weights[level - 1]) for level, name in bands}
+    return {name: float(band_weights[int(name.rstrip("ad")) - 1]) for name in bands}
 
 
 def amplitude_bands(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 import pywt
@@ -93,7 +94,11 @@ class Wavelet(SpectralLoss):
         reduction: Reduction = "mean",
     ):
         super().__init__()
-        self.wavelet = _checks.choice("wavelet", wavelet, pywt.wavelist(kind="discrete"))
+        known = pywt.wavelist(kind="discrete")
+        if wavelet not in known:
+            hint = _checks.nearest(wavelet, known)
+            raise ValueError(f"wavelet must be a discrete wavelet of PyWavelets; got {wavelet!r}{hint}")
+        self.wavelet = wavelet
         self.levels = levels
         self.mode: Mode = mode
         self.band_weights = band_weights
@@ -101,8 +106,11 @@ class Wavelet(SpectralLoss):
         self.reduction: Reduction = reduction
         _checks.choice("mode", mode, get_args(Mode))
         _checks.choice("reduction", reduction, functional.REDUCTIONS)
-        if levels is not None and levels < 1:
-            raise ValueError(f"levels must be at least 1, or None for the deepest useful one; got {levels}")
+        if levels is not None and not (isinstance(levels, int) and levels >= 1):
+            raise ValueError(f"levels must be a whole number of at least 1, or None for the deepest; got {levels!r}")
+        gammas = band_weights.values() if isinstance(band_weights, Mapping) else band_weights or ()
+        if not all(isinstance(gamma, (int, float)) and math.isfinite(gamma) for gamma in gammas):
+            raise ValueError(f"band_weights must be finite numbers; got {band_weights!r}")
 
     def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
         """Loss of each sample, `[B]`."""
@@ -122,7 +130,7 @@ class Wavelet(SpectralLoss):
         bands = functional.wavelet_bands(
             x0_hat.detach(), x0, wavelet=self.wavelet, levels=self.levels, mode=self.mode, ndim=self.ndim
         )
-        return {f"{level}{name}": band.l1 / band.size for (level, name), band in bands.items()}
+        return {name: band.l1 / band.size for name, band in bands.items()}
 
 
 LOSSES: dict[str, Callable[..., SpectralLoss]] = {
@@ -143,7 +151,9 @@ def build(name: str, **options: Any) -> SpectralLoss:
         factory: Callable[..., SpectralLoss] = Wavelet
         options = {"wavelet": wavelet or name, **options}
     else:
-        _checks.choice("loss", name, [*LOSSES, *wavelets])
+        if name not in LOSSES:
+            hint = _checks.nearest(name, [*LOSSES, *wavelets])
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, or a wavelet such as haar; got {name!r}{hint}")
         factory = LOSSES[name]
     known = inspect.signature(factory).parameters
     for option in options:

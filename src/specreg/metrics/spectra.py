@@ -70,8 +70,8 @@ def band_energy_share(x: Tensor, bands: Tensor) -> float:
 def board_fidelity(x: Tensor, boards: Tensor) -> Tensor:
     """Correlation of each sample of `x` `[N, 1, H, W]` with the checkerboard nearest to it: `[N]`, 1 for a board.
 
-    `boards` `[K, H, W]` in {−1, 1} holds every board of the family. Contrast counts: a faded board scores less
-    than 1, since the correlation is not normalized by the sample's own norm (which is held at 1 at most).
+    `boards` `[K, H, W]` in {−1, 1} holds every board of the family, `x` is in [-1, 1]. The product with a board is
+    averaged over pixels and not divided by the sample's own norm, so a faded board scores less than 1.
     """
     if x.shape[1:] != (1, *boards.shape[1:]):
         raise ValueError(f"x must be [N, 1, {boards.shape[1]}, {boards.shape[2]}]; got {list(x.shape)}")

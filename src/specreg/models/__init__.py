@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +85,6 @@ def build(
             layers_per_block=blocks,
             down_block_types=tuple(down for down, _ in kinds),
             up_block_types=tuple(up for _, up in reversed(kinds)),
-            norm_num_groups=min(32, width),
+            norm_num_groups=math.gcd(32, width),
             dropout=dropout,
         )

@@ -60,11 +60,11 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Residual self-attention over all positions, one head for every 64 channels."""
+    """Residual self-attention over all positions, about one head for every 64 channels."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.heads = max(1, channels // 64)
+        self.heads = next(heads for heads in range(max(1, channels // 64), 0, -1) if channels % heads == 0)
         self.norm = _norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = _zero(nn.Conv2d(channels, channels, 1))
@@ -106,6 +106,8 @@ class SmallUNet(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        if width % 2:
+            raise ValueError(f"width must be even, half sines and half cosines of the timestep; got {width}")
         self.patch_size = patch_size
         self.divisor = patch_size * 2 ** (len(multipliers) - 1)
         self.width = width

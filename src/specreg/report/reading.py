@@ -184,6 +184,7 @@ def _one_arm(folder: Path) -> Record:
     arm, seed = str(results.get("arm", name)), results.get("seed", 0)
     return {
         "title": results.get("title") or name,
+        "command": results.get("command"),
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),
         "arms": [{"name": arm, "label": arm}],
         "seeds": [seed],

@@ -8,7 +8,6 @@ SHA-256 of each, checked on load.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from specreg._files import read_json, write_json
+
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -30,7 +31,7 @@ class Checkpoint(NamedTuple):
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
-    state: dict[str, Any]  # numbers: EMA updates, seconds spent
+    state: dict[str, Any]  # shape of an image, EMA updates, seconds spent, the gradient scaler's state
 
 
 class CheckpointError(ValueError):
@@ -48,9 +49,9 @@ def save(folder: Path, checkpoint: Checkpoint, *, config: str, keep: int) -> Pat
     save_file(_contiguous(checkpoint.model), partial / "model.safetensors", metadata=metadata)
     save_file(_contiguous(checkpoint.ema), partial / "ema.safetensors", metadata=metadata)
     torch.save(checkpoint.optimizer, partial / "optimizer.pt")
-    (partial / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}))
+    write_json(partial / "state.json", {"step": checkpoint.step, **checkpoint.state})
     sums = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
-    (partial / "checksums.json").write_text(json.dumps(sums, indent=1))
+    write_json(partial / "checksums.json", sums)
     for path in partial.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -69,11 +70,23 @@ def latest(folder: Path) -> Path | None:
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint, verifying every file against its checksum."""
-    try:
-        sums: dict[str, str] = json.loads((path / "checksums.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / 'checksums.json'}: cannot be read ({error})") from None
-    for name, expected in sums.items():
+    _verify(path)
+    state = read_json(path / "state.json")
+    optimizer = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
+    step = state.pop("step")
+    return Checkpoint(
+        step, load_file(path / "model.safetensors"), load_file(path / "ema.safetensors"), optimizer, state
+    )
+
+
+def load_ema(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what sampling needs of a checkpoint, verified: the averaged weights, and the state with the step."""
+    _verify(path)
+    return load_file(path / "ema.safetensors"), read_json(path / "state.json")
+
+
+def _verify(path: Path) -> None:
+    for name, expected in read_json(path / "checksums.json").items():
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{file}: is missing from the checkpoint")
@@ -81,12 +94,6 @@ def load(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{file}: does not match its checksum; delete {path} to go on from the checkpoint before it"
             )
-    state = json.loads((path / "state.json").read_text())
-    optimizer = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
-    step = state.pop("step")
-    return Checkpoint(
-        step, load_file(path / "model.safetensors"), load_file(path / "ema.safetensors"), optimizer, state
-    )
 
 
 def _steps(folder: Path) -> list[Path]:

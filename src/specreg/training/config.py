@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from specreg import _checks, losses
 from specreg.diffusion import noise_weight
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float, datetime.date)) else value
+
+
+Name = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$")]
+"""Of a run or an arm; it becomes a folder's name."""
 
 
 class ConfigError(ValueError):
@@ -67,7 +86,10 @@ class SpectralConfig(_Strict):
     @classmethod
     def _loss_exists(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
         if "name" in info.data:
-            losses.build(info.data["name"], **options)
+            try:
+                losses.build(info.data["name"], **options)
+            except TypeError as error:
+                raise ValueError(str(error)) from None
         return options
 
     @field_validator("noise_options")
@@ -96,6 +118,11 @@ class TrainingConfig(_Strict):
     log_every: PositiveInt = 10
     workers: int = Field(0, ge=0, description="processes that load data")
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _yaml_reads_no_as_false(cls, value: Any) -> Any:
+        return "no" if value is False else value
+
 
 class SamplingConfig(_Strict):
     """What to draw after training."""
@@ -112,7 +139,7 @@ class SamplingConfig(_Strict):
 class Config(_Strict):
     """One run, or the base of a comparison."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$", description="the run's folder under runs/")
+    name: Name = Field("run", description="the run's folder under runs/")
     title: str = "A run"
     seed: int = Field(0, ge=0)
     data: DataConfig = DataConfig()
@@ -121,7 +148,27 @@ class Config(_Strict):
     spectral: SpectralConfig | None = None
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
-    arms: dict[str, SpectralConfig | None] = Field({}, description="named arms of a comparison")
+    arms: dict[Name, SpectralConfig | None] = Field({}, description="named arms of a comparison")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Config:
+        """What would otherwise fail after hours of training fails here."""
+        side, model, sampling = self.data.resolution, self.model, self.sampling
+        fold = model.patch_size * 2 ** (len(model.multipliers) - 1)
+        if side % fold:
+            raise ValueError(f"data.resolution must be a multiple of {fold} for this network; got {side}")
+        if bad := [level for level in model.attention if not 0 <= level < len(model.multipliers)]:
+            raise ValueError(f"model.attention: there are levels 0 to {len(model.multipliers) - 1}; got {bad[0]}")
+        if model.width % 2:
+            raise ValueError(f"model.width must be even; got {model.width}")
+        if sampling.sampler == "ddim" and sampling.steps > self.diffusion.timesteps:
+            raise ValueError(f"sampling.steps must be at most diffusion.timesteps; got {sampling.steps}")
+        if self.data.kind == "checkerboard":
+            if bad := [s for s in self.data.squares if side % (2 * s)]:
+                raise ValueError(f"data.squares: twice a side must divide the resolution {side}; got {bad[0]}")
+            if self.data.channels == 3:
+                raise ValueError("data.channels: checkerboards have 1 channel; got 3")
+        return self
 
 
 def parse(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> Config:
@@ -148,7 +195,7 @@ def parse(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: st
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a Config from a YAML file."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -176,12 +223,14 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _sentence(where: str, problem: Any) -> str:
-    location = [part for part in problem["loc"] if isinstance(part, str)]
+    location = [str(part) for part in problem["loc"]]
     field = ".".join(location)
     if problem["type"] == "extra_forbidden":
         known = _fields(location[:-1])
         return f"{where}: no such key {field!r}{_checks.nearest(location[-1], known)}; known: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
+    if not location or "; got " in message:
+        return f"{where}: {field}{': ' if field else ''}{message}"
     return f"{where}: {field}: {message[0].lower() + message[1:]}; got {problem['input']!r}"
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from specreg._files import write_text
+
 
 class RunLog:
     """Append-only log of a run; a resumed run drops what was logged after its checkpoint."""
@@ -16,10 +18,10 @@ class RunLog:
     def __init__(self, path: Path, *, from_step: int = 0):
         self.path = path
         if path.exists():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if _step(line) is not None and (_step(line) or 0) <= from_step]
-            path.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a")
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if (step := _step(line)) is not None and step <= from_step]
+            write_text(path, "".join(line + "\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record and flush it to disk."""

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from specreg import losses, models
+from specreg._files import write_text
 from specreg.data import Checkerboards, ImageDataset
-from specreg.diffusion import alphas_cumprod, noise_weight
+from specreg.diffusion import NoiseLevel, alphas_cumprod, noise_weight
 from specreg.objectives import DDPMObjective, ObjectiveTerms
 from specreg.regularizer import SpectralRegularizer
 from specreg.training import checkpoint
@@ -69,10 +70,23 @@ def build_regularizer(config: SpectralConfig | None) -> SpectralRegularizer | No
     )
 
 
+def build_schedule(config: Config) -> Tensor:
+    """ᾱ of a run, float64 `[T]`."""
+    return alphas_cumprod(config.diffusion.schedule, config.diffusion.timesteps)
+
+
 def build_objective(config: Config, device: torch.device | str = "cpu") -> DDPMObjective:
     """The objective of a run, on `device`."""
-    schedule = alphas_cumprod(config.diffusion.schedule, config.diffusion.timesteps).to(device)
+    schedule = build_schedule(config).float().to(device)
     return DDPMObjective(schedule, config.diffusion.prediction, build_regularizer(config.spectral))
+
+
+def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None:
+    """Evaluate a term once on an image of `shape` `(C, H, W)`, so that options that do not fit it fail at once."""
+    regularizer = build_regularizer(config)
+    if regularizer is not None:
+        x = torch.zeros(1, *shape)
+        regularizer(x, x, NoiseLevel.edm(torch.ones(1)))
 
 
 class Batch(NamedTuple):
@@ -142,6 +156,7 @@ class Trainer:
         self.data = build_data(config.data)
         self.shape = tuple(self.data.item(0).shape)
         self.objective = build_objective(config, self.device)
+        try_regularizer(config.spectral, self.shape)
         model = build_model(config, self.shape[0]).to(self.device)
         self.ema = EMA(model, settings.ema)
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
@@ -212,10 +227,12 @@ class Trainer:
         return {**record, "lr": lr, "grad_norm": norm if math.isfinite(norm) else None}
 
     def save(self) -> Path | None:
-        """Write a checkpoint of the current step."""
+        """Write a checkpoint of the current step; returns when it is there for every process."""
+        path = self._write_checkpoint() if self.accelerator.is_main_process else None
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return None
+        return path
+
+    def _write_checkpoint(self) -> Path:
         scaler = self.accelerator.scaler
         return checkpoint.save(
             self.folder / "checkpoints",
@@ -225,6 +242,7 @@ class Trainer:
                 self.ema.model.state_dict(),
                 self.optimizer.state_dict(),
                 {
+                    "shape": self.shape,
                     "ema_updates": self.ema.updates,
                     "seconds": self.seconds,
                     "scaler": scaler and scaler.state_dict(),
@@ -275,14 +293,17 @@ class Trainer:
         return [range(start, start + size) for start in starts]
 
     def _prepare_folder(self) -> None:
-        """Refuse another run's folder, write the config, and load the last checkpoint."""
-        path = self.folder / "config.yaml"
-        text = configs.dump(self.config)
-        if path.exists():
-            _refuse_other_run(configs.load(path), self.config, path)
+        """Refuse another run's folder, load the last checkpoint, and write the config."""
+        path, text = self.folder / "config.yaml", configs.dump(self.config)
         found = checkpoint.latest(self.folder / "checkpoints")
         if found is not None:
+            if path.exists():
+                _refuse_other_run(configs.load(path), self.config, path)
             saved = checkpoint.load(found)
+            if saved.step > self.config.training.steps:
+                raise ConfigError(
+                    f"{found}: this run is at step {saved.step}, beyond training.steps = {self.config.training.steps}"
+                )
             self.accelerator.unwrap_model(self.model).load_state_dict(saved.model)
             self.ema.model.load_state_dict(saved.ema)
             self.ema.updates = saved.state["ema_updates"]
@@ -290,9 +311,8 @@ class Trainer:
             if self.accelerator.scaler is not None and saved.state["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved.state["scaler"])
             self.step, self.seconds = saved.step, saved.state["seconds"]
-        if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        if self.accelerator.is_main_process and not (path.exists() and path.read_text(encoding="utf-8") == text):
+            write_text(path, text)
 
 
 def learning_rate(config: Config, step: int) -> float:

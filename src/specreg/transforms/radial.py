@@ -25,11 +25,11 @@ class PowerSpectrum(NamedTuple):
     size: Tensor  # [bins], full-spectrum coefficients in the bin
 
 
-def frequency_grid(shape: Sequence[int], *, device: torch.device | None = None) -> Tensor:
-    """|f| in cycles per sample on the half spectrum of `shape`: float64 `[*shape[:-1], shape[-1] // 2 + 1]`."""
+def frequency_grid(shape: Sequence[int]) -> Tensor:
+    """|f| in cycles per sample on the half spectrum of `shape`: float64 `[*shape[:-1], shape[-1] // 2 + 1]`, CPU."""
     *full, last = shape
-    axes = [torch.fft.fftfreq(n, dtype=torch.float64, device=device) for n in full]
-    axes.append(torch.fft.rfftfreq(last, dtype=torch.float64, device=device))
+    axes = [torch.fft.fftfreq(n, dtype=torch.float64) for n in full]
+    axes.append(torch.fft.rfftfreq(last, dtype=torch.float64))
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
 
 
@@ -40,7 +40,7 @@ def band_index(shape: Sequence[int], bands: int, *, device: torch.device | None 
     """
     if bands < 1:
         raise ValueError(f"bands must be at least 1; got {bands}")
-    return (frequency_grid(shape, device=device) * (2 * bands)).long().clamp_max(bands - 1)
+    return (frequency_grid(shape) * (2 * bands)).long().clamp_max(bands - 1).to(device)
 
 
 def power_spectrum(x: Tensor, *, ndim: int | None = None) -> PowerSpectrum:
@@ -54,7 +54,7 @@ def power_spectrum(x: Tensor, *, ndim: int | None = None) -> PowerSpectrum:
     x = x.to(_checks.compute_dtype("x", x))
     shape = x.shape[-ndim:]
     longest = max(shape)
-    index = (frequency_grid(shape, device=x.device) * longest).round().long().flatten()
+    index = (frequency_grid(shape) * longest).round().long().flatten().to(x.device)
     bins = math.floor(longest * 0.5 * math.sqrt(ndim) + 0.5) + 1
 
     weights = fourier.bin_weights(shape[-1], dtype=x.dtype, device=x.device)
