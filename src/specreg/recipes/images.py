@@ -11,9 +11,14 @@ def textures() -> dict[str, Any]:
         "name": "textures",
         "title": "Real images, 64×64",
         "data": {"kind": "images", "resolution": 64, "flip": True},
-        "model": {"width": 64, "multipliers": [1, 2, 2], "attention": [2], "patch_size": 2},
+        "model": {"width": 48, "multipliers": [1, 2, 2], "attention": [2], "patch_size": 2},
         "diffusion": {"schedule": "cosine", "prediction": "v"},
-        "spectral": {"name": "amplitude_phase", "weight": 0.1},
-        "training": {"steps": 3000, "batch_size": 16, "lr": 3e-4, "ema": 0.998},
+        "spectral": {
+            "name": "amplitude_phase",
+            "options": {"coupling": "projection"},
+            "weight": 0.5,
+            "noise_weight": "snr",
+        },
+        "training": {"steps": 3600, "batch_size": 16, "lr": 5e-4, "ema": 0.998},
         "sampling": {"count": 256, "steps": 50},
     }
