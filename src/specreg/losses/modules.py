@@ -15,7 +15,7 @@ from specreg import _checks
 from specreg.losses import functional
 from specreg.losses.functional import BandWeights, Coupling, Reduction
 from specreg.transforms.fourier import NORMS, Norm
-from specreg.transforms.wavelet import Mode
+from specreg.transforms.wavelet import Mode, max_levels
 
 
 class SpectralLoss(nn.Module, ABC):
@@ -94,10 +94,7 @@ class Wavelet(SpectralLoss):
         reduction: Reduction = "mean",
     ):
         super().__init__()
-        known = pywt.wavelist(kind="discrete")
-        if wavelet not in known:
-            hint = _checks.nearest(wavelet, known)
-            raise ValueError(f"wavelet must be a discrete wavelet of PyWavelets; got {wavelet!r}{hint}")
+        max_levels((1,), wavelet)  # refuses an unknown wavelet
         self.wavelet = wavelet
         self.levels = levels
         self.mode: Mode = mode

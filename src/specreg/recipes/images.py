@@ -11,7 +11,7 @@ def textures() -> dict[str, Any]:
         "name": "textures",
         "title": "Real images, 64×64",
         "data": {"kind": "images", "resolution": 64, "flip": True},
-        "model": {"width": 48, "multipliers": [1, 2, 2], "attention": [2], "patch_size": 2},
+        "model": {"width": 64, "multipliers": [1, 2, 2], "attention": [1, 2], "patch_size": 4},
         "diffusion": {"schedule": "cosine", "prediction": "v"},
         "spectral": {
             "name": "amplitude_phase",
@@ -19,6 +19,6 @@ def textures() -> dict[str, Any]:
             "weight": 0.5,
             "noise_weight": "snr",
         },
-        "training": {"steps": 3600, "batch_size": 16, "lr": 5e-4, "ema": 0.998},
+        "training": {"steps": 5400, "batch_size": 16, "lr": 5e-4, "ema": 0.998},
         "sampling": {"count": 256, "steps": 50},
     }
