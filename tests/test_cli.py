@@ -61,7 +61,7 @@ def test_dry_run_prints_a_config_that_can_be_run(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "checkerbord"], "expected a recipe (checkerboard, textures) or a .yaml file; got 'checkerbord'"),
+        (["train", "checkerbord"], "a recipe (demo, checkerboard, textures) or a .yaml file; got 'checkerbord'"),
         (["train", "none.yaml"], "none.yaml: cannot be read: No such file or directory"),
         (["train", "checkerboard", "training.stps=3"], "no such key 'training.stps' (did you mean 'steps'?)"),
         (["train", "textures"], "data.path: expected a folder, zip or array of images"),
@@ -86,9 +86,7 @@ def test_missing_option_value_is_exit_code_2():
 
 
 def test_train_sample_report(tmp_path):
-    shown = specreg(
-        "train", "checkerboard", *TINY, "name=run", "training.lr=0.05", "title=A [bold] run", cwd=tmp_path
-    )
+    shown = specreg("train", "checkerboard", *TINY, "name=run", "training.lr=0.05", "title=A [bold] run", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "A [bold] run" in shown.stdout
     run = tmp_path / "runs" / "run"

@@ -90,7 +90,7 @@ def demo(
     dry_run: DryRun = False,
 ) -> None:
     """Train the checkerboard comparison, with and without the spectral term, and show what it did."""
-    _compare("checkerboard", ["name=demo", *(overrides or [])], folder, None, seeds, dry_run)
+    _compare("demo", overrides, folder, None, seeds, dry_run)
 
 
 @app.command(epilog=example("specreg train textures data.path=crops.zip spectral.weight=0.05"))
@@ -142,6 +142,8 @@ def _compare(
     source: str, overrides: list[str] | None, folder: Path, arms: str | None, seeds: int, dry_run: bool
 ) -> None:
     config = _config(source, overrides)
+    from accelerate import PartialState
+
     from specreg import compare as comparing
 
     names = (
@@ -157,6 +159,8 @@ def _compare(
     run_folder = _folder(folder, config, unlike="config.yaml", kind="a single run")
     with _resumable():
         result = comparing.compare(config, run_folder, resolved, range(config.seed, config.seed + seeds), console=err)
+    if not PartialState().is_main_process:
+        return None
     header, *rows = summary_rows(result)
     table = Table(*header, title=config.title, title_justify="left", show_lines=seeds > 1)
     for row in rows:

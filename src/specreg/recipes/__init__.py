@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specreg.recipes.checkerboard import checkerboard
+from specreg.recipes.checkerboard import checkerboard, demo
 from specreg.recipes.images import textures
 
-RECIPES: dict[str, Callable[[], dict[str, Any]]] = {"checkerboard": checkerboard, "textures": textures}
+RECIPES: dict[str, Callable[[], dict[str, Any]]] = {
+    "demo": demo,
+    "checkerboard": checkerboard,
+    "textures": textures,
+}
