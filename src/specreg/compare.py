@@ -163,7 +163,7 @@ def _finished(folder: Path, config: Config, truth: Truth) -> bool:
     return (results.get("step"), results.get("sampling"), results.get("truth_sha256")) == asked
 
 
-def time_steps(config: Config, *, rounds: int = 12, warmup: int = 3) -> dict[str, float]:
+def time_steps(config: Config, *, rounds: int = 24, warmup: int = 3) -> dict[str, float]:
     """Median seconds of a training step of each arm, the arms taking turns in one process so that load is shared."""
     with tempfile.TemporaryDirectory() as scratch:
         trainers = {
@@ -273,9 +273,10 @@ def label(spectral: SpectralConfig | None) -> str:
     """An arm in a few words."""
     if spectral is None:
         return "baseline (no term)"
-    options = "".join(f", {key} {value}" for key, value in spectral.options.items())
-    noise = "" if spectral.noise_weight == "constant" else f", {spectral.noise_weight} weight"
-    return f"{spectral.name}{options}, λ = {spectral.weight:g}{noise}"
+    said = [str(value) if isinstance(value, str) else f"{key} {value}" for key, value in spectral.options.items()]
+    options = f" ({', '.join(said)})" if said else ""
+    noise = "" if spectral.noise_weight == "constant" else f", {spectral.noise_weight}"
+    return f"{spectral.name}{options}, λ {spectral.weight:g}{noise}"
 
 
 def command_line() -> str:
