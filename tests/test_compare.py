@@ -136,6 +136,13 @@ def test_bad_arms_are_refused(tiny, names, words):
         compare.resolve_arms(tiny(), names)
 
 
+def test_labels_say_what_an_arm_is(tiny):
+    config = tiny("spectral={name: haar, weight: 0.25, noise_weight: snr, options: {levels: 2, mode: zero}}")
+    assert compare.label(config.spectral) == "haar (levels 2, zero), λ 0.25, snr"
+    assert compare.label(tiny("spectral.weight=3").spectral) == "amplitude_phase, λ 3"
+    assert compare.label(None) == "baseline (no term)"
+
+
 def test_arms_defined_in_yaml_keep_their_definition_whatever_they_are_called(tiny):
     config = tiny("arms={haar@0.3: {name: haar, weight: 7, options: {levels: 1}}}")
     arm = compare.resolve_arms(config, ["haar@0.3"])["haar@0.3"]
