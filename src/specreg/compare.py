@@ -28,8 +28,9 @@ from specreg import evaluation
 from specreg._files import read_json, write_json
 from specreg.evaluation import METRICS, Truth
 from specreg.training import config as configs
+from specreg.training.build import try_regularizer
 from specreg.training.config import Config, ConfigError, SpectralConfig
-from specreg.training.trainer import Trainer, try_regularizer
+from specreg.training.trainer import Trainer
 
 BASELINE = "none"
 

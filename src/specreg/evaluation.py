@@ -19,8 +19,8 @@ from specreg.diffusion import StackedGenerator
 from specreg.metrics import spectra
 from specreg.training import checkpoint
 from specreg.training import config as configs
+from specreg.training.build import build_data, build_model, build_objective, build_schedule
 from specreg.training.config import Config, ConfigError
-from specreg.training.trainer import build_data, build_model, build_objective, build_schedule
 
 TRUTH_SEED = 1
 """Checkerboards of the truth are drawn from this seed, those of training from 0; the family of boards is the same."""

@@ -7,86 +7,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from specreg import losses, models
 from specreg._files import write_text
-from specreg.data import Checkerboards, ImageDataset
-from specreg.diffusion import NoiseLevel, alphas_cumprod, noise_weight
-from specreg.objectives import DDPMObjective, ObjectiveTerms
-from specreg.regularizer import SpectralRegularizer
+from specreg.objectives import ObjectiveTerms
 from specreg.training import checkpoint
 from specreg.training import config as configs
-from specreg.training.config import Config, ConfigError, DataConfig, SpectralConfig
+from specreg.training.build import ImageItems, build_data, build_model, build_objective, try_regularizer
+from specreg.training.config import Config, ConfigError
 from specreg.training.ema import EMA
 from specreg.training.randomness import DataOrder, Stream, draw, integer_seed, rng
 from specreg.training.runlog import Bar, RunLog
 
 
-class ImageItems(Protocol):
-    """A data set of images: `item(i)` is `[C, H, W]` in [-1, 1]."""
-
-    def item(self, i: int) -> Tensor:
-        """Image `i`."""
-
-    def __len__(self) -> int: ...
-
-
 class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is NaN or infinite: which step and which term."""
-
-
-def build_data(config: DataConfig, *, path: Path | None = None) -> ImageItems:
-    """The data set of a run, or the images at `path` read the same way."""
-    if config.kind == "checkerboard":
-        return Checkerboards(config.count, resolution=config.resolution, squares=config.squares)
-    path = path or config.path
-    if path is None:
-        raise ConfigError("data.path: expected a folder, zip or array of images (data.kind is images); got nothing")
-    return ImageDataset(path, resolution=config.resolution, channels=config.channels)
-
-
-def build_model(config: Config, channels: int) -> nn.Module:
-    """The network of a run with its initial weights, a function of the run's seed alone."""
-    options = config.model.model_dump()
-    seed = integer_seed(config.seed, Stream.INIT)
-    return models.build(channels=channels, resolution=config.data.resolution, seed=seed, **options)
-
-
-def build_regularizer(config: SpectralConfig | None) -> SpectralRegularizer | None:
-    """The spectral term of a run; None when it trains without."""
-    if config is None:
-        return None
-    return SpectralRegularizer(
-        losses.build(config.name, **config.options),
-        weight=config.weight,
-        noise_weight=noise_weight.build(config.noise_weight, **config.noise_options),
-    )
-
-
-def build_schedule(config: Config) -> Tensor:
-    """ᾱ of a run, float64 `[T]`."""
-    return alphas_cumprod(config.diffusion.schedule, config.diffusion.timesteps)
-
-
-def build_objective(config: Config, device: torch.device | str = "cpu") -> DDPMObjective:
-    """The objective of a run, on `device`."""
-    schedule = build_schedule(config).float().to(device)
-    return DDPMObjective(schedule, config.diffusion.prediction, build_regularizer(config.spectral))
-
-
-def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None:
-    """Evaluate a term once on an image of `shape` `(C, H, W)`, so that options that do not fit it fail at once."""
-    regularizer = build_regularizer(config)
-    if regularizer is not None:
-        x = torch.zeros(1, *shape)
-        regularizer(x, x, NoiseLevel.edm(torch.ones(1)))
 
 
 class Batch(NamedTuple):
