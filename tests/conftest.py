@@ -1,8 +1,13 @@
 """Runs small enough for a test: 16×16 boards, a network of a few thousand weights."""
 
+import os
+
 import pytest
 
-from specreg.training.config import parse
+# Tensors of a few kilobytes: threads only get in each other's way, here and in the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from specreg.training.config import parse  # noqa: E402
 
 TINY = {
     "name": "tiny",
