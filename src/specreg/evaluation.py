@@ -88,8 +88,9 @@ def load_truth(config: Config, *, count: int = 2048) -> Truth:
         data = build_data(config.data.model_copy(update={"channels": channels}), path=config.data.test_path)
     if len(data) < 2:
         raise ConfigError(f"{config.data.test_path or config.data.path}: expected at least 2 images; got {len(data)}")
-    # Spread over the set: neighbours in an archive are often tiles of one picture.
+    # Spread over the set and mixed: neighbours in an archive are often tiles of one picture.
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
+    chosen = np.random.default_rng(0).permutation(chosen)
     images = spectra.to_uint8(torch.stack([data.item(int(i)) for i in chosen]))
     return Truth(images, spectra.mean_spectrum(spectra.from_uint8(images)))
 

@@ -20,7 +20,7 @@ def checkerboard() -> dict[str, Any]:
             "noise_weight": "snr",
         },
         "training": {"steps": 4000, "batch_size": 16, "lr": 1e-3, "warmup": 50, "ema": 0.99},
-        "sampling": {"count": 1024, "steps": 50, "eta": 1.0},
+        "sampling": {"count": 256, "steps": 50, "eta": 1.0},
     }
 
 
