@@ -30,6 +30,6 @@ def demo() -> dict[str, Any]:
     return {
         **full,
         "name": "demo",
-        "training": {**full["training"], "steps": 1300},
+        "training": {**full["training"], "steps": 1000},
         "sampling": {**full["sampling"], "count": 128},
     }
