@@ -38,8 +38,8 @@ def test_readme_snippet_trains():
     x_t = specreg.NoiseLevel.ddpm(alphas_cumprod[t]).diffuse(x0, noise)
     model_output = weight * x_t
     base_loss = (model_output - noise).square().mean()
-    exec(snippet, dict(locals()))
     (plain,) = torch.autograd.grad(base_loss, weight, retain_graph=True)
+    exec(snippet, dict(locals()))
     assert weight.grad.isfinite()
     assert weight.grad != plain
 
