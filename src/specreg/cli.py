@@ -225,8 +225,8 @@ def dataset(
     ],
     resolution: Annotated[int, typer.Option(min=4, help="Side of the images, pixels.")] = 64,
     mode: Annotated[
-        str, typer.Option(help="crop: the largest centred square of each image; tiles: many a image.")
-    ] = "crop",
+        str, typer.Option(help="crop: the largest centred square of each image; tiles: many an image.")
+    ] = "tiles",
     channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = 3,
     min_std: Annotated[float, typer.Option(min=0, help="Leave out flatter images (standard deviation, of 255).")] = 0.0,
     halve: Annotated[

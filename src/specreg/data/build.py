@@ -66,7 +66,7 @@ def build_dataset(
     out: str | Path,
     *,
     resolution: int = 64,
-    mode: Mode = "crop",
+    mode: Mode = "tiles",
     channels: int = 3,
     min_std: float = 0.0,
     halve: int = 0,
