@@ -25,7 +25,7 @@ def checkerboard() -> dict[str, Any]:
 
 
 def demo() -> dict[str, Any]:
-    """The checkerboard recipe, shortened to five minutes on two cores."""
+    """The checkerboard recipe, shortened to about three minutes on two cores."""
     full = checkerboard()
     return {
         **full,
