@@ -17,7 +17,7 @@ itself is then non-finite).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -217,9 +217,8 @@ def _fourier(
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
     with torch.autocast(x0.device.type, enabled=False):
         wants_gradient = torch.is_grad_enabled() and x0_hat.requires_grad
-        loss: Tensor = _FourierL1.apply(  # type: ignore[no-untyped-call]
-            x0_hat, x0, coupling, ndim, norm, reduction, wants_gradient
-        )
+        apply: Callable[..., Tensor] = _FourierL1.apply  # whether it is typed depends on torch's version
+        loss = apply(x0_hat, x0, coupling, ndim, norm, reduction, wants_gradient)
     return _finite(loss, x0)
 
 

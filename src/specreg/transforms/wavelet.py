@@ -14,7 +14,7 @@ convolution, keeps the tensor's own precision whatever autocast and TF32 say, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from itertools import product
 from typing import Any, Literal, NamedTuple, get_args
@@ -229,14 +229,14 @@ def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> t
 
 def _analyze(x: Tensor, taps: Taps, count: int) -> Tensor:
     """y[b, o, k, i] = Σ_j taps[b][j] x[o, 2k + j, i]: `[outer, S, inner]` to `[2, outer, count, inner]`."""
-    y: Tensor = _Analyze.apply(x, taps, count)  # type: ignore[no-untyped-call]
-    return y
+    apply: Callable[..., Tensor] = _Analyze.apply  # whether it is typed depends on torch's version
+    return apply(x, taps, count)
 
 
 def _synthesize(y: Tensor, taps: Taps, size: int) -> Tensor:
     """x[o, n, i] = Σ_{b, k} taps[b][n - 2k] y[b, o, k, i]: `[2, outer, M, inner]` to `[outer, size, …]`."""
-    x: Tensor = _Synthesize.apply(y, taps, size)  # type: ignore[no-untyped-call]
-    return x
+    apply: Callable[..., Tensor] = _Synthesize.apply
+    return apply(y, taps, size)
 
 
 class _Analyze(torch.autograd.Function):
