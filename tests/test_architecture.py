@@ -13,7 +13,7 @@ SOURCE = Path(specreg.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 # What each room may import of specreg, besides itself.
-CORE = {"_checks", "transforms", "losses", "diffusion", "regularizer"}
+CORE = {"_checks", "transforms", "losses", "diffusion", "auto_weight", "regularizer"}
 ALLOWED = {
     "_checks": set(),
     "_files": set(),
@@ -23,14 +23,15 @@ ALLOWED = {
     "data": {"_checks"},
     "losses": {"_checks", "transforms"},
     "metrics": {"_checks", "transforms"},
-    "regularizer": {"_checks", "losses", "diffusion"},
+    "auto_weight": set(),
+    "regularizer": {"_checks", "transforms", "losses", "diffusion", "auto_weight"},
     "objectives": {"_checks", "regularizer", "diffusion"},
     "training": CORE | {"_files", "objectives", "models", "data"},
     "recipes": set(),
     "report": set(),
     "evaluation": {"_checks", "_files", "training", "diffusion", "models", "data", "metrics"},
     "compare": {"_checks", "_files", "training", "diffusion", "models", "data", "metrics", "evaluation"},
-    "__init__": {"losses", "diffusion", "regularizer"},
+    "__init__": {"losses", "diffusion", "auto_weight", "regularizer"},
     "__main__": {"cli"},
 }
 CORE_THIRD_PARTY = {"torch", "numpy", "pywt"}

@@ -9,17 +9,21 @@ Importing it loads torch, numpy and PyWavelets, nothing heavier.
 """
 
 from specreg import losses
+from specreg.auto_weight import AutoWeight
 from specreg.diffusion import NoiseLevel, ddim_estimate, recover_x0
+from specreg.diffusion import band_weight as band_weights
 from specreg.diffusion import noise_weight as noise_weights
 from specreg.regularizer import SpectralRegularizer, SpectralTerm
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoWeight",
     "NoiseLevel",
     "SpectralRegularizer",
     "SpectralTerm",
     "__version__",
+    "band_weights",
     "ddim_estimate",
     "losses",
     "noise_weights",

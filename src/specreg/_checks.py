@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,18 @@ def nearest(value: object, options: Iterable[str]) -> str:
     """Return the sentence " (did you mean 'x'?)" for the closest option, or nothing when none is close."""
     close = difflib.get_close_matches(str(value), list(options), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def build(kind: str, classes: Mapping[str, type], name: str, options: Mapping[str, Any]) -> Any:
+    """Build the dataclass that `classes` has under `name`; unknown names and options are refused with the nearest."""
+    chosen: Any = classes[choice(kind, name, classes)]
+    known = [field.name for field in fields(chosen)]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{kind} {name!r} has no option {option!r}{nearest(option, known)}; it has {', '.join(known) or 'none'}"
+            )
+    return chosen(**options)
 
 
 def append_dims(x: Tensor, ndim: int) -> Tensor:

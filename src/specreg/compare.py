@@ -44,7 +44,7 @@ class Difference(NamedTuple):
 
 
 def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConfig | None]:
-    """Arms by name: "none", an arm that the config defines, or a loss name, with "@λ" for its weight.
+    """Arms by name: "none", an arm that the config defines, or a loss name; with "@λ", "@auto" or "@auto:RATIO".
 
     A loss name takes everything but its options from the config's spectral section, and those too when the
     section is about the same loss.
@@ -68,14 +68,22 @@ def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConf
         if weight:
             if arm is None:
                 raise ConfigError(f"arm {name!r}: the baseline has no λ to set")
-            try:
-                arm = _spectral({**arm.model_dump(), "weight": float(weight)}, name)
-            except ValueError:
-                raise ConfigError(f"arm {name!r}: expected a number after @, as in {base}@0.1") from None
+            arm = _spectral({**arm.model_dump(), **_lambda(weight, name)}, name)
         arms[name] = arm
     if len(arms) < 2:
         raise ConfigError(f"expected at least one arm beside {BASELINE!r}; got {', '.join(names) or 'none'}")
     return arms
+
+
+def _lambda(text: str, name: str) -> dict[str, Any]:
+    """What stands after the @ of an arm: a number, auto, or auto:RATIO."""
+    policy, colon, ratio = text.partition(":")
+    try:
+        if policy == "auto":
+            return {"weight": "auto", **({"ratio": float(ratio)} if colon else {})}
+        return {"weight": float(text)}
+    except ValueError:
+        raise ConfigError(f"arm {name!r}: expected a number after @ (or auto, or auto:RATIO); got {text!r}") from None
 
 
 def _spectral(values: Mapping[str, Any], name: str) -> SpectralConfig:
@@ -276,8 +284,10 @@ def label(spectral: SpectralConfig | None) -> str:
         return "baseline (no term)"
     said = [str(value) if isinstance(value, str) else f"{key} {value}" for key, value in spectral.options.items()]
     options = f" ({', '.join(said)})" if said else ""
-    noise = "" if spectral.noise_weight == "constant" else f", {spectral.noise_weight}"
-    return f"{spectral.name}{options}, λ {spectral.weight:g}{noise}"
+    lam = f"auto ({spectral.ratio:g})" if spectral.weight == "auto" else f"{spectral.weight:g}"
+    weights = [w for w in (spectral.noise_weight, spectral.band_weight) if w not in (None, "constant")]
+    ramp = [f"{spectral.ramp} warm-up {spectral.warmup}"] if spectral.warmup else []
+    return ", ".join([f"{spectral.name}{options}", f"λ {lam}", *weights, *ramp])
 
 
 def command_line() -> str:

@@ -40,19 +40,31 @@ class DDPMObjective:
     regularizer: SpectralRegularizer | None = None
 
     def __call__(
-        self, model: Model, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None = None
+        self,
+        model: Model,
+        x0: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        labels: Tensor | None = None,
+        *,
+        measure_ratio: bool = False,
     ) -> ObjectiveTerms:
-        """Evaluate at x0 and noise `[B, C, *space]` and timesteps t `[B]` (int64, from 0)."""
+        """Evaluate at x0 and noise `[B, C, *space]` and timesteps t `[B]` (int64, from 0).
+
+        With `measure_ratio` the spectral term carries its `gradient_ratio` at a constant λ too.
+        """
         level = self.level(t)
         x_t = level.diffuse(x0, noise)
-        output = model(x_t, t) if labels is None else model(x_t, t, labels)
+        output = (model(x_t, t) if labels is None else model(x_t, t, labels)).float()
         wanted = target(x0, noise, level, prediction=self.prediction)
-        base = F.mse_loss(output.float(), wanted, reduction="none").flatten(1).mean(1)
+        base = F.mse_loss(output, wanted, reduction="none").flatten(1).mean(1)
         x0_hat = recover_x0(output, x_t, level, prediction=self.prediction)
         loss = base.mean()
         term = None
         if self.regularizer is not None:
-            term = self.regularizer(x0_hat, x0, level)
+            measure = measure_ratio or self.regularizer.automatic
+            at = {"base_loss": loss, "output": output} if measure else {}
+            term = self.regularizer(x0_hat, x0, level, **at)
             loss = loss + term.loss
         return ObjectiveTerms(loss, base, term, x0_hat)
 

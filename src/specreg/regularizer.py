@@ -1,7 +1,8 @@
-"""The spectral term: L_total = L + λ·L_S (Eq. 17), with λ a number times a function of the noise level."""
+"""The spectral term: L_total = L + λ·L_S (Eq. 17), λ constant or automatic, times a weight by noise level."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -9,32 +10,50 @@ import torch
 from torch import Tensor, nn
 
 from specreg import _checks, losses
+from specreg.auto_weight import AutoWeight, gradient_norms
+from specreg.diffusion import band_weight as band_weights
 from specreg.diffusion import noise_weight as noise_weights
+from specreg.diffusion.band_weight import BandWeight
 from specreg.diffusion.noise_level import NoiseLevel
 from specreg.diffusion.noise_weight import NoiseWeight
+from specreg.transforms import radial
+
+Ramp = Literal["linear", "cosine"]
+RAMPS = ("linear", "cosine")
 
 
 class SpectralTerm(NamedTuple):
     """What a regularizer returns; add `loss` to the base loss."""
 
     loss: Tensor  # scalar: mean over the batch of weight · per_sample
-    per_sample: Tensor  # [B], the unweighted spectral loss
+    per_sample: Tensor  # [B], the spectral loss without λ and noise-level weight
     weight: Tensor  # [B], λ times the noise-level weight
     by_band: Mapping[str, Tensor]  # {band: [B]} mean absolute coefficient error; empty unless asked for
+    lam: Tensor  # scalar, λ in effect: automatic or constant, times the warm-up ramp
+    gradient_ratio: Tensor | None  # scalar, ‖λ·∂L_S/∂output‖ / ‖∂L/∂output‖ of this batch, where it was measured
 
 
 class SpectralRegularizer(nn.Module):
-    """A spectral loss on the predicted clean sample, weighted by λ and by noise level.
+    """A spectral loss on the predicted clean sample, weighted by λ, by noise level and, if wished, by frequency band.
 
     Args:
         loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", "wavelet:NAME"), or any callable
             `(x0_hat, x0) -> [B]`, such as `specreg.losses.Wavelet("bior1.3", levels=3)`.
-        weight: λ, a finite number of at least 0; or "edm", the paper's weighted λ = λ_EDM(σ), which is λ = 1
-            with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is bit-identical to
-            training without it, while `per_sample` still says what the loss would be.
+        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=0.1)`, which finds it while training
+            (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ), which is
+            λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is bit-identical
+            to training without it, while `per_sample` still says what the loss would be.
         noise_weight: "constant", "edm", "snr", "hard_gate", "smooth_gate", or any callable
             `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
+        band_weight: None, "wiener", "signal_gate", or any callable `(NoiseLevel, frequency [K], power [K]) -> [B, K]`,
+            such as `specreg.band_weights.SignalGate(margin_db=3)`: weights by noise level and frequency together,
+            given the mean power spectrum of the batch's x0. Costs one more transform of x0 a call.
+        warmup: calls over which λ ramps up from 0, for either kind of λ; 0 for none.
+        ramp: its shape, "linear" or "cosine".
         by_band: whether terms carry per-band errors, for logging; costs one more transform a call.
+
+    Calls count, for the ramp and for automatic λ, while the module is in training mode and gradients are enabled.
+    Both are in `state_dict()`: save it with the model's to resume with the same λ.
 
     Example:
         >>> import torch, specreg
@@ -44,12 +63,17 @@ class SpectralRegularizer(nn.Module):
         >>> term.loss.backward()
     """
 
+    calls: Tensor
+
     def __init__(
         self,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "amplitude_phase",
         *,
-        weight: float | Literal["edm"] = 0.1,
+        weight: float | AutoWeight | Literal["edm"] = 0.1,
         noise_weight: str | NoiseWeight = "constant",
+        band_weight: str | BandWeight | None = None,
+        warmup: int = 0,
+        ramp: Ramp = "linear",
         by_band: bool = False,
     ):
         super().__init__()
@@ -58,33 +82,111 @@ class SpectralRegularizer(nn.Module):
             if noise_weight not in ("constant", "edm"):
                 raise ValueError(f'weight="edm" sets the noise weight; got noise_weight={noise_weight!r} beside it')
             weight, noise_weight = 1.0, "edm"
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"weight (λ) must be a finite number of at least 0; got {weight}")
+        if not isinstance(weight, AutoWeight):
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"weight (λ) must be a finite number of at least 0; got {weight}")
+            weight = float(weight)
+        if not (isinstance(warmup, int) and warmup >= 0):
+            raise ValueError(f"warmup must be a whole number of calls, at least 0; got {warmup!r}")
+        _checks.choice("ramp", ramp, RAMPS)
         self.spectral_loss = losses.build(loss) if isinstance(loss, str) else loss
-        self.weight = float(weight)
+        self.weight = weight
         self.noise_weight = noise_weights.build(noise_weight) if isinstance(noise_weight, str) else noise_weight
+        self.band_weight = band_weights.build(band_weight) if isinstance(band_weight, str) else band_weight
+        self.warmup, self.ramp = warmup, ramp
         self.wants_bands = by_band
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         if by_band and not hasattr(self.spectral_loss, "by_band"):
             raise TypeError(f"by_band=True needs a loss with a by_band method; {loss!r} has none")
+        if band_weight is not None and not isinstance(self.spectral_loss, losses.SpectralLoss):
+            raise TypeError(f"band_weight needs one of specreg's losses, which take frequency weights; got {loss!r}")
 
-    def forward(self, x0_hat: Tensor, x0: Tensor, level: NoiseLevel) -> SpectralTerm:
-        """Return the term for predictions `x0_hat`, data `x0` (`[B, C, *space]`) and their noise level (B or 1)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.weight > 0):
-            per_sample = self.spectral_loss(x0_hat, x0)
+    @property
+    def automatic(self) -> bool:
+        """Whether λ is found while training."""
+        return isinstance(self.weight, AutoWeight)
+
+    def forward(
+        self,
+        x0_hat: Tensor,
+        x0: Tensor,
+        level: NoiseLevel,
+        *,
+        base_loss: Tensor | None = None,
+        output: Tensor | None = None,
+    ) -> SpectralTerm:
+        """Return the term for predictions `x0_hat`, data `x0` (`[B, C, *space]`) and their noise level (B or 1).
+
+        Args:
+            x0_hat: predicted clean samples.
+            x0: clean samples.
+            level: their noise level.
+            base_loss: the scalar that training minimizes without the term; with `output`, what `AutoWeight` needs.
+                With a constant λ the two may be given to measure `gradient_ratio`, which changes nothing else.
+            output: what the network returned (under fp16: its float32 copy), from which both were computed.
+        """
+        learning = torch.is_grad_enabled() and self.training
+        if (base_loss is None) != (output is None) or (self.automatic and learning and base_loss is None):
+            raise TypeError(
+                "AutoWeight needs both base_loss= and output= (the tensor that the network returned)"
+                if self.automatic
+                else "base_loss and output measure the gradient ratio together; got only one of them"
+            )
+        off = self.weight == 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
+            per_sample = self._losses(x0_hat, x0, level)
         level_weight = self.noise_weight(level).to(per_sample)
         if level_weight.shape not in (per_sample.shape, (1,)):
             raise ValueError(
                 f"noise weights must be one a sample, [{len(per_sample)}], or one for all; "
                 f"got {list(level_weight.shape)}"
             )
-        # Not 0 · level_weight: λ_EDM is infinite without noise.
-        weight = (self.weight * level_weight if self.weight > 0 else torch.zeros_like(level_weight)).expand_as(
-            per_sample
-        )
-        loss = (weight * per_sample).mean() if self.weight > 0 else per_sample.new_zeros(())
         bands: Any = self.spectral_loss.by_band(x0_hat, x0) if self.wants_bands else {}  # type: ignore[union-attr]
-        return SpectralTerm(loss, per_sample, weight, bands)
+        if off:  # not 0 · level_weight: λ_EDM is infinite without noise
+            zero = per_sample.new_zeros(())
+            return SpectralTerm(zero, per_sample, torch.zeros_like(per_sample), bands, zero, None)
+
+        norms = None
+        if learning and base_loss is not None and output is not None:
+            norms = gradient_norms(base_loss, (level_weight * per_sample).mean(), output)
+        lam = self._lambda(norms, learning, per_sample)
+        weight = (lam * level_weight).expand_as(per_sample)
+        ratio = lam * norms[1] / norms[0] if norms else None
+        return SpectralTerm((weight * per_sample).mean(), per_sample, weight, bands, lam, ratio)
+
+    def _losses(self, x0_hat: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:
+        """The spectral loss of each sample, `[B]`."""
+        band_weight = self.band_weight
+        if band_weight is None:
+            return self.spectral_loss(x0_hat, x0)
+        with torch.no_grad(), torch.autocast(x0.device.type, enabled=False):
+            spectrum = radial.power_spectrum(x0, ndim=getattr(self.spectral_loss, "ndim", None))
+
+        def frequency_weight(frequency: Tensor) -> Tensor:
+            return band_weight(level, frequency, radial.power_at(frequency, spectrum))
+
+        per_sample: Tensor = self.spectral_loss(x0_hat, x0, frequency_weight=frequency_weight)  # type: ignore[call-arg]
+        return per_sample
+
+    def _lambda(self, norms: tuple[Tensor, Tensor] | None, learning: bool, like: Tensor) -> Tensor:
+        """λ of this call, `[]`, in the dtype and on the device of `like`, after what this call has to teach."""
+        if self.calls.device != like.device:
+            self.to(like.device)  # once, so that nobody has to remember it
+        if isinstance(self.weight, AutoWeight):
+            lam = (self.weight.update(*norms) if norms else self.weight.value).to(like)
+        else:
+            lam = like.new_full((), self.weight)
+        if not self.warmup:
+            return lam
+        if learning:
+            self.calls += 1
+        done = (self.calls / self.warmup).clamp_max(1.0).to(like)
+        return lam * (done if self.ramp == "linear" else 0.5 - 0.5 * torch.cos(math.pi * done))
 
     def extra_repr(self) -> str:
-        """λ and the noise-level weight; the loss prints itself as a submodule."""
-        return f"weight={self.weight:g}, noise_weight={self.noise_weight}"
+        """λ and the noise-level weight; the loss and an automatic λ print themselves as submodules."""
+        said = [] if self.automatic else [f"weight={self.weight:g}"]
+        said.append(f"noise_weight={self.noise_weight}")
+        said += [f"band_weight={self.band_weight}"] if self.band_weight is not None else []
+        said += [f"warmup={self.warmup}, ramp={self.ramp!r}"] if self.warmup else []
+        return ", ".join(said)

@@ -53,17 +53,18 @@ def test_training_learns_and_logs_base_and_term_apart(tiny, tmp_path):
     assert last < 0.9 * first
 
 
-def test_resuming_gives_the_same_bits_as_never_stopping(tiny, tmp_path):
-    config = tiny("spectral.weight=0.1", "model.dropout=0.2", "data.flip=true")
+@pytest.mark.parametrize("weight", ["spectral.weight=0.1", "spectral.weight=auto"])
+def test_resuming_gives_the_same_bits_as_never_stopping(tiny, tmp_path, weight):
+    config = tiny(weight, "spectral.warmup=5", "model.dropout=0.2", "data.flip=true")
     train(config, tmp_path / "whole")
 
     interrupted = Trainer(config, tmp_path / "parts", console=QUIET)
     step = interrupted.train_step
 
-    def stop_at_4(parts):
+    def stop_at_4(parts, **options):
         if interrupted.step == 4:
             raise KeyboardInterrupt
-        return step(parts)
+        return step(parts, **options)
 
     interrupted.train_step = stop_at_4
     with pytest.raises(KeyboardInterrupt):
@@ -151,14 +152,14 @@ def test_a_non_finite_loss_stops_with_step_and_term_and_keeps_the_state_before(t
     trainer = Trainer(tiny("spectral.weight=0.1"), tmp_path, console=QUIET)
     step = trainer.train_step
 
-    def poison(parts):
+    def poison(parts, **options):
         if trainer.step == 3:
             if bad == "base":
                 parts = [part._replace(noise=part.noise * float("inf")) for part in parts]
             else:
                 broken = SpectralRegularizer(lambda a, b: a.flatten(1).sum(1) * float("nan"), weight=0.1)
                 trainer.objective = dataclasses.replace(trainer.objective, regularizer=broken)
-        return step(parts)
+        return step(parts, **options)
 
     trainer.train_step = poison
     words = "base loss" if bad == "base" else "spectral term"

@@ -7,8 +7,7 @@ such callable may stand in its place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -90,13 +89,5 @@ NOISE_WEIGHTS: dict[str, type] = {
 
 def build(name: str, **options: float) -> NoiseWeight:
     """Build a noise-level weight by name, "constant", "edm", "snr", "hard_gate" or "smooth_gate", with its options."""
-    kind: Any = NOISE_WEIGHTS[_checks.choice("noise_weight", name, NOISE_WEIGHTS)]
-    known = [field.name for field in fields(kind)]
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"noise weight {name!r} has no option {option!r}{_checks.nearest(option, known)}; "
-                f"it has {', '.join(known) or 'none'}"
-            )
-    weight: NoiseWeight = kind(**options)
+    weight: NoiseWeight = _checks.build("noise_weight", NOISE_WEIGHTS, name, options)
     return weight

@@ -17,6 +17,7 @@ itself is then non-finite).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -27,11 +28,14 @@ from torch.autograd.function import once_differentiable
 from specreg import _checks
 from specreg.transforms import fourier
 from specreg.transforms.fourier import Norm
+from specreg.transforms.radial import band_index, half_grid
 from specreg.transforms.wavelet import Mode, max_levels, wavedecn
 
 Reduction = Literal["mean", "sum"]
 Coupling = Literal["frequency", "norm", "projection"]
 BandWeights = Sequence[float] | Mapping[tuple[int, str] | str, float]
+FrequencyWeight = Callable[[Tensor], Tensor]
+"""Weight of each sample at each of some frequencies: `[K]` in cycles per sample -> `[B, K]`, or `[1, K]` for all."""
 REDUCTIONS = ("mean", "sum")
 COUPLINGS = ("frequency", "norm", "projection")
 
@@ -46,6 +50,7 @@ def amplitude(
     ndim: int | None = None,
     norm: Norm = "ortho",
     reduction: Reduction = "mean",
+    frequency_weight: FrequencyWeight | None = None,
 ) -> Tensor:
     """‖A − Â‖₁ (Eq. 14), `[B]`.
 
@@ -56,8 +61,10 @@ def amplitude(
         norm: scaling of the DFT, as in torch.fft.
         reduction: "mean" or "sum" over all coefficients of a sample. A sum grows with the sample, and the λ
             that goes with it shrinks: λ_sum = λ_mean / (C·∏space).
+        frequency_weight: weight of each sample at each frequency, not negative; it weighs coefficients, not their
+            count, and gets no gradient.
     """
-    return _fourier(x0_hat, x0, None, ndim, norm, reduction)
+    return _fourier(x0_hat, x0, None, ndim, norm, reduction, frequency_weight)
 
 
 def amplitude_phase(
@@ -68,6 +75,7 @@ def amplitude_phase(
     ndim: int | None = None,
     norm: Norm = "ortho",
     reduction: Reduction = "mean",
+    frequency_weight: FrequencyWeight | None = None,
 ) -> Tensor:
     """Amplitude and phase together (Eq. 15), `[B]`.
 
@@ -82,12 +90,13 @@ def amplitude_phase(
         ndim: how many trailing axes to transform; all spatial ones when None.
         norm: scaling of the DFT, as in torch.fft.
         reduction: "mean" or "sum" over all coefficients of a sample.
+        frequency_weight: as in `amplitude`; with coupling "norm" it is inside both norms.
 
     The phase gradient of "frequency" and "norm" grows without bound as Â → 0 and is held at
     `PHASE_GRADIENT_LIMIT` times the amplitude's.
     """
     _checks.choice("coupling", coupling, COUPLINGS)
-    return _fourier(x0_hat, x0, coupling, ndim, norm, reduction)
+    return _fourier(x0_hat, x0, coupling, ndim, norm, reduction, frequency_weight)
 
 
 def wavelet(
@@ -100,6 +109,7 @@ def wavelet(
     band_weights: BandWeights | None = None,
     ndim: int | None = None,
     reduction: Reduction = "mean",
+    frequency_weight: FrequencyWeight | None = None,
 ) -> Tensor:
     """Σ_{s,ℓ} γ_{s,ℓ}·‖W^{s,ℓ} − Ŵ^{s,ℓ}‖₁ over all levels and bands, approximation included (Eq. 16, 24), `[B]`.
 
@@ -114,10 +124,14 @@ def wavelet(
             number, with 1 for all others.
         ndim: how many trailing axes to transform; all spatial ones when None.
         reduction: "mean" or "sum" over all coefficients of a sample (γ weighs the coefficients, not their count).
+        frequency_weight: weight of each sample at each band's centre frequency, a factor beside γ; no gradient.
     """
     bands = wavelet_bands(x0_hat, x0, wavelet=wavelet, levels=levels, mode=mode, band_weights=band_weights, ndim=ndim)
     _checks.choice("reduction", reduction, REDUCTIONS)
-    total = torch.stack([band.gamma * band.l1 for band in bands.values()]).sum(0)
+    shares = torch.stack([band.gamma * band.l1 for band in bands.values()], dim=1)
+    if frequency_weight is not None:
+        shares = shares * _weights(frequency_weight, band_centres(list(bands)).to(shares.device), shares)
+    total = shares.sum(1)
     if reduction == "mean":
         total = total / sum(band.size for band in bands.values())
     return _finite(total, x0)
@@ -153,6 +167,31 @@ def wavelet_bands(
         return {key: Band(w.abs().flatten(1).sum(1), w[0].numel(), gamma[key]) for key, w in bands.items()}
 
 
+def band_centres(bands: Sequence[str]) -> Tensor:
+    """Centre frequency of wavelet bands such as "1dd" or "3aa", cycles per sample, float32 `[bands]`, CPU.
+
+    Along each axis details of level s fill 2^-(s+1) … 2^-s and the approximation what is below; several axes add as
+    squares.
+    """
+    centres = []
+    for band in bands:
+        axes = band.lstrip("0123456789")
+        octave = 2.0 ** -int(band[: -len(axes)])
+        centres.append(math.hypot(*(octave * (0.75 if axis == "d" else 0.25) for axis in axes)))
+    return torch.tensor(centres)
+
+
+def _weights(frequency_weight: FrequencyWeight, frequency: Tensor, like: Tensor) -> Tensor:
+    """The weights at `frequency` `[K]`, checked: `[B or 1, K]`, data in the dtype of `like` `[B, …]`."""
+    weights = frequency_weight(frequency.to(like)).detach().to(like)
+    if weights.ndim != 2 or weights.shape[0] not in (1, len(like)) or weights.shape[1] != len(frequency):
+        raise ValueError(
+            f"frequency_weight must return [{len(like)} or 1, {len(frequency)}] for {len(frequency)} frequencies and "
+            f"a batch of {len(like)}; got {list(weights.shape)}"
+        )
+    return weights
+
+
 def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int) -> dict[str, float]:
     if band_weights is None:
         return dict.fromkeys(bands, 1.0)
@@ -171,8 +210,6 @@ def amplitude_bands(
     x0_hat: Tensor, x0: Tensor, *, bands: int = 8, ndim: int | None = None, norm: Norm = "ortho"
 ) -> Tensor:
     """Mean |A − Â| in `bands` equal bands of |frequency| up to Nyquist, corners in the last: `[B, bands]`."""
-    from specreg.transforms.radial import band_index
-
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
     shape = x0.shape[-ndim:]
     with torch.autocast(x0.device.type, enabled=False):
@@ -210,15 +247,26 @@ def _finite(per_sample: Tensor, x0: Tensor) -> Tensor:
 
 
 def _fourier(
-    x0_hat: Tensor, x0: Tensor, coupling: Coupling | None, ndim: int | None, norm: Norm, reduction: Reduction
+    x0_hat: Tensor,
+    x0: Tensor,
+    coupling: Coupling | None,
+    ndim: int | None,
+    norm: Norm,
+    reduction: Reduction,
+    frequency_weight: FrequencyWeight | None,
 ) -> Tensor:
     _checks.choice("norm", norm, fourier.NORMS)
     _checks.choice("reduction", reduction, REDUCTIONS)
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
     with torch.autocast(x0.device.type, enabled=False):
+        weights = None
+        if frequency_weight is not None:
+            shape = tuple(x0.shape[-ndim:])
+            weights = _weights(frequency_weight, half_grid(shape, x0.dtype, x0.device), x0)
+            weights = weights.reshape(-1, *(1,) * (x0.ndim - 1 - ndim), *shape[:-1], shape[-1] // 2 + 1)
         wants_gradient = torch.is_grad_enabled() and x0_hat.requires_grad
         apply: Callable[..., Tensor] = _FourierL1.apply  # whether it is typed depends on torch's version
-        loss = apply(x0_hat, x0, coupling, ndim, norm, reduction, wants_gradient)
+        loss = apply(x0_hat, x0, weights, coupling, ndim, norm, reduction, wants_gradient)
     return _finite(loss, x0)
 
 
@@ -230,6 +278,7 @@ class _FourierL1(torch.autograd.Function):
         ctx: Any,
         x0_hat: Tensor,
         x0: Tensor,
+        weights: Tensor | None,
         coupling: Coupling | None,
         ndim: int,
         norm: Norm,
@@ -239,6 +288,8 @@ class _FourierL1(torch.autograd.Function):
         F_hat = fourier.half_spectrum(x0_hat, ndim=ndim, norm=norm)
         F = fourier.half_spectrum(x0, ndim=ndim, norm=norm)
         bins = fourier.bin_weights(x0.shape[-1], dtype=x0.dtype, device=x0.device)
+        if weights is not None:
+            bins = bins * weights
         count = x0[0].numel()
         scale = 1.0 / count if reduction == "mean" else 1.0
 
@@ -275,6 +326,8 @@ class _FourierL1(torch.autograd.Function):
             slope = (lever / A_hat.clamp_min(torch.finfo(A_hat.dtype).tiny)).clamp_max(PHASE_GRADIENT_LIMIT)
             slope = slope * (scale * count if coupling == "norm" else 1.0)
             gradient = direction * torch.complex(radial * factor, slope * delta.sign())
+        if weights is not None:
+            gradient = gradient * weights
         gradient = fourier.half_spectrum_adjoint(gradient, shape=x0.shape, ndim=ndim, norm=norm)
         ctx.save_for_backward(gradient.mul_(scale))
         return loss
@@ -283,7 +336,7 @@ class _FourierL1(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return _checks.append_dims(grad, gradient.ndim) * gradient, None, None, None, None, None, None
+        return _checks.append_dims(grad, gradient.ndim) * gradient, None, None, None, None, None, None, None
 
 
 def _total(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from specreg import _checks
 from specreg.losses import functional
-from specreg.losses.functional import BandWeights, Coupling, Reduction
+from specreg.losses.functional import BandWeights, Coupling, FrequencyWeight, Reduction
 from specreg.transforms.fourier import NORMS, Norm
 from specreg.transforms.wavelet import Mode, max_levels
 
@@ -22,8 +22,11 @@ class SpectralLoss(nn.Module, ABC):
     """A spectral loss: called with `(x0_hat, x0)` it returns one value a sample, `[B]`."""
 
     @abstractmethod
-    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
-        """Loss of each sample, `[B]`, for tensors `[B, T]` or `[B, C, *space]`."""
+    def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
+        """Loss of each sample, `[B]`, for tensors `[B, T]` or `[B, C, *space]`.
+
+        `frequency_weight` maps frequencies `[K]`, cycles per sample, to weights `[B, K]` (or `[1, K]`).
+        """
 
     @abstractmethod
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
@@ -47,9 +50,16 @@ class Amplitude(SpectralLoss):
         _checks.choice("norm", norm, NORMS)
         _checks.choice("reduction", reduction, functional.REDUCTIONS)
 
-    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
-        """Loss of each sample, `[B]`."""
-        return functional.amplitude(x0_hat, x0, ndim=self.ndim, norm=self.norm, reduction=self.reduction)
+    def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
+        """Loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
+        return functional.amplitude(
+            x0_hat,
+            x0,
+            ndim=self.ndim,
+            norm=self.norm,
+            reduction=self.reduction,
+            frequency_weight=frequency_weight,
+        )
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |A − Â| of each sample in eight bands of |frequency|, named by their edges in cycles per sample."""
@@ -73,10 +83,16 @@ class AmplitudePhase(Amplitude):
         self.coupling: Coupling = coupling
         _checks.choice("coupling", coupling, functional.COUPLINGS)
 
-    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
-        """Loss of each sample, `[B]`."""
+    def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
+        """Loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
         return functional.amplitude_phase(
-            x0_hat, x0, coupling=self.coupling, ndim=self.ndim, norm=self.norm, reduction=self.reduction
+            x0_hat,
+            x0,
+            coupling=self.coupling,
+            ndim=self.ndim,
+            norm=self.norm,
+            reduction=self.reduction,
+            frequency_weight=frequency_weight,
         )
 
 
@@ -109,8 +125,8 @@ class Wavelet(SpectralLoss):
         if not all(isinstance(gamma, (int, float)) and math.isfinite(gamma) for gamma in gammas):
             raise ValueError(f"band_weights must be finite numbers; got {band_weights!r}")
 
-    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
-        """Loss of each sample, `[B]`."""
+    def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
+        """Loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
         return functional.wavelet(
             x0_hat,
             x0,
@@ -120,6 +136,7 @@ class Wavelet(SpectralLoss):
             band_weights=self.band_weights,
             ndim=self.ndim,
             reduction=self.reduction,
+            frequency_weight=frequency_weight,
         )
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:

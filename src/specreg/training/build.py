@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from specreg import losses, models
+from specreg.auto_weight import AutoWeight
 from specreg.data import Checkerboards, ImageDataset
-from specreg.diffusion import NoiseLevel, alphas_cumprod, noise_weight
+from specreg.diffusion import NoiseLevel, alphas_cumprod, band_weight, noise_weight
 from specreg.objectives import DDPMObjective
 from specreg.regularizer import SpectralRegularizer
 from specreg.training.config import Config, ConfigError, DataConfig, SpectralConfig
@@ -44,14 +45,18 @@ def build_model(config: Config, channels: int) -> nn.Module:
     return models.build(channels=channels, resolution=config.data.resolution, seed=seed, **options)
 
 
-def build_regularizer(config: SpectralConfig | None) -> SpectralRegularizer | None:
-    """The spectral term of a run; None when it trains without."""
+def build_regularizer(config: SpectralConfig | None, *, calls_per_step: int = 1) -> SpectralRegularizer | None:
+    """The spectral term of a run; None when it trains without. Warm-up is in steps of so many calls."""
     if config is None:
         return None
+    weight = AutoWeight(config.ratio, smoothing=config.smoothing) if config.weight == "auto" else config.weight
     return SpectralRegularizer(
         losses.build(config.name, **config.options),
-        weight=config.weight,
+        weight=weight,
         noise_weight=noise_weight.build(config.noise_weight, **config.noise_options),
+        band_weight=band_weight.build(config.band_weight, **config.band_options) if config.band_weight else None,
+        warmup=config.warmup * calls_per_step,
+        ramp=config.ramp,
     )
 
 
@@ -63,7 +68,8 @@ def build_schedule(config: Config) -> Tensor:
 def build_objective(config: Config, device: torch.device | str = "cpu") -> DDPMObjective:
     """The objective of a run, on `device`."""
     schedule = build_schedule(config).float().to(device)
-    return DDPMObjective(schedule, config.diffusion.prediction, build_regularizer(config.spectral))
+    regularizer = build_regularizer(config.spectral, calls_per_step=config.training.accumulate)
+    return DDPMObjective(schedule, config.diffusion.prediction, regularizer)
 
 
 def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None:
@@ -71,4 +77,4 @@ def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None
     regularizer = build_regularizer(config)
     if regularizer is not None:
         x = torch.zeros(1, *shape)
-        regularizer(x, x, NoiseLevel.edm(torch.ones(1)))
+        regularizer.eval()(x, x, NoiseLevel.edm(torch.ones(1)))

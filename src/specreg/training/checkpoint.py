@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
-    state: dict[str, Any]  # shape of an image, EMA updates, seconds spent, the gradient scaler's state
+    state: dict[str, Any]  # shape of an image, EMA updates, seconds spent, states of gradient scaler and λ
 
 
 class CheckpointError(ValueError):

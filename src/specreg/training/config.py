@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from specreg import _checks, losses
-from specreg.diffusion import noise_weight
+from specreg.diffusion import band_weight, noise_weight
 
 
 def _text(value: Any) -> Any:
@@ -77,10 +77,23 @@ class SpectralConfig(_Strict):
     """The spectral term; `spectral: null` trains without one."""
 
     name: str = Field("amplitude_phase", description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME")
-    weight: float = Field(0.1, ge=0, allow_inf_nan=False, description="λ")
+    weight: float | Literal["auto"] = Field(0.1, description="λ; auto finds it while training")
+    ratio: float = Field(0.1, gt=0, allow_inf_nan=False, description="of gradients at the output (weight: auto)")
+    smoothing: float = Field(0.98, ge=0, lt=1, description="share of the mean kept a step (weight: auto)")
+    warmup: int = Field(0, ge=0, description="steps over which λ ramps up from 0")
+    ramp: Literal["linear", "cosine"] = Field("linear", description="shape of that ramp")
     noise_weight: str = Field("constant", description="constant, edm, snr, hard_gate, smooth_gate")
     noise_options: dict[str, float] = Field({}, description="options of the noise weight")
+    band_weight: str | None = Field(None, description="wiener, signal_gate")
+    band_options: dict[str, float] = Field({}, description="options of the band weight")
     options: dict[str, Any] = Field({}, description="options of the loss, e.g. coupling: projection")
+
+    @field_validator("weight", mode="before")
+    @classmethod
+    def _number_or_auto(cls, weight: Any) -> Any:
+        if weight == "auto" or (isinstance(weight, (int, float)) and 0 <= weight < float("inf")):
+            return weight
+        raise ValueError(f"λ must be a finite number of at least 0, or auto; got {weight!r}")
 
     @field_validator("options")
     @classmethod
@@ -97,6 +110,16 @@ class SpectralConfig(_Strict):
     def _noise_weight_exists(cls, options: dict[str, float], info: Any) -> dict[str, float]:
         if "noise_weight" in info.data:
             noise_weight.build(info.data["noise_weight"], **options)
+        return options
+
+    @field_validator("band_options")
+    @classmethod
+    def _band_weight_exists(cls, options: dict[str, float], info: Any) -> dict[str, float]:
+        name = info.data.get("band_weight")
+        if name is None and options:
+            raise ValueError(f"there is no band_weight to give options to; got {options}")
+        if name is not None:
+            band_weight.build(name, **options)
         return options
 
 

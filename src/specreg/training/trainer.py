@@ -25,6 +25,10 @@ from specreg.training.ema import EMA
 from specreg.training.randomness import DataOrder, Stream, draw, integer_seed, rng
 from specreg.training.runlog import Bar, RunLog
 
+COLUMNS = ("base", "spectral", "weight", "term", "lambda", "gradient_ratio")
+"""What metrics.jsonl says of the losses, as batch means: base loss, spectral loss, λ with its noise-level weight, their
+product, λ alone, and the ratio of the two gradients at the network's output."""
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is NaN or infinite: which step and which term."""
@@ -118,12 +122,13 @@ class Trainer:
         try:
             while self.step < settings.steps:
                 began = time.perf_counter()
-                record = self.train_step([next(batches) for _ in range(settings.accumulate)])
+                logged = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
+                parts = [next(batches) for _ in range(settings.accumulate)]
+                record = self.train_step(parts, measure_ratio=logged)
                 took = time.perf_counter() - began
                 self.seconds += took
-                logged = self.step % settings.log_every == 0 or self.step == settings.steps
                 if log and bar:
-                    shown = {"base": record["base"], "spectral": record["spectral"], "λ": record["weight"]}
+                    shown = {"base": record["base"], "spectral": record["spectral"], "λ": record["lambda"]}
                     bar.advance(shown if logged else None)
                     if logged:
                         log.write({"step": self.step, **record, "seconds_per_step": took})
@@ -137,8 +142,8 @@ class Trainer:
                 bar.close()
                 log.close()
 
-    def train_step(self, parts: list[Batch]) -> dict[str, float | None]:
-        """One optimizer step on the parts of a batch; returns what is logged.
+    def train_step(self, parts: list[Batch], *, measure_ratio: bool = False) -> dict[str, float | None]:
+        """One optimizer step on the parts of a batch; returns what is logged, the gradient ratio if measured.
 
         Raises NonFiniteLoss before any weight has changed.
         """
@@ -154,7 +159,7 @@ class Trainer:
             last = i == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
-                    term = self.objective(self.model, batch.x0, batch.t, batch.noise)
+                    term = self.objective(self.model, batch.x0, batch.t, batch.noise, measure_ratio=measure_ratio)
                 self.accelerator.backward(term.loss / len(parts))
             terms.append(term)
         record = self._means(terms)
@@ -174,7 +179,7 @@ class Trainer:
         return path
 
     def _write_checkpoint(self) -> Path:
-        scaler = self.accelerator.scaler
+        scaler, regularizer = self.accelerator.scaler, self.objective.regularizer
         return checkpoint.save(
             self.folder / "checkpoints",
             checkpoint.Checkpoint(
@@ -187,6 +192,7 @@ class Trainer:
                     "ema_updates": self.ema.updates,
                     "seconds": self.seconds,
                     "scaler": scaler and scaler.state_dict(),
+                    "regularizer": regularizer and {k: v.item() for k, v in regularizer.state_dict().items()},
                 },
             ),
             config=configs.dump(self.config),
@@ -198,15 +204,24 @@ class Trainer:
         base = torch.stack([term.base.mean() for term in terms]).mean()
         means = [base.detach()]
         spectral = [term.spectral for term in terms if term.spectral is not None]
+        names = ["base"]
         if spectral:
-            means += [torch.stack([s.per_sample.mean() for s in spectral]).mean().detach()]
-            means += [torch.stack([s.weight.mean() for s in spectral]).mean().detach()]
-            means += [torch.stack([s.loss for s in spectral]).mean().detach()]
+            columns = {
+                "spectral": [s.per_sample.mean() for s in spectral],
+                "weight": [s.weight.mean() for s in spectral],
+                "term": [s.loss for s in spectral],
+                "lambda": [s.lam for s in spectral],
+                "gradient_ratio": [s.gradient_ratio for s in spectral if s.gradient_ratio is not None],
+            }
+            measured = {name: torch.stack(values) for name, values in columns.items() if values}
+            names += measured
+            means += [values.mean().detach() for values in measured.values()]
         reduced: Any = self.accelerator.reduce(torch.stack(means), reduction="mean")
-        names = ("base", "spectral", "weight", "term")
-        values: dict[str, float | None] = dict.fromkeys(names)
-        values.update(zip(names, reduced.tolist(), strict=False))
-        bad = [name for name in names if values[name] is not None and not math.isfinite(values[name] or 0.0)]
+        values: dict[str, float | None] = dict.fromkeys(COLUMNS)
+        values.update(zip(names, reduced.tolist(), strict=True))
+        if not math.isfinite(values["gradient_ratio"] or 0.0):
+            values["gradient_ratio"] = None  # the base loss has no gradient left
+        bad = [name for name in COLUMNS if not math.isfinite(values[name] or 0.0)]
         if bad:
             shown = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
             culprit = "base loss" if bad[0] == "base" else "spectral term"
@@ -251,6 +266,9 @@ class Trainer:
             self.optimizer.load_state_dict(saved.optimizer)
             if self.accelerator.scaler is not None and saved.state["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved.state["scaler"])
+            regularizer = self.objective.regularizer
+            if regularizer is not None and saved.state["regularizer"]:
+                regularizer.load_state_dict({k: torch.tensor(v) for k, v in saved.state["regularizer"].items()})
             self.step, self.seconds = saved.step, saved.state["seconds"]
         if self.accelerator.is_main_process and not (path.exists() and path.read_text(encoding="utf-8") == text):
             write_text(path, text)

@@ -6,8 +6,8 @@ corners of an n-dimensional spectrum reach 0.5·√n.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -52,18 +52,41 @@ def power_spectrum(x: Tensor, *, ndim: int | None = None) -> PowerSpectrum:
     """
     x, ndim = _checks.image_like("x", x, ndim)
     x = x.to(_checks.compute_dtype("x", x))
-    shape = x.shape[-ndim:]
-    longest = max(shape)
-    index = (frequency_grid(shape) * longest).round().long().flatten().to(x.device)
-    bins = math.floor(longest * 0.5 * math.sqrt(ndim) + 0.5) + 1
+    bins = _radial_bins(tuple(x.shape[-ndim:]), x.dtype, x.device)
+    power = fourier.half_spectrum(x, ndim=ndim).abs().square()
+    power = power.reshape(x.shape[0], -1, bins.number.numel()).mean(1) * bins.share
+    total = power.new_zeros(x.shape[0], len(bins.size)).index_add_(1, bins.number, power)
+    return PowerSpectrum(bins.frequency, total / bins.size, bins.size)
 
-    weights = fourier.bin_weights(shape[-1], dtype=x.dtype, device=x.device)
-    power = fourier.half_spectrum(x, ndim=ndim).abs().square() * weights
-    power = power.reshape(x.shape[0], -1, index.numel()).mean(1)
-    count = torch.zeros(bins, dtype=x.dtype, device=x.device)
-    count.index_add_(0, index, weights.expand(*shape[:-1], -1).flatten())
-    total = torch.zeros(x.shape[0], bins, dtype=x.dtype, device=x.device).index_add_(1, index, power)
 
-    filled = count > 0
-    frequency = torch.arange(bins, dtype=x.dtype, device=x.device) / longest
-    return PowerSpectrum(frequency[filled], total[:, filled] / count[filled], count[filled])
+class _RadialBins(NamedTuple):
+    number: Tensor  # [half], the bin of each half-spectrum coefficient
+    share: Tensor  # [half], how many full-spectrum coefficients it stands for
+    frequency: Tensor  # [bins]
+    size: Tensor  # [bins]
+
+
+@lru_cache(maxsize=64)
+def _radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _RadialBins:
+    """The bins of `power_spectrum`, made on the CPU once, so that a call on an accelerator waits for nothing."""
+    with torch.inference_mode(False):  # autograd refuses to save a cached inference tensor
+        longest = max(shape)
+        wavenumber = (frequency_grid(shape) * longest).round().long().flatten()
+        filled, number = torch.unique(wavenumber, return_inverse=True)
+        share = fourier.bin_weights(shape[-1], dtype=torch.float64).expand(*shape[:-1], -1).flatten()
+        size = share.new_zeros(len(filled)).index_add_(0, number, share)
+        floats = (share, filled / longest, size)
+        return _RadialBins(number.to(device), *(x.to(dtype).to(device) for x in floats))
+
+
+@lru_cache(maxsize=64)
+def half_grid(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`frequency_grid` flattened, `[half]`, in a dtype and on a device; cached."""
+    with torch.inference_mode(False):
+        return frequency_grid(shape).flatten().to(dtype).to(device)
+
+
+def power_at(frequency: Tensor, spectrum: PowerSpectrum) -> Tensor:
+    """Mean over the batch of a power spectrum at each of `frequency` `[K]`, from the nearest bin: `[K]`."""
+    middles = (spectrum.frequency[1:] + spectrum.frequency[:-1]) / 2
+    return spectrum.power.mean(0)[torch.bucketize(frequency, middles)]

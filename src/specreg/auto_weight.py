@@ -1,0 +1,89 @@
+"""λ without tuning: the spectral term's gradient held at a fraction of the base loss's, at the network's output."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class AutoWeight(nn.Module):
+    """λ such that the spectral term pulls on the network's output `ratio` times as hard as the base loss does.
+
+    λ = ratio · m, where m is an exponential mean, geometric since gradients move over decades, of ‖∂L/∂o‖ / ‖∂L_S/∂o‖
+    over the calls so far: o the network's output, L the base loss, L_S the spectral loss with its noise-level
+    weights at λ = 1, ‖·‖ the L2 norm over the whole batch. Both gradients are taken at the output, so nothing runs
+    through the network twice. Scales cancel: sum or mean, whatever is predicted, at any size, one ratio means the same.
+
+    Under torch.distributed the norms are those of the global batch (every rank must call), so all ranks use one λ.
+    A batch whose norms are zero or not finite is passed over; until the first good one λ is 0. λ belongs to no graph.
+
+    Args:
+        ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive.
+        smoothing: share of the mean kept at each call, in [0, 1); 0.98 forgets in about 50 calls.
+        bounds: smallest and largest λ.
+    """
+
+    log_mean: Tensor
+    mass: Tensor
+
+    def __init__(self, ratio: float = 0.1, *, smoothing: float = 0.98, bounds: tuple[float, float] = (0.0, 1e6)):
+        super().__init__()
+        low, high = bounds
+        if not 0 < ratio < float("inf"):
+            raise ValueError(f"ratio must be a positive finite number; got {ratio}")
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing must be at least 0 and below 1; got {smoothing}")
+        if not 0 <= low < high < float("inf"):
+            raise ValueError(f"bounds must be two finite numbers, 0 <= low < high; got {bounds}")
+        self.ratio, self.smoothing, self.bounds = float(ratio), float(smoothing), (float(low), float(high))
+        self.register_buffer("log_mean", torch.zeros(()))  # of log ‖∂L/∂o‖ / ‖∂L_S/∂o‖, not yet divided by mass
+        self.register_buffer("mass", torch.zeros(()))  # of the exponential mean: 0 before any call, towards 1
+
+    @property
+    def value(self) -> Tensor:
+        """λ as it stands, `[]`; 0 before the first measurement."""
+        mean = self.ratio * (self.log_mean / self.mass.clamp_min(1e-12)).exp()
+        return torch.where(self.mass > 0, mean.clamp(*self.bounds), torch.zeros_like(mean))
+
+    @torch.no_grad()
+    def update(self, base_norm: Tensor, spectral_norm: Tensor) -> Tensor:
+        """Take one measurement of the two gradient norms, `[]` each, of the global batch; return λ, `[]`."""
+        log_ratio = base_norm.float().log() - spectral_norm.float().log()
+        good = log_ratio.isfinite()
+        keep = self.smoothing
+        self.log_mean.copy_(torch.where(good, keep * self.log_mean + (1 - keep) * log_ratio, self.log_mean))
+        self.mass.copy_(torch.where(good, keep * self.mass + (1 - keep), self.mass))
+        return self.value
+
+    def extra_repr(self) -> str:
+        """The options, as they would be written."""
+        return f"ratio={self.ratio:g}, smoothing={self.smoothing:g}, bounds={self.bounds}"
+
+
+def gradient_norms(base_loss: Tensor, spectral_loss: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """‖∂base_loss/∂output‖ and ‖∂spectral_loss/∂output‖ over the global batch, float32 `[]` each.
+
+    Both graphs stay usable. Every loss is read as the mean over ranks of what each rank passes.
+
+    Raises:
+        ValueError: a loss does not depend on `output`.
+    """
+    if not output.requires_grad:
+        raise ValueError(
+            "output must require a gradient: pass the tensor that the network returned, before any detach()"
+        )
+    squares = []
+    for name, loss in (("base_loss", base_loss), ("x0_hat", spectral_loss)):
+        gradient = None
+        if loss.requires_grad:
+            # Times the number of elements: the gradient of a mean would underflow in half precision.
+            scale = torch.full_like(loss, output.numel())
+            (gradient,) = torch.autograd.grad(loss, output, scale, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            raise ValueError(f"{name} must be computed from output; it does not depend on it")
+        squares.append(torch.linalg.vector_norm(gradient, dtype=torch.float32).square())
+    both = torch.stack(squares)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(both)
+    base, spectral = (both.sqrt() / output.numel()).unbind()
+    return base, spectral

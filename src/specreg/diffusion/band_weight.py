@@ -1,0 +1,59 @@
+"""How much a spectral term counts at each noise level *and* frequency, by how much signal stands above the noise there.
+
+x_t = α·x0 + σ·ε carries α²·P(f) of signal power and σ² of noise power at frequency f, where P is the power spectrum of
+the data (orthonormal DFT). Natural data fall off with f, so at every noise level there is a frequency beyond which x_t
+says nothing and the best x0_hat is rightly too smooth. Each of these is a callable
+
+    (level, frequency [K] in cycles per sample, power [K]) -> [B, K]
+
+and any other such callable may stand in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from specreg import _checks
+from specreg.diffusion.noise_level import NoiseLevel
+
+BandWeight = Callable[[NoiseLevel, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Wiener:
+    """(s/(1 + s))^power with s = SNR·P(f): the share of x_t's power at f that is signal, 1/2 where it equals noise."""
+
+    power: float = 1.0
+
+    def __call__(self, level: NoiseLevel, frequency: Tensor, power: Tensor) -> Tensor:
+        """Weight of each sample at each frequency, `[B, K]`."""
+        return torch.sigmoid(_log_band_snr(level, power)) ** self.power
+
+
+@dataclass(frozen=True)
+class SignalGate:
+    """1 where the signal's power at f is at least `margin_db` decibels above the noise's, else 0."""
+
+    margin_db: float = 0.0
+
+    def __call__(self, level: NoiseLevel, frequency: Tensor, power: Tensor) -> Tensor:
+        """Weight of each sample at each frequency, `[B, K]`."""
+        log_band_snr = _log_band_snr(level, power)
+        return (log_band_snr >= self.margin_db * (torch.log(log_band_snr.new_tensor(10.0)) / 10)).to(log_band_snr.dtype)
+
+
+def _log_band_snr(level: NoiseLevel, power: Tensor) -> Tensor:
+    return level.log_snr.to(power)[:, None] + power.clamp_min(torch.finfo(power.dtype).tiny).log()
+
+
+BAND_WEIGHTS: dict[str, type] = {"wiener": Wiener, "signal_gate": SignalGate}
+
+
+def build(name: str, **options: float) -> BandWeight:
+    """Build a band weight by name, "wiener" or "signal_gate", with its options."""
+    weight: BandWeight = _checks.build("band_weight", BAND_WEIGHTS, name, options)
+    return weight
