@@ -1,6 +1,8 @@
 import json
 import math
 import statistics
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -75,7 +77,7 @@ def test_report_is_written_from_the_folder_alone(finished):
 
 def test_samples_depend_on_their_seed_not_on_their_batch(finished):
     _, folder, _, _ = finished
-    config, model, shape, step, _ = evaluation.load_model(folder / "haar@0.5-seed0")
+    config, model, shape, step, *_ = evaluation.load_model(folder / "haar@0.5-seed0")
     assert (shape, step) == ((1, 16, 16), 6)
     together = evaluation.draw_samples(config, model, shape)
     for settings in ({"batch_size": 1}, {"seed": 2, "count": 2}):
@@ -162,10 +164,10 @@ def test_an_interrupted_comparison_has_a_report_and_goes_on(tiny, tmp_path, monk
     config, arms = tiny(), compare.resolve_arms(tiny(), ["haar"])
     run_cell = compare._run_cell
 
-    def stop_at_haar(cell, folder, arm, *rest):
+    def stop_at_haar(study, arm, *rest):
         if arm == "haar":
             raise KeyboardInterrupt
-        run_cell(cell, folder, arm, *rest)
+        run_cell(study, arm, *rest)
 
     monkeypatch.setattr(compare, "_run_cell", stop_at_haar)
     with pytest.raises(KeyboardInterrupt):
@@ -176,6 +178,43 @@ def test_an_interrupted_comparison_has_a_report_and_goes_on(tiny, tmp_path, monk
     result = compare.compare(config, tmp_path, arms, [0], command="-", console=QUIET)
     assert {row["arm"] for row in result["table"]} == {"none", "haar"}
     assert "not started" not in build_report(tmp_path).read_text()
+
+
+def test_several_processes_share_the_cells_and_give_the_same_numbers(tiny, tmp_path, finished, monkeypatch):
+    config, folder, arms, alone = finished
+    result = compare.compare(config, tmp_path, arms, range(2), jobs=2, command="-", console=QUIET)
+    assert result["table"] == alone["table"]
+    for cell in result["cells"]:
+        ours, theirs = (np.load(f / cell["folder"] / "samples/samples.npy") for f in (tmp_path, folder))
+        assert np.array_equal(ours, theirs)
+    with pytest.raises(ConfigError, match="--jobs: expected at least 1"):
+        compare.compare(config, tmp_path, arms, range(2), jobs=0, command="-", console=QUIET)
+
+
+def test_a_cell_in_other_hands_is_left_to_them(tiny, tmp_path):
+    with compare._claim(tmp_path / "cell") as mine:
+        assert mine
+        code = "import pathlib, sys; from specreg import compare\n"
+        code += "with compare._claim(pathlib.Path(sys.argv[1])) as it: print(it)"
+        command = [sys.executable, "-c", code, str(tmp_path / "cell")]
+        theirs = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert theirs.stdout.strip() == "False"
+    with compare._claim(tmp_path / "cell") as again:
+        assert again
+
+
+def test_an_arm_that_diverges_is_noted_and_the_others_go_on(tiny, tmp_path):
+    config = tiny("training.steps=3")
+    arms = compare.resolve_arms(config, ["haar@1e38", "haar@0.1"])
+    result = compare.compare(config, tmp_path, arms, [0], command="-", console=QUIET)
+    assert {row["arm"] for row in result["table"]} == {"none", "haar@0.1"}
+    failure = json.loads((tmp_path / "haar@1e38-seed0" / "failure.json").read_text())
+    assert failure["step"] <= 3
+    assert "not finite" in failure["message"] or "gradient norm" in failure["message"]
+    assert build_report(tmp_path).is_file()
+    only = tiny("training.steps=3", "training.lr=1e37", "training.warmup=0")
+    with pytest.raises(RuntimeError, match="every run stopped; the first at step"):
+        compare.compare(only, tmp_path / "all", compare.resolve_arms(only, ["haar"]), [0], command="-", console=QUIET)
 
 
 def test_another_truth_is_measured_anew_without_training(tiny, tmp_path):

@@ -90,7 +90,7 @@ def demo(
     dry_run: DryRun = False,
 ) -> None:
     """Train the checkerboard comparison, with and without the spectral term, and show what it did."""
-    _compare("demo", overrides, folder, None, seeds, dry_run)
+    _compare("demo", overrides, folder, None, seeds, 1, dry_run)
 
 
 @app.command(epilog=example("specreg train textures data.path=crops.zip spectral.weight=0.05"))
@@ -129,17 +129,20 @@ def compare(
     folder: Out = Path("runs"),
     arms: Annotated[
         str | None,
-        typer.Option(help="Arms: none, a loss or a recipe's arm, with @λ. Default: the recipe's own."),
+        typer.Option(
+            help="Arms: none, a loss or a recipe's arm, with @λ, @auto or @auto:RATIO. Default: the recipe's own."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds, counted from the config's seed.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each on a GPU of its own if there are.")] = 1,
     dry_run: DryRun = False,
 ) -> None:
     """Train several arms from the same seeds and report what the spectral term changed. Finished cells are kept."""
-    _compare(source, overrides, folder, arms, seeds, dry_run)
+    _compare(source, overrides, folder, arms, seeds, jobs, dry_run)
 
 
 def _compare(
-    source: str, overrides: list[str] | None, folder: Path, arms: str | None, seeds: int, dry_run: bool
+    source: str, overrides: list[str] | None, folder: Path, arms: str | None, seeds: int, jobs: int, dry_run: bool
 ) -> None:
     config = _config(source, overrides)
     from accelerate import PartialState
@@ -158,7 +161,8 @@ def _compare(
 
     run_folder = _folder(folder, config, unlike="config.yaml", kind="a single run")
     with _resumable():
-        result = comparing.compare(config, run_folder, resolved, range(config.seed, config.seed + seeds), console=err)
+        wanted = range(config.seed, config.seed + seeds)
+        result = comparing.compare(config, run_folder, resolved, wanted, jobs=jobs, console=err)
     if not PartialState().is_main_process:
         return None
     header, *rows = summary_rows(result)

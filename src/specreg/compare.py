@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import math
+import multiprocessing
 import os
 import platform
 import shlex
@@ -16,23 +17,29 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
+from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.progress import Progress
 
 from specreg import evaluation
 from specreg._files import read_json, write_json
 from specreg.evaluation import METRICS, Truth
 from specreg.training import config as configs
-from specreg.training.build import try_regularizer
+from specreg.training.build import build_objective, try_regularizer
 from specreg.training.config import Config, ConfigError, SpectralConfig
-from specreg.training.trainer import Trainer
+from specreg.training.trainer import NonFiniteLoss, Trainer
 
 BASELINE = "none"
+FAILURE = "failure.json"
+"""In a cell whose training stopped for good: at which step, and why."""
 
 
 class Difference(NamedTuple):
@@ -98,35 +105,139 @@ def compare(
     arms: Mapping[str, SpectralConfig | None],
     seeds: Sequence[int],
     *,
+    jobs: int = 1,
     command: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate every cell that is not finished; returns the content of `comparison.json`.
 
-    The file is written before the first cell and after each, so that an interrupted comparison has a report too.
+    The file is written before the first cell and after each, so that an interrupted comparison has a report too. With
+    `jobs`, so many processes take cells at once, each on a GPU of its own where there are several. The same
+    comparison may also be started again elsewhere on the same folder: a cell is only ever in one process's hands.
+    An arm whose training diverges is noted as stopped, and the others go on.
+
+    Raises RuntimeError if no cell came to its end.
     """
     console = console or Console(stderr=True)
-    main = PartialState().is_main_process
     truth = evaluation.load_truth(config)
     for spectral in arms.values():
         try_regularizer(spectral, truth.images.shape[1:])
     config = config.model_copy(update={"arms": dict(arms)})
-    command = command or command_line()
+    study = _Study(config, folder, list(seeds), truth, command or command_line())
+    if jobs < 1 or (jobs > 1 and PartialState().num_processes > 1):
+        raise ConfigError(f"--jobs: expected at least 1, and 1 under `accelerate launch`; got {jobs}")
+    if PartialState().is_main_process:
+        evaluation.save_images(folder / "truth" / "samples.npy", truth.images[:64])
+    study.record()
+    if jobs == 1:
+        _run_cells(study, console)
+    else:
+        _run_jobs(study, jobs, console)
+    stopped = [failure for cell in study.cells if (failure := _failure(folder / cell_name(*cell)))]
+    if len(stopped) == len(study.cells):
+        raise RuntimeError(f"every run stopped; the first at step {stopped[0]['step']}: {stopped[0]['message']}")
+    going = {arm for arm, seed in study.cells if not _failure(folder / cell_name(arm, seed))}
+    return study.record(time_steps(config, [arm for arm in config.arms if arm in going]))
 
-    def record(step_seconds: Mapping[str, float]) -> dict[str, Any]:
-        content = summarize(config, folder, seeds, truth, step_seconds, command)
-        if main:
-            write_json(folder / "comparison.json", content)
+
+class _Study(NamedTuple):
+    """What a comparison is, for the processes that work on it."""
+
+    config: Config
+    folder: Path
+    seeds: list[int]
+    truth: Truth
+    command: str
+
+    @property
+    def cells(self) -> list[tuple[str, int]]:
+        """(arm, seed) in the order in which they are run: all arms of one seed first."""
+        return [(arm, seed) for seed in self.seeds for arm in self.config.arms]
+
+    def outcome(self, arm: str, seed: int) -> str | None:
+        """How a cell ended, in a line; None when it has not."""
+        folder, label = self.folder / cell_name(arm, seed), f"{arm}, seed {seed}"
+        if _finished(folder, cell_config(self.config, arm, seed), self.truth):
+            name, value = next(iter(read_json(folder / "results.json")["metrics"].items()))
+            return f"{label}: {METRICS[name].label} {value:.2f} {METRICS[name].unit}"
+        failure = _failure(folder)
+        return f"{label}: stopped at step {failure['step']}: {failure['message']}" if failure else None
+
+    def record(self, step_seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """Summarize what is there and write it to `comparison.json`."""
+        content = summarize(self.config, self.folder, self.seeds, self.truth, step_seconds or {}, self.command)
+        if PartialState().is_main_process:
+            write_json(self.folder / "comparison.json", content)
         return content
 
-    if main:
-        evaluation.save_images(folder / "truth" / "samples.npy", truth.images[:64])
-    record({})
-    for seed in seeds:
-        for arm in arms:
-            _run_cell(cell_config(config, arm, seed), folder / cell_name(arm, seed), arm, truth, console)
-            record({})
-    return record(time_steps(config))
+
+def _run_cells(study: _Study, console: Console) -> None:
+    """Run the cells that no other process is at work on, until none is left."""
+    waiting = study.cells
+    while waiting:
+        left = []
+        for arm, seed in waiting:
+            with _claim(study.folder / cell_name(arm, seed)) as claimed:
+                if claimed:
+                    _run_cell(study, arm, seed, console)
+                else:
+                    left.append((arm, seed))
+        if len(left) == len(waiting):
+            time.sleep(1)  # all that is left is in others' hands; one of them may yet be killed
+        waiting = left
+
+
+@contextmanager
+def _claim(folder: Path) -> Iterator[bool]:
+    """Whether this process may work on a cell; the system takes the lock back when a process dies."""
+    if PartialState().num_processes > 1:
+        yield True  # they share every cell's training
+        return
+    locks = folder.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / folder.name)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _run_jobs(study: _Study, jobs: int, console: Console) -> None:
+    """Run the cells in `jobs` processes; progress is counted in cells."""
+    spawn = multiprocessing.get_context("spawn")
+    devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
+    devices = devices or [str(i) for i in range(torch.cuda.device_count())]
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
+
+    waiting = set(study.cells)
+    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool, Progress(console=console) as progress:
+        task = progress.add_task(f"{len(waiting)} runs, {jobs} at a time", total=len(waiting))
+        work = [pool.submit(_work, study, threads, devices[i % len(devices)] if devices else None) for i in range(jobs)]
+        while waiting:
+            running = wait(work, timeout=2, return_when=FIRST_EXCEPTION).not_done
+            for cell in [cell for cell in study.cells if cell in waiting]:
+                if (said := study.outcome(*cell)) is not None:
+                    progress.console.print(said)
+                    progress.advance(task)
+                    waiting.remove(cell)
+            if not running:
+                break
+        for job in work:
+            job.result()
+
+
+def _work(study: _Study, threads: int, device: str | None) -> None:
+    """One of several processes: its own share of the CPU, its own GPU; its parent does the talking."""
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    torch.set_num_threads(threads)
+    with suppress(KeyboardInterrupt):  # the parent has it too
+        _run_cells(study, Console(quiet=True))
 
 
 def cell_name(arm: str, seed: int) -> str:
@@ -148,45 +259,63 @@ def cell_config(config: Config, arm: str, seed: int) -> Config:
     )
 
 
-def _run_cell(config: Config, folder: Path, arm: str, truth: Truth, console: Console) -> None:
-    label = f"{arm}, seed {config.seed}"
-    trainer = Trainer(config, folder, console=console, label=label)  # refuses another run's folder
-    if _finished(folder, config, truth):
-        console.print(f"{label}: finished before")
+def _run_cell(study: _Study, arm: str, seed: int, console: Console) -> None:
+    """Bring one cell to its end, and the summary up to date."""
+    config, folder = cell_config(study.config, arm, seed), study.folder / cell_name(arm, seed)
+    trainer = Trainer(config, folder, console=console, label=f"{arm}, seed {seed}")  # refuses another run's folder
+    main = trainer.accelerator.is_main_process
+    if _finished(folder, config, study.truth):
+        console.print(f"{arm}, seed {seed}: finished before")
         return
-    trainer.run()
-    if trainer.accelerator.is_main_process:
-        with console.status(f"{label}: sampling"):
-            results = evaluation.evaluate(folder, truth, arm=arm, device=trainer.device)
-        name, value = next(iter(results["metrics"].items()))
-        console.print(f"{label}: {METRICS[name].label} {value:.2f} {METRICS[name].unit}")
+    try:
+        trainer.run()
+    except NonFiniteLoss as stop:
+        if main:
+            write_json(folder / FAILURE, {"step": stop.step, "message": stop.problem})
+    else:
+        if main:
+            with console.status(f"{arm}, seed {seed}: sampling"):
+                evaluation.evaluate(folder, study.truth, arm=arm, device=trainer.device)
+            (folder / FAILURE).unlink(missing_ok=True)
+    if main:
+        console.print(study.outcome(arm, seed))
+        study.record()
     trainer.accelerator.wait_for_everyone()
+
+
+def _failure(folder: Path) -> dict[str, Any] | None:
+    """Why a cell's training stopped for good, if it did."""
+    found: dict[str, Any] | None = read_json(folder / FAILURE) if (folder / FAILURE).exists() else None
+    return found
 
 
 def _finished(folder: Path, config: Config, truth: Truth) -> bool:
     """Whether the folder holds results of the last step, sampled and measured as asked for now."""
     if not (folder / "results.json").exists():
         return False
-    results = read_json(folder / "results.json")
-    asked = (config.training.steps, config.sampling.model_dump(), truth.fingerprint)
-    return (results.get("step"), results.get("sampling"), results.get("truth_sha256")) == asked
+    found = read_json(folder / "results.json")
+    asked = (evaluation.RESULTS_VERSION, config.training.steps, config.sampling.model_dump(), truth.fingerprint)
+    return tuple(found.get(key) for key in ("version", "step", "sampling", "truth_sha256")) == asked
 
 
-def time_steps(config: Config, *, rounds: int = 24, warmup: int = 3) -> dict[str, float]:
-    """Median seconds of a training step of each arm, the arms taking turns in one process so that load is shared."""
+def time_steps(config: Config, arms: Iterable[str], *, rounds: int = 24, warmup: int = 3) -> dict[str, float]:
+    """Median seconds of a training step of each of `arms`, taking turns in one process so that load is shared.
+
+    One network serves all arms: what differs between them is the objective.
+    """
+    warmup = min(warmup, config.training.steps - 1)
     with tempfile.TemporaryDirectory() as scratch:
-        trainers = {
-            arm: Trainer(cell_config(config, arm, config.seed), Path(scratch) / str(i), console=Console(quiet=True))
-            for i, arm in enumerate(config.arms)
-        }
-        streams = {arm: trainer.batches() for arm, trainer in trainers.items()}
-        seconds: dict[str, list[float]] = {arm: [] for arm in trainers}
+        trainer = Trainer(cell_config(config, BASELINE, config.seed), Path(scratch), console=Console(quiet=True))
+        objectives = {arm: build_objective(cell_config(config, arm, config.seed), trainer.device) for arm in arms}
+        batches = trainer.batches()
+        seconds: dict[str, list[float]] = {arm: [] for arm in objectives}
         for n in range(min(warmup + rounds, config.training.steps)):
-            for arm, trainer in trainers.items():
-                parts = [next(streams[arm]) for _ in range(config.training.accumulate)]
+            parts = [next(batches) for _ in range(config.training.accumulate)]
+            for arm, objective in objectives.items():
+                trainer.objective = objective
                 began = time.perf_counter()
                 trainer.train_step(parts)
-                if n >= min(warmup, config.training.steps - 1):
+                if n >= warmup:
                     seconds[arm].append(time.perf_counter() - began)
     return {arm: statistics.median(values) for arm, values in seconds.items()}
 

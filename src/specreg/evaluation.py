@@ -15,12 +15,16 @@ from torch import Tensor, nn
 from specreg import diffusion
 from specreg._files import write_json
 from specreg.data.synthetic import board_bands, boards
+from specreg.denoising import DenoisingMap, denoising_map
 from specreg.diffusion import StackedGenerator
 from specreg.metrics import spectra
 from specreg.training import checkpoint
 from specreg.training import config as configs
-from specreg.training.build import build_data, build_model, build_objective, build_schedule
+from specreg.training.build import build_data, build_model, build_objective, build_schedule, restore_regularizer
 from specreg.training.config import Config, ConfigError
+
+RESULTS_VERSION = 2
+"""Of what results.json holds; results of another version are measured again, without training."""
 
 TRUTH_SEED = 1
 """Checkerboards of the truth are drawn from this seed, those of training from 0; the family of boards is the same."""
@@ -35,6 +39,7 @@ class Metric(NamedTuple):
     digits: int
     help: str
     absolute: bool = False  # a property of the samples alone, not a distance to the truth
+    side: str = "samples"  # what is measured: "samples" (rollout), or "denoising" of real images (teacher's side)
 
 
 METRICS = {
@@ -56,6 +61,14 @@ METRICS = {
     "board_fidelity": Metric(
         "board fidelity", "", "higher", 3,
         "mean correlation of a sample with the checkerboard nearest to it; 1 is a perfect board", True,
+    ),
+    "denoising_error_db": Metric(
+        "denoising error", "dB", "lower", 3,
+        "energy of x0_hat − x0 relative to x0's on held-out images, mean over noise levels in dB", side="denoising",
+    ),
+    "denoising_high_db": Metric(
+        "denoising error above half Nyquist", "dB", "lower", 3,
+        "the same at frequencies from 0.25 cycles per pixel up", side="denoising",
     ),
 }  # fmt: skip
 
@@ -103,6 +116,7 @@ class Trained(NamedTuple):
     shape: tuple[int, ...]  # of an image, (C, H, W)
     step: int
     seconds: float  # of training
+    regularizer: dict[str, Any] | None  # state of λ at that step
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Trained:
@@ -117,7 +131,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Trained:
     shape = tuple(state["shape"])
     model = build_model(config, shape[0]).to(device).eval()
     model.load_state_dict(weights)
-    return Trained(config, model, shape, state["step"], state["seconds"])
+    return Trained(config, model, shape, state["step"], state["seconds"], state.get("regularizer"))
 
 
 @torch.no_grad()
@@ -169,6 +183,15 @@ def measure(images: Tensor, config: Config, truth: Truth) -> tuple[dict[str, flo
     return values, spectrum
 
 
+def measure_denoising(
+    trained: Trained, truth: Truth, *, count: int = 64, device: torch.device | str = "cpu"
+) -> DenoisingMap:
+    """How the network denoises `count` images of the truth, and where its spectral term pulls with its last λ."""
+    objective = build_objective(trained.config, device)
+    restore_regularizer(objective.regularizer, trained.regularizer)
+    return denoising_map(objective, trained.model, spectra.from_uint8(truth.images[:count]).to(device))
+
+
 def evaluate(
     folder: Path,
     truth: Truth,
@@ -178,12 +201,16 @@ def evaluate(
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Sample the run in `folder`, measure, and write `samples/samples.npy` and `results.json`; returns the results."""
-    config, model, shape, step, seconds = load_model(folder, device)
+    trained = load_model(folder, device)
+    config, model, shape, step, seconds, _ = trained
     settings = config.sampling
     images = draw_samples(config, model, shape, device=device)
     values, spectrum = measure(images, config, truth)
+    denoised = measure_denoising(trained, truth, device=device)
+    values |= {"denoising_error_db": denoised.error_db(), "denoising_high_db": denoised.error_db(low=0.25)}
     save_images(folder / "samples" / "samples.npy", images)
     results = {
+        "version": RESULTS_VERSION,
         "title": config.title,
         "command": command,
         "arm": arm or (config.spectral.name if config.spectral else "none"),
@@ -195,6 +222,7 @@ def evaluate(
         "metrics": values,
         "described": {name: METRICS[name]._asdict() for name in values},
         "spectrum": spectrum_record(spectrum),
+        "denoising": denoised.record(),
         "timing": {**timing(folder / "metrics.jsonl"), "train_seconds": seconds},
         "truth": truth_record(config, truth),
         "truth_sha256": truth.fingerprint,

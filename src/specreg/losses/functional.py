@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from specreg import _checks
 from specreg.transforms import fourier
 from specreg.transforms.fourier import Norm
-from specreg.transforms.radial import band_index, half_grid
+from specreg.transforms.radial import band_mean, half_grid
 from specreg.transforms.wavelet import Mode, max_levels, wavedecn
 
 Reduction = Literal["mean", "sum"]
@@ -211,16 +211,10 @@ def amplitude_bands(
 ) -> Tensor:
     """Mean |A − Â| in `bands` equal bands of |frequency| up to Nyquist, corners in the last: `[B, bands]`."""
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
-    shape = x0.shape[-ndim:]
     with torch.autocast(x0.device.type, enabled=False):
         error = fourier.half_spectrum(x0_hat, ndim=ndim, norm=norm).abs()
         error = (error - fourier.half_spectrum(x0, ndim=ndim, norm=norm).abs()).abs()
-        weights = fourier.bin_weights(shape[-1], dtype=error.dtype, device=error.device)
-        weights = weights.expand(*shape[:-1], -1).flatten()
-        index = band_index(shape, bands, device=error.device).flatten()
-        error = error.reshape(error.shape[0], -1, weights.numel()).mean(1) * weights
-        total = error.new_zeros(error.shape[0], bands).index_add_(1, index, error)
-        return total / weights.new_zeros(bands).index_add_(0, index, weights).clamp_min(1)
+        return band_mean(error, x0.shape[-ndim:], bands)
 
 
 def _pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -58,6 +58,12 @@ def build_regularizer(config: SpectralConfig | None, *, calls_per_step: int = 1)
         warmup=config.warmup * calls_per_step,
         ramp=config.ramp,
     )
+
+
+def restore_regularizer(regularizer: SpectralRegularizer | None, state: Mapping[str, float] | None) -> None:
+    """Give a term the λ state that a checkpoint holds, if both are there."""
+    if regularizer is not None and state:
+        regularizer.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
 
 
 def build_schedule(config: Config) -> Tensor:

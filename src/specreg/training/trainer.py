@@ -19,7 +19,14 @@ from specreg._files import write_text
 from specreg.objectives import ObjectiveTerms
 from specreg.training import checkpoint
 from specreg.training import config as configs
-from specreg.training.build import ImageItems, build_data, build_model, build_objective, try_regularizer
+from specreg.training.build import (
+    ImageItems,
+    build_data,
+    build_model,
+    build_objective,
+    restore_regularizer,
+    try_regularizer,
+)
 from specreg.training.config import Config, ConfigError
 from specreg.training.ema import EMA
 from specreg.training.randomness import DataOrder, Stream, draw, integer_seed, rng
@@ -32,6 +39,10 @@ product, λ alone, and the ratio of the two gradients at the network's output.""
 
 class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is NaN or infinite: which step and which term."""
+
+    def __init__(self, step: int, problem: str):
+        super().__init__(f"step {step}: {problem}")
+        self.step, self.problem = step, problem
 
 
 class Batch(NamedTuple):
@@ -166,7 +177,7 @@ class Trainer:
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip))
         overflow = settings.precision == "fp16"  # the gradient scaler skips such a step and shrinks its scale
         if not math.isfinite(norm) and not overflow:
-            raise NonFiniteLoss(f"step {self.step + 1}: the gradient norm is {norm} though the loss is finite")
+            raise NonFiniteLoss(self.step + 1, f"the gradient norm is {norm} though the loss is finite")
         self.optimizer.step()
         self.ema.update(self.accelerator.unwrap_model(self.model))
         self.step += 1
@@ -226,8 +237,9 @@ class Trainer:
             shown = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
             culprit = "base loss" if bad[0] == "base" else "spectral term"
             raise NonFiniteLoss(
-                f"step {self.step + 1}: the {culprit} is not finite ({shown}); "
-                f"the state before this step is saved in {self.folder / 'checkpoints'}"
+                self.step + 1,
+                f"the {culprit} is not finite ({shown}); "
+                f"the state before this step is saved in {self.folder / 'checkpoints'}",
             )
         return {"loss": (values["base"] or 0.0) + (values["term"] or 0.0), **values}
 
@@ -266,9 +278,7 @@ class Trainer:
             self.optimizer.load_state_dict(saved.optimizer)
             if self.accelerator.scaler is not None and saved.state["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved.state["scaler"])
-            regularizer = self.objective.regularizer
-            if regularizer is not None and saved.state["regularizer"]:
-                regularizer.load_state_dict({k: torch.tensor(v) for k, v in saved.state["regularizer"].items()})
+            restore_regularizer(self.objective.regularizer, saved.state["regularizer"])
             self.step, self.seconds = saved.step, saved.state["seconds"]
         if self.accelerator.is_main_process and not (path.exists() and path.read_text(encoding="utf-8") == text):
             write_text(path, text)

@@ -43,6 +43,16 @@ def band_index(shape: Sequence[int], bands: int, *, device: torch.device | None 
     return (frequency_grid(shape) * (2 * bands)).long().clamp_max(bands - 1).to(device)
 
 
+def band_mean(values: Tensor, shape: Sequence[int], bands: int) -> Tensor:
+    """Mean of `values` `[B, …, *half]` on the half spectrum of `shape` over the bands of `band_index`: `[B, bands]`."""
+    index = band_index(shape, bands, device=values.device).flatten()
+    weights = fourier.bin_weights(shape[-1], dtype=values.dtype, device=values.device)
+    weights = weights.expand(*shape[:-1], -1).flatten()
+    values = values.reshape(values.shape[0], -1, weights.numel()).mean(1) * weights
+    total = values.new_zeros(values.shape[0], bands).index_add_(1, index, values)
+    return total / weights.new_zeros(bands).index_add_(0, index, weights).clamp_min(1)
+
+
 def power_spectrum(x: Tensor, *, ndim: int | None = None) -> PowerSpectrum:
     """Radially averaged (2-D, 3-D) or linear (1-D) power spectrum of `x`, `[B, T]` or `[B, C, *space]`.
 

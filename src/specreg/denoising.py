@@ -1,0 +1,99 @@
+"""The teacher's side of a comparison: how well a network denoises real images, by noise level and frequency band."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from specreg.diffusion import StackedGenerator
+from specreg.objectives import DDPMObjective
+from specreg.transforms import fourier, radial
+
+Rows = list[list[float]]
+
+
+class DenoisingMap(NamedTuple):
+    """Mean powers on a grid of noise levels (rows) and frequency bands (columns), float64 on the CPU."""
+
+    timesteps: Tensor  # [L], int64
+    log_snr: Tensor  # [L]
+    signal: Tensor  # [K], of x0, per coefficient of an orthonormal DFT
+    error: Tensor  # [L, K], of x0_hat − x0
+    energy: Tensor  # [L, K], of x0_hat
+    pull: Tensor | None  # [L, K], of the term's gradient at the output, λ included, relative to the base loss's
+
+    def error_db(self, *, low: float = 0.0) -> float:
+        """Error relative to the signal in the bands from `low` cycles per pixel up: mean over noise levels, in dB."""
+        bands = torch.arange(len(self.signal)) * (0.5 / len(self.signal)) >= low
+        return float(_db(self.error[:, bands].sum(1) / self.signal[bands].sum()).mean())
+
+    def record(self) -> dict[str, Any]:
+        """The map as it stands in results.json."""
+        bands = len(self.signal)
+        return {
+            "timesteps": self.timesteps.tolist(),
+            "log_snr": self.log_snr.tolist(),
+            "edges": [0.5 * k / bands for k in range(bands + 1)],
+            "signal_power": self.signal.tolist(),
+            "error_db": _db(self.error / self.signal).tolist(),
+            "energy_db": _db(self.energy / self.signal).tolist(),
+            "pull_db": None if self.pull is None else _db(self.pull).tolist(),
+        }
+
+
+def denoising_map(
+    objective: DDPMObjective, model: nn.Module, x0: Tensor, *, levels: int = 12, bands: int | None = None, seed: int = 0
+) -> DenoisingMap:
+    """Noise `x0` `[N, C, H, W]` at `levels` timesteps spread evenly over the schedule, denoise it, and measure.
+
+    Noise of image i comes from `seed` + i, the same for every network. `bands` are equal in frequency, and as in
+    `radial.band_index` the last one holds the corners; None gives one for every four pixels of the shorter side, at
+    most 16. A regularizer of the objective is asked for its pull as it stands: put its state there first.
+    """
+    shape = x0.shape[2:]
+    bands = bands or max(1, min(16, min(shape) // 4))
+    steps = len(objective.alphas_cumprod)
+    timesteps = ((torch.arange(levels) + 0.5) * steps / levels).long()
+    generator = StackedGenerator(range(seed, seed + len(x0)), x0.device)
+    if objective.regularizer is not None:
+        objective.regularizer.eval()
+    outputs: list[Tensor] = []
+
+    def network(x_t: Tensor, t: Tensor) -> Tensor:
+        """The model, its output a leaf of the graph that the losses are computed in."""
+        with torch.no_grad():
+            outputs.append(model(x_t, t).float())
+        return outputs[-1].requires_grad_()
+
+    def power(x: Tensor) -> Tensor:
+        squared = fourier.half_spectrum(x.double(), ndim=len(shape)).abs().square()
+        return radial.band_mean(squared, shape, bands).mean(0).cpu()
+
+    error, energy, pull = [], [], []
+    for timestep in timesteps.tolist():
+        t = torch.full((len(x0),), timestep, device=x0.device)
+        terms = objective(network, x0, t, generator.randn(x0.shape))
+        x0_hat = terms.x0_hat.detach()
+        error.append(power(x0_hat - x0))
+        energy.append(power(x0_hat))
+        if terms.spectral is not None and terms.spectral.loss.requires_grad:
+            output = outputs[-1]
+            (base,) = torch.autograd.grad(terms.base.mean(), output, retain_graph=True)
+            (spectral,) = torch.autograd.grad(terms.spectral.loss, output)
+            pull.append(power(spectral) / power(base))
+        outputs.clear()
+    return DenoisingMap(
+        timesteps,
+        objective.level(timesteps.to(x0.device)).log_snr.double().cpu(),
+        power(x0),
+        torch.stack(error),
+        torch.stack(energy),
+        torch.stack(pull) if pull else None,
+    )
+
+
+def _db(ratio: Tensor) -> Tensor:
+    """Decibels, between −200 and 200: a gate may leave nothing of the term."""
+    return 10 * ratio.nan_to_num(posinf=1e20).clamp(1e-20, 1e20).log10()
