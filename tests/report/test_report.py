@@ -16,9 +16,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 Image = pytest.importorskip("PIL.Image")
 
-from specreg.report import build_report, figures, summary_rows, verdicts  # noqa: E402
+from specreg.report import build_report, figures, heatmaps, logs, summary_rows, verdicts  # noqa: E402
+from specreg.report.colors import ARM_COLORS, BASELINE_COLOR, arm_colors  # noqa: E402
 from specreg.report.reading import read_log, read_study  # noqa: E402
-from specreg.report.samples import MAT, tile  # noqa: E402
+from specreg.report.samples import MAT, panels, samples_figure, tile  # noqa: E402
 
 NASTY = "_<script>alert('x')</script> & $\\frac{$ \"λ\" = 0.1"
 FREQUENCY = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625]
@@ -343,10 +344,10 @@ def test_every_arm_has_its_colour_in_every_figure(folder: Path, name: str) -> No
 
 def test_smoothing_keeps_straight_lines_and_averages_noise() -> None:
     line = np.linspace(1, 5, 200)
-    np.testing.assert_allclose(figures.smooth(line), line)
+    np.testing.assert_allclose(logs.smooth(line), line)
     noise = np.random.default_rng(0).standard_normal(4000)
-    assert figures.smooth(noise)[100:-100].std() < 2 / np.sqrt(101)
-    np.testing.assert_array_equal(figures.smooth(line[:1]), line[:1])
+    assert logs.smooth(noise)[100:-100].std() < 2 / np.sqrt(101)
+    np.testing.assert_array_equal(logs.smooth(line[:1]), line[:1])
 
 
 def test_log_keeps_the_last_of_repeated_steps_and_reads_null_as_nan(tmp_path: Path) -> None:
@@ -357,6 +358,343 @@ def test_log_keeps_the_last_of_repeated_steps_and_reads_null_as_nan(tmp_path: Pa
     assert log["step"].tolist() == [1, 2]
     assert log["base"].tolist() == [3, 4]
     assert np.isnan(log["spectral"]).all()
+
+
+# --- denoising, and where the term acts
+
+LOG_SNR, EDGES = [2.302585092994046, 0.0, -4.605170185988092], [0.0, 0.25, 0.5]  # 10, 0 and -20 dB
+ERROR = {  # dB, of each arm and seed: three noise levels, two bands
+    ("none", 0): [[-20.0, -10.0], [-9.0, -6.0], [-1.0, 0.0]],
+    ("none", 1): [[-22.0, -10.0], [-8.0, -6.0], [-1.0, 0.0]],
+    ("reg", 0): [[-20.5, -10.5], [-8.0, -6.0], [-1.5, 5.0]],
+    ("reg", 1): [[-22.5, -9.5], [-7.5, -6.5], [-1.25, 5.5]],
+}
+PULL = {
+    ("reg", 0): [[-10.0, 2.0], [-30.0, -20.0], [-200.0, -80.0]],
+    ("reg", 1): [[-14.0, 0.0], [-30.0, -20.0], [-200.0, -50.0]],
+}
+LAMBDA = {"none": lambda seed, i: None, "reg": lambda seed, i: 0.01 * min(i, 4) * (1 + seed)}
+
+
+def write_maps(folder: Path, arm: str, seed: int) -> None:
+    """Add a denoising map, and λ and gradient ratio over 12 logged steps, to a run."""
+    path = folder / "results.json"
+    if path.exists():
+        record = {
+            "timesteps": [100, 500, 900], "log_snr": LOG_SNR, "edges": EDGES, "signal_power": [1.0, 0.1],
+            "error_db": ERROR[arm, seed], "energy_db": ERROR[arm, seed], "pull_db": PULL.get((arm, seed)),
+        }  # fmt: skip
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"denoising": record}))
+    lines = [json.loads(line) for line in log_lines(seed).splitlines()]
+    for i, line in enumerate(lines):
+        weight = LAMBDA[arm](seed, i)
+        line |= {"lambda": weight, "gradient_ratio": None if weight is None or i % 2 else 3 * weight + 0.5}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the comparison with everything that newer runs write, and its report."""
+    folder = write_comparison(tmp_path_factory.mktemp("runs") / "mapped")
+    for cell in comparison()["cells"]:
+        write_maps(folder / cell["folder"], cell["arm"], cell["seed"])
+    content = comparison() | {"cells": [*comparison()["cells"], {"arm": "reg", "seed": 2, "folder": "reg 2"}]}
+    write_run(folder / "reg 2", "reg", 2, None)
+    (folder / "reg 2" / "failure.json").write_text('{"step": 120, "message": "the spectral term is not finite"}')
+    two_sided(content)
+    (folder / "comparison.json").write_text(json.dumps(content))
+    build_report(folder)
+    return folder
+
+
+def two_sided(content: dict[str, Any]) -> dict[str, Any]:
+    """Put metrics of denoising first into a comparison: the report has to put them last."""
+    denoising = {"label": "denoising error", "unit": "dB", "better": "lower", "digits": 2, "side": "denoising"}
+    content["metrics"] = {"error_db": denoising, "tail_db": denoising | {"label": "tail"}, **content["metrics"]}
+    content["table"] += [
+        {"arm": "none", "metric": "error_db", "mean": -8.0, "std": 0.1, "n": 2},
+        {"arm": "reg", "metric": "error_db", "mean": -8.5, "std": 0.1, "n": 2, "verdict": "better",
+         "difference": {"mean": -0.5, "low": -0.7, "high": -0.3}},
+        {"arm": "none", "metric": "tail_db", "mean": -1.0, "std": 0.1, "n": 2},
+        {"arm": "reg", "metric": "tail_db", "mean": -0.9, "std": 0.1, "n": 2, "verdict": "worse",
+         "difference": {"mean": 0.1, "low": 0.05, "high": 0.15}},
+    ]  # fmt: skip
+    return content
+
+
+def drawn(figure: Any) -> list[tuple[np.ndarray, Any]]:
+    """Return array and colour limits of each image in a figure that is not a colour bar."""
+    return [(np.asarray(image.get_array()), image) for axes in figure.axes for image in axes.images]
+
+
+def test_denoising_maps_hold_the_baselines_error_and_paired_differences(mapped: Path) -> None:
+    heatmap = heatmaps.denoising(read_study(mapped))
+    (error, base), (difference, reg) = drawn(heatmaps.figure(heatmap))
+    # Rows are written from clean to noisy and drawn from noisy, on top, to clean.
+    np.testing.assert_allclose(error, [[-1, 0], [-8.5, -6], [-21, -10]])
+    np.testing.assert_allclose(difference, [[-0.375, 5.25], [0.75, -0.25], [-0.5, 0]])
+    assert base.get_clim() == (-21, 0)
+    assert reg.get_clim() == (-3, 3)  # within a factor of two, whatever one arm does
+    assert base.origin == reg.origin == "upper"
+    red, _, blue, _ = reg.cmap(reg.norm(-3.0))
+    assert blue > 0.3 > red  # less error than the baseline
+    assert heatmap.scales[1].extend == "max"
+    assert [round(heatmaps.snr_db(x), 6) for x in heatmap.log_snr] == [-20, 0, 10]
+    axes = reg.axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "0.25", "0.5"]
+    assert axes.get_ylim() == (3, 0)
+
+
+def test_dots_mark_where_all_seeds_agree(mapped: Path) -> None:
+    heatmap = heatmaps.denoising(read_study(mapped))
+    (panel,) = heatmap.scales[1].panels
+    assert panel.agree.tolist() == [[True, True], [True, False], [True, False]]
+    assert not heatmap.scales[0].panels[0].agree.any()
+    dots = heatmaps.figure(heatmap).axes[1].lines[0]
+    assert sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == [
+        (0.5, 0.5),
+        (0.5, 1.5),
+        (0.5, 2.5),
+        (1.5, 0.5),
+    ]
+    assert (
+        "the same sign in all 2 seeds; by luck alone one cell in 2 would have it" in Page(mapped / "report.html").text
+    )
+
+
+def test_one_seed_has_no_dots(mapped: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(mapped, tmp_path / "copy"))
+    (copy / "reg: seed#1 50%" / "results.json").unlink()
+    heatmap = heatmaps.denoising(read_study(copy))
+    (panel,) = heatmap.scales[1].panels
+    np.testing.assert_allclose(panel.values, [[-0.5, 5], [1, 0], [-0.5, -0.5]])  # seed 0 against seed 0
+    assert not panel.agree.any()
+    assert "by luck alone" not in Page(build_report(copy)).text
+
+
+def test_action_is_the_mean_pull_of_arms_with_a_term(mapped: Path) -> None:
+    heatmap = heatmaps.action(read_study(mapped))
+    ((pull, image),) = drawn(heatmaps.figure(heatmap))
+    np.testing.assert_allclose(pull, [[-60, -55], [-30, -20], [-12, 1]])  # each seed at least -60 dB
+    assert image.get_clim() == (-60, 1)
+    assert heatmap.scales[0].panels[0].arm.name == "reg"
+
+
+def test_page_shows_the_maps_and_saves_them(mapped: Path) -> None:
+    page = Page(mapped / "report.html")
+    alts = [a["alt"] for tag, a in page.tags if tag == "img"]
+    assert sum(alt.startswith("Heat map, baseline") for alt in alts) == 1
+    assert sum(alt.startswith(f"Heat map, {NASTY}") for alt in alts) == 2  # difference and pull
+    assert any("−0.50 … +5.25 dB" in alt for alt in alts)
+    assert {"denoising.png", "action.png", "lambda.png"} <= {path.name for path in (mapped / "figures").iterdir()}
+    assert not page.stack
+
+
+def test_older_folders_have_none_of_it(folder: Path, page: Page) -> None:
+    study = read_study(folder)
+    assert heatmaps.heatmaps(study) == []
+    assert logs.weighed(study) == []
+    assert logs.lambda_figure(study) is None
+    assert {path.stem for path in (folder / "figures").iterdir()} == {"samples", "spectrum", "band_error", "losses"}
+    for words in ("noise level", "term acts", "Weight of the term", "rollout", "teacher"):
+        assert words not in page.text
+
+
+def test_single_run_shows_its_error_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "reg", 0, POWER["reg", 0])
+    write_maps(tmp_path / "run", "reg", 0)
+    heatmap = heatmaps.denoising(read_study(tmp_path / "run"))
+    ((error, _),) = drawn(heatmaps.figure(heatmap))
+    np.testing.assert_allclose(error, ERROR["reg", 0][::-1])
+    assert "differences paired" not in Page(build_report(tmp_path / "run")).text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"log_snr": [2.0, 0.0, -4.0]}, r"seed#1 50%: log_snr of denoising differs"),
+        ({"error_db": [[0.0, 1.0]]}, r"3 noise levels and 2 bands but error_db \[1, 2\]"),
+        ({"pull_db": [[0.0], [0.0], [0.0]]}, r"but pull_db \[3, 1\]"),
+        ({"edges": "wide"}, "expected arrays of numbers"),
+    ],
+)
+def test_maps_of_another_shape_are_refused(mapped: Path, tmp_path: Path, change: Any, message: str) -> None:
+    copy = Path(shutil.copytree(mapped, tmp_path / "copy"))
+    path = copy / "reg: seed#1 50%" / "results.json"
+    results = json.loads(path.read_text())
+    results["denoising"] |= change
+    path.write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=message):
+        build_report(copy)
+
+
+# --- λ in force
+
+
+def test_lambda_figure_draws_means_in_a_band_from_lowest_to_highest(mapped: Path) -> None:
+    figure = logs.lambda_figure(read_study(mapped))
+    weight, ratio = figure.axes
+    assert weight.get_yscale() == ratio.get_yscale() == "log"
+    (line,) = weight.lines  # the baseline has no λ; 0 at the first step is off the axis
+    seeds = np.array([[LAMBDA["reg"](seed, i) for i in range(1, 12)] for seed in (0, 1)])
+    np.testing.assert_allclose(line.get_xdata(), 10 * np.arange(2, 13))
+    np.testing.assert_allclose(line.get_ydata(), seeds.mean(axis=0))
+    edges = weight.collections[0].get_paths()[0].vertices
+    inside = edges[edges[:, 0] == 120, 1]
+    np.testing.assert_allclose([inside.min(), inside.max()], [0.04, 0.08])
+    (line,) = ratio.lines  # measured at every other step
+    np.testing.assert_allclose(line.get_xdata(), 10 * np.arange(1, 13, 2))
+    expected = np.mean([[3 * LAMBDA["reg"](seed, i) + 0.5 for i in range(0, 12, 2)] for seed in (0, 1)], axis=0)
+    np.testing.assert_allclose(line.get_ydata(), expected)
+
+
+def test_lambda_of_zero_is_drawn_on_a_plain_axis(tmp_path: Path) -> None:
+    write_run(tmp_path, "reg", 0, None)
+    lines = [{"step": i, "base": 1.0, "lambda": 0.0, "gradient_ratio": 0.0} for i in range(1, 9)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (axes,) = logs.lambda_figure(read_study(tmp_path)).axes
+    assert axes.get_yscale() == "linear"
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), np.zeros(8))
+
+
+def test_running_median_passes_over_outliers() -> None:
+    value = np.linspace(1, 2, 400)
+    spoiled = value.copy()
+    spoiled[200] = 1000
+    assert np.abs(logs.running_median(spoiled) - value).max() < 0.01
+    windows = [np.median(value[i - r : i + r + 1]) for i in range(400) for r in [min(5, i, 399 - i)]]
+    np.testing.assert_array_equal(logs.running_median(value), windows)
+
+
+# --- two sides, many arms, failed runs
+
+
+def test_sides_have_their_own_tables_and_rows(mapped: Path) -> None:
+    page = Page(mapped / "report.html")
+    assert [row for row in page.rows if row[0] == "arm|"][:2] == [
+        ["arm|", "log-spectral distance ↓|dB|", "energy share ↑|", "time|per step|"],
+        ["arm|", "denoising error ↓|dB|", "tail ↓|dB|"],
+    ]
+    assert ["baseline|", "−8.00|± 0.10|", "−1.00|± 0.10|"] in page.rows
+    assert "Samples (rollout)" in page.text
+    assert "may denoise real images better and still draw worse samples" in page.text
+    assert page.strong == ["2.2", "−8.50"]
+    names = [row[0] for row in summary_rows(two_sided(comparison()))]
+    assert names == [
+        "", "Samples (rollout)", "log-spectral distance, dB ↓", "energy share ↑",
+        "Denoising (teacher side)", "denoising error, dB ↓", "tail, dB ↓", "time per step",
+    ]  # fmt: skip
+
+
+def test_verdict_has_a_clause_for_each_side() -> None:
+    one_sided = verdicts(comparison())
+    second = "Denoising error −8.00 dB → −8.50 dB (better). But worse: tail."
+    assert verdicts(two_sided(comparison())) == [f"{one_sided[0]} {second}"]
+    stopped = two_sided(comparison())
+    stopped["table"] = [row for row in stopped["table"] if row["arm"] == "none"]
+    assert verdicts(stopped) == [f"{NASTY}: nothing to compare yet."]
+
+
+def test_unknown_side_is_refused() -> None:
+    with pytest.raises(ValueError, match="side must be one of samples, denoising; got 'left'"):
+        summary_rows(comparison() | {"metrics": {"x": {"side": "left"}}})
+
+
+def many_arms() -> list[dict[str, Any]]:
+    """Return a baseline and 13 arms of three losses, the λ of each loss in no order."""
+    weights = {
+        "amplitude": ["1", "0.01", "auto", "0.1", "10"],
+        "haar": ["0.1", "1", "0.01", "auto:0.3"],
+        "db4": ["1", "10", "2", "3"],
+    }
+    return [{"name": "none"}, *({"name": f"{loss}@{w}"} for loss, every in weights.items() for w in every)]
+
+
+def test_summary_of_many_arms_has_a_row_an_arm() -> None:
+    content = two_sided(comparison())
+    content["arms"] += [arm for arm in many_arms() if arm["name"] != "none"]
+    rows = summary_rows(content)
+    assert len({len(row) for row in rows}) == 1
+    assert rows[0] == ["Samples (rollout)", "log-spectral distance, dB ↓", "energy share ↑", "time per step"]
+    assert rows[3] == [
+        NASTY, "2.2 ± 0.1\n−0.9\n[−1.2 … −0.6]\nbetter",
+        "0.970 ± 0.020\n+0.020\n[−0.010 … +0.050]\nno difference seen", "53.5 ms × 1.07",
+    ]  # fmt: skip
+    start = 1 + 1 + len(content["arms"])  # header and real images
+    assert rows[start] == ["Denoising (teacher side)", "denoising error, dB ↓", "tail, dB ↓", ""]
+    assert rows[start + 1][:2] == ["baseline", "−8.00 ± 0.10"]
+
+
+def lab(color: str) -> np.ndarray:
+    """Return a colour as CIELAB (D65)."""
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    matrix = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = np.array(matrix) @ linear / [0.9505, 1, 1.089]
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_colours_of_many_arms_stay_apart_and_darken_with_lambda() -> None:
+    colors = arm_colors({"arms": many_arms(), "baseline": "none"})
+    assert colors["none"] == BASELINE_COLOR
+    points = np.stack([lab(color) for color in colors.values()])
+    apart = np.linalg.norm(points[:, None] - points[None], axis=-1)[np.triu_indices(len(points), 1)]
+    assert apart.min() > 10  # a just noticeable difference is about 2.3
+    for loss, order in {"amplitude": ["0.01", "0.1", "1", "10", "auto"], "db4": ["1", "2", "3", "10"]}.items():
+        light = [lab(colors[f"{loss}@{weight}"])[0] for weight in order]
+        assert light == sorted(light, reverse=True)
+    hues = {loss: np.arctan2(*lab(colors[f"{loss}@1"])[:0:-1]) for loss in ("amplitude", "haar", "db4")}
+    assert len({round(float(hue), 1) for hue in hues.values()}) == 3
+
+
+def test_a_few_losses_keep_the_palette_in_order() -> None:
+    names = ["none", "amplitude", "haar@0.1", "db4@auto", "bior1.3"]
+    colors = arm_colors({"arms": [{"name": name} for name in names], "baseline": "none"})
+    assert list(colors.values()) == [BASELINE_COLOR, *ARM_COLORS[:4]]
+    twelve = arm_colors({"arms": [{"name": f"loss{i}"} for i in range(12)], "baseline": None})
+    assert len({twelve[f"loss{i}"] for i in range(12)}) == 12
+
+
+def test_many_arms_fit_on_the_page(tmp_path: Path) -> None:
+    arms = many_arms()
+    content = comparison() | {"arms": arms, "seeds": [0], "table": [], "metrics": {}}
+    content["cells"] = [{"arm": arm["name"], "seed": 0, "folder": f"run{i}"} for i, arm in enumerate(arms)]
+    for i, arm in enumerate(arms):
+        write_run(tmp_path / f"run{i}", arm["name"], 0, POWER["reg", 0])
+        path = tmp_path / f"run{i}" / "results.json"
+        record = {"log_snr": LOG_SNR, "edges": EDGES, "error_db": (np.array(ERROR["none", 0]) + i).tolist()}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"denoising": record}))
+    (tmp_path / "comparison.json").write_text(json.dumps(content))
+    study = read_study(tmp_path)
+    figure = heatmaps.figure(heatmaps.denoising(study))
+    assert figure.get_figwidth() <= 14
+    maps = drawn(figure)
+    assert [float(values[0, 1]) for values, _ in maps] == list(range(14))
+    assert len({image.get_clim() for _, image in maps[1:]}) == 1
+    wide, high = samples_figure(panels(study)).get_size_inches()
+    assert 0.2 < high / wide < 1.5
+
+
+def test_failed_run_says_where_it_stopped(mapped: Path) -> None:
+    page = Page(mapped / "report.html")
+    why = "stopped at step 120: the spectral term is not finite"
+    assert f"Failed, and not in the numbers below: {NASTY}, seed 2 ({why})." in page.text
+    unfinished = page.text[page.text.index("Unfinished,") :]
+    assert unfinished.startswith("Unfinished, and not in the numbers below: baseline, seed 2 (no results.json")
+    assert [NASTY + "|", "2|", why + "|"] in [row[:3] for row in page.rows]
+
+
+def test_results_outdo_an_earlier_failure_and_bad_failures_are_refused(mapped: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(mapped, tmp_path / "copy"))
+    cell = copy / "reg: seed#0 50%"
+    (cell / "failure.json").write_text('{"step": 7, "message": "x"}')
+    assert "stopped at step 7" not in Page(build_report(copy)).text
+    (cell / "results.json").unlink()
+    assert "stopped at step 7: x" in Page(build_report(copy)).text
+    (cell / "failure.json").write_text('{"message": "x"}')
+    with pytest.raises(ValueError, match=r"failure.json: expected an integer 'step'"):
+        build_report(copy)
 
 
 # --- a single run

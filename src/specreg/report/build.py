@@ -7,13 +7,16 @@ import os
 from base64 import b64encode
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 
-from specreg.report import figures, samples
+from specreg.report import figures, heatmaps, logs, samples
 from specreg.report.reading import Arm, Cell, Record, Study, read_study
 from specreg.report.table import (
+    SIDES,
+    Metric,
     arm_entries,
     duration,
     metrics_of,
@@ -21,6 +24,9 @@ from specreg.report.table import (
     truth_entries,
     verdict,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
@@ -60,12 +66,9 @@ def _page(study: Study, base: Path) -> Record:
         "notices": _notices(study),
         "arms": study.arms,
         "panels": [(panel, _data_uri("png", samples.png(panel.pixels))) for panel in samples.panels(study)],
-        "plots": {
-            name: (_data_uri("svg+xml", figures.svg(figure)), alt) for name, alt, figure in figures.curves(study)
-        },
-        "metrics": metrics_of(comparison),
-        "truth": truth_entries(comparison),
-        "rows": [(arm, arm_entries(comparison, arm.name), *_time(study, arm)) for arm in study.arms],
+        "plots": {name: (_svg(figure), alt) for name, alt, figure in [*figures.curves(study), *logs.curves(study)]},
+        "maps": {heatmap.name: _map(heatmap) for heatmap in heatmaps.heatmaps(study)},
+        "tables": _tables(study),
         "facts": _facts(study),
         "cells": [_cell(cell, base) for cell in study.cells],
         "command": comparison.get("command"),
@@ -74,7 +77,7 @@ def _page(study: Study, base: Path) -> Record:
 
 
 def _save_figures(study: Study) -> None:
-    """Write samples, spectrum, band_error and losses under figures/, each complete with its legend."""
+    """Write samples, curves and heat maps under figures/, each complete with its legend."""
     folder, panels = study.folder / "figures", samples.panels(study)
     folder.mkdir(exist_ok=True)
     if panels:
@@ -83,13 +86,42 @@ def _save_figures(study: Study) -> None:
     drawn = {
         "spectrum": figures.spectrum_figure(study),
         "band_error": figures.band_error_figure(study),
-        "losses": figures.losses_figure(study),
+        "losses": logs.losses_figure(study),
+        "lambda": logs.lambda_figure(study),
     }
     for name, figure in drawn.items():
         if figure is not None:
             truth = name == "spectrum" and study.truth_spectrum is not None
             figures.add_legend(figure, study, truth=truth)
             figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
+    for heatmap in heatmaps.heatmaps(study):
+        heatmaps.figure(heatmap).savefig(folder / f"{heatmap.name}.png", dpi=200, metadata={"Software": None})
+
+
+def _map(heatmap: heatmaps.Heatmap) -> Record:
+    """Return one kind of heat maps as the template shows it: its colour bars, then its panels."""
+    return {
+        "seeds": heatmap.seeds,
+        "clipped": any(scale.extend != "neither" for scale in heatmap.scales),
+        "bars": [(scale.title, _svg(heatmaps.bar_figure(scale))) for scale in heatmap.scales],
+        "panels": [
+            (panel.arm, scale.span(panel), scale.title, _svg(heatmaps.panel_figure(heatmap, scale, panel)))
+            for scale in heatmap.scales
+            for panel in scale.panels
+        ],
+    }
+
+
+def _tables(study: Study) -> list[Record]:
+    """Return the table of each side that was measured; the times stand in the first."""
+    every, tables = metrics_of(study.comparison), []
+    for side, title in SIDES.items():
+        metrics: list[Metric] = [metric for metric in every if metric.side == side]
+        if metrics:
+            rows = [(arm, arm_entries(study.comparison, arm.name, metrics), *_time(study, arm)) for arm in study.arms]
+            truth = truth_entries(study.comparison, metrics)
+            tables.append({"title": title, "side": side, "metrics": metrics, "truth": truth, "rows": rows})
+    return tables
 
 
 def _about(comparison: Record) -> list[str]:
@@ -113,9 +145,14 @@ def _facts(study: Study) -> str:
 
 def _notices(study: Study) -> list[str]:
     """Return what the reader must know before the numbers: unfinished cells, lines left out."""
-    left = [f"{cell.arm.label}, seed {cell.seed} ({cell.missing})" for cell in study.cells if cell.missing]
+    left, stopped = (
+        [f"{c.arm.label}, seed {c.seed} ({c.missing})" for c in study.cells if c.missing and c.stopped == failed]
+        for failed in (False, True)
+    )
     cut = [f"{cell.arm.label}, seed {cell.seed}" for cell in study.cells if cell.truncated]
     notices = [f"Unfinished, and not in the numbers below: {'; '.join(left)}."] if left else []
+    if stopped:
+        notices.insert(0, f"Failed, and not in the numbers below: {'; '.join(stopped)}.")
     if cut:
         lines = f"{len(cut)} truncated last line{'s' if len(cut) > 1 else ''}"
         notices.append(f"{lines} of metrics.jsonl left out: {'; '.join(cut)}.")
@@ -139,6 +176,7 @@ def _cell(cell: Cell, base: Path) -> Record:
         "arm": cell.arm,
         "seed": cell.seed,
         "status": cell.missing or "finished",
+        "stopped": cell.stopped,
         "step": results.get("step", "–"),
         "samples": results.get("samples", "–"),
         "time": duration(float((results.get("timing") or {}).get("train_seconds") or math.nan)),
@@ -149,6 +187,10 @@ def _cell(cell: Cell, base: Path) -> Record:
 def _link(path: Path, base: Path) -> str:
     """Return a relative, quoted link; the leading "./" keeps a colon in a name from reading as a scheme."""
     return "./" + quote(Path(os.path.relpath(path, base)).as_posix())
+
+
+def _svg(figure: Figure) -> str:
+    return _data_uri("svg+xml", figures.svg(figure))
 
 
 def _data_uri(kind: str, content: bytes) -> str:

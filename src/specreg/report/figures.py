@@ -1,4 +1,4 @@
-"""The report's curves, as matplotlib figures: power spectra, error in each band, losses over steps."""
+"""The report's power spectra and error in each band, and what all its matplotlib figures share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from specreg.report.reading import INK, MUTED, Array, Spectrum, Study
+from specreg.report.colors import INK, MUTED
+from specreg.report.reading import Array, Spectrum, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,6 @@ STYLE = {
     "xtick.color": MUTED,
     "ytick.color": MUTED,
 }
-LOSSES = {"base": "base loss", "spectral": "spectral term, before its weight λ"}
 
 
 class Curve(NamedTuple):
@@ -60,18 +60,13 @@ def styled() -> Iterator[None]:
 
 
 def curves(study: Study) -> list[Curve]:
-    """Return the plots that the folder has data for: spectrum, band_error, base, spectral; no legends."""
+    """Return the plots of spectra that the folder has data for: spectrum, band_error; no legends."""
     arms = ", ".join(arm.label for arm in study.arms)
     spectra = {
         "spectrum": (f"Radially averaged power spectra: real images, {arms}.", spectrum_figure(study)),
         "band_error": (f"Power relative to real images, dB, by frequency: {arms}.", band_error_figure(study)),
     }
-    drawn = [Curve(name, alt, figure) for name, (alt, figure) in spectra.items() if figure is not None]
-    for column in logged(study):
-        figure, axes = _axes(HALF, 3.4)
-        draw_losses(study, column, axes)
-        drawn.append(Curve(column, f"{LOSSES[column].capitalize()}, over training steps: {arms}.", figure))
-    return drawn
+    return [Curve(name, alt, figure) for name, (alt, figure) in spectra.items() if figure is not None]
 
 
 def band_error_db(power: Array, truth: Array, *, floor: float = QUANTISATION) -> Array:
@@ -90,7 +85,7 @@ def spectrum_figure(study: Study) -> Figure | None:
     if not np.any(seen > 0):
         return None
     low, high = max(seen.min(), QUANTISATION) / 3, seen.max() * 3
-    figure, axes = _axes(WIDE, 3.8)
+    figure, axes = new_axes(WIDE, 3.8)
     if truth:
         axes.plot(truth.frequency, np.maximum(truth.power, low / 10), color="black", lw=2.6)
     for arm in study.arms:
@@ -112,7 +107,7 @@ def band_error_figure(study: Study) -> Figure | None:
         return None
     errors = {name: band_error_db(power, truth.power) for name, power in powers.items()}
     reach = 1.3 * max(1.0, *(float(np.nanmax(np.abs(error))) for error in errors.values()))
-    figure, axes = _axes(WIDE, 3.5)
+    figure, axes = new_axes(WIDE, 3.5)
     axes.axhline(0, color="black", lw=1.3)
     for arm in study.arms:
         if arm.name in errors:
@@ -122,54 +117,6 @@ def band_error_figure(study: Study) -> Figure | None:
     _note(axes, 0.012, 0.02, "↓ too smooth: less power than real images", transform=axes.transAxes)
     _frequency_axis(axes)
     return figure
-
-
-def losses_figure(study: Study) -> Figure | None:
-    """Return base loss and spectral term side by side, for losses.png; None when nothing was logged."""
-    columns = logged(study)
-    if not columns:
-        return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(HALF * len(columns), 3.4), layout="constrained")
-    for place, column in enumerate(columns, start=1):
-        draw_losses(study, column, figure.add_subplot(1, len(columns), place))
-    return figure
-
-
-def logged(study: Study) -> list[str]:
-    """Return which of base and spectral have anything to draw on a log axis."""
-    return [name for name in LOSSES if any(np.any(cell.log[name] > 0) for cell in study.cells)]
-
-
-def draw_losses(study: Study, column: str, axes: Axes) -> None:
-    """Draw one column of the logs over steps, log y: seeds thin, their mean over the shared steps thick."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    for arm in study.arms:
-        logs = [cell.log for cell in study.cells if cell.arm == arm]
-        seeds = [(log["step"][good], smooth(log[column][good])) for log in logs if (good := log[column] > 0).any()]
-        for step, value in seeds:
-            lw, alpha = (0.8, 0.4) if len(seeds) > 1 else (1.6, 1.0)
-            axes.plot(step, value, color=arm.color, lw=lw, alpha=alpha)
-        if len(seeds) > 1:
-            shared = sorted(set.intersection(*(set(step.tolist()) for step, _ in seeds)))
-            mean = np.mean([value[np.isin(step, shared)] for step, value in seeds], axis=0)
-            axes.plot(shared, mean, color=arm.color)
-    axes.set(yscale="log", xlabel="step", ylabel=LOSSES[column])
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(left=0)
-
-
-def smooth(value: Array) -> Array:
-    """Return the centred running mean of `value` [n] over n/40 points; at the ends the window shrinks."""
-    index = np.arange(value.size)
-    reach = np.minimum(value.size // 80, np.minimum(index, value.size - 1 - index))
-    total = np.concatenate([np.zeros(1), np.cumsum(value)])
-    mean: Array = (total[index + reach + 1] - total[index - reach]) / (2 * reach + 1)
-    return mean
 
 
 def add_legend(figure: Figure, study: Study, *, truth: bool) -> Figure:
@@ -194,6 +141,14 @@ def add_legend(figure: Figure, study: Study, *, truth: bool) -> Figure:
         text.set_text(label)
     figure.set_figheight(figure.get_figheight() + 0.23 * -(-len(entries) // columns))
     return figure
+
+
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of `width` by `height` inches and its one pair of axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def svg(figure: Figure) -> bytes:
@@ -226,13 +181,6 @@ def _frequency(study: Study) -> Array:
 
 def _same(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(np.allclose(a, b, atol=1e-6))
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
 
 
 def _line(axes: Axes, x: Array, per_seed: Array, color: str) -> None:

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from specreg.report.colors import arm_colors
+
 Array = NDArray[np.float64]
 Images = NDArray[np.uint8]
 Record = dict[str, Any]
 
-COLUMNS = ("step", "base", "spectral", "seconds_per_step")  # what the report uses of a line of metrics.jsonl
-# Okabe and Ito's palette, safe for colour-blind readers; truth is black, the baseline always vermillion.
-INK, MUTED = "#1c1c1a", "#66665f"
-BASELINE_COLOR = "#D55E00"
-ARM_COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#8C6D31")
+# What the report uses of a line of metrics.jsonl.
+COLUMNS = ("step", "base", "spectral", "lambda", "gradient_ratio", "seconds_per_step")
 
 
 class Spectrum(NamedTuple):
@@ -27,6 +26,19 @@ class Spectrum(NamedTuple):
 
     frequency: Array
     power: Array
+
+
+class Denoising(NamedTuple):
+    """Denoising of held-out images, [L, K] by noise level and band: the noisiest level first, values in dB.
+
+    `log_snr` [L] is the natural log of α²/σ², rising; `edges` [K+1] are the bands' edges in cycles/pixel.
+    `error_db` is relative to the image's power, `pull_db` (of the spectral term) to the base loss's gradient.
+    """
+
+    log_snr: Array
+    edges: Array
+    error_db: Array
+    pull_db: Array | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm at one seed. `missing` says why it does not count; None when it is finished."""
+    """One arm at one seed. `missing` says why it does not count; None when it is finished.
+
+    `stopped` says that it failed, and is not just unfinished.
+    """
 
     arm: Arm
     seed: int
@@ -49,8 +64,10 @@ class Cell:
     log: dict[str, Array] = field(default_factory=lambda: {name: np.empty(0) for name in COLUMNS})
     truncated: int = 0
     spectrum: Spectrum | None = None
+    denoising: Denoising | None = None
     samples: Images | None = None
     missing: str | None = None
+    stopped: bool = False
 
     @property
     def seconds_per_step(self) -> float:
@@ -196,12 +213,9 @@ def _one_arm(folder: Path) -> Record:
 
 
 def _arms(comparison: Record) -> list[Arm]:
-    arms, colors = [], iter(ARM_COLORS * len(comparison["arms"]))
-    for record in comparison["arms"]:
-        name = str(record["name"])
-        color = BASELINE_COLOR if record["name"] == comparison.get("baseline") else next(colors)
-        arms.append(Arm(name=name, label=str(record.get("label") or name), color=color))
-    return arms
+    colors, names = arm_colors(comparison), [str(record["name"]) for record in comparison["arms"]]
+    labels = [str(record.get("label") or record["name"]) for record in comparison["arms"]]
+    return [Arm(name, label, colors[name]) for name, label in zip(names, labels, strict=True)]
 
 
 def _cells(folder: Path, comparison: Record, arms: list[Arm]) -> list[Cell]:
@@ -220,7 +234,9 @@ def _cell(root: Path, arm: Arm, seed: int, name: str | None) -> Cell:
     folder = root / name
     log, truncated = read_log(folder / "metrics.jsonl")
     results = read_json(folder / "results.json") if (folder / "results.json").is_file() else None
+    failed = results is None and (folder / "failure.json").is_file()
     last = f"; last logged step {log['step'][-1]:.0f}" if log["step"].size else ""
+    missing = _failure(folder / "failure.json") if failed else f"no results.json{last}"
     return Cell(
         arm=arm,
         seed=seed,
@@ -229,9 +245,19 @@ def _cell(root: Path, arm: Arm, seed: int, name: str | None) -> Cell:
         log=log,
         truncated=truncated,
         spectrum=_spectrum(results or {}, where=f"{folder / 'results.json'}: the spectrum"),
+        denoising=_denoising(results or {}, where=f"{folder / 'results.json'}: denoising"),
         samples=read_samples(folder / "samples" / "samples.npy"),
-        missing=None if results else f"no results.json{last}",
+        missing=None if results else missing,
+        stopped=failed,
     )
+
+
+def _failure(path: Path) -> str:
+    """Return why a run stopped, e.g. "stopped at step 120: the spectral term is not finite"."""
+    record = read_json(path)
+    if not isinstance(record.get("step"), int) or not isinstance(record.get("message"), str):
+        raise ValueError(f"{path}: expected an integer 'step' and a text 'message'; got {str(record)[:80]}")
+    return f"stopped at step {record['step']}: {record['message']}".rstrip(".")
 
 
 def _spectrum(record: Record, *, where: str) -> Spectrum | None:
@@ -245,3 +271,22 @@ def _spectrum(record: Record, *, where: str) -> Spectrum | None:
     if frequency.ndim != 1 or frequency.shape != power.shape:
         raise ValueError(f"{where}: {frequency.size} frequencies but {power.size} powers")
     return Spectrum(frequency, power)
+
+
+def _denoising(record: Record, *, where: str) -> Denoising | None:
+    value = record.get("denoising")
+    if value is None:
+        return None
+    try:
+        found = [np.array(value[key], dtype=np.float64) for key in ("log_snr", "edges", "error_db")]
+        pull = None if value.get("pull_db") is None else np.array(value["pull_db"], dtype=np.float64)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{where}: expected arrays of numbers log_snr, edges and error_db ({error!r})") from error
+    log_snr, edges, error_db = found
+    shape = (log_snr.size, edges.size - 1)
+    for name, table in (("error_db", error_db), ("pull_db", pull)):
+        if table is not None and (table.shape != shape or 0 in shape):
+            came = f"{shape[0]} noise levels and {shape[1]} bands but {name} {list(table.shape)}"
+            raise ValueError(f"{where}: expected one value a noise level and band; got {came}")
+    order = np.argsort(log_snr, kind="stable")
+    return Denoising(log_snr[order], edges, error_db[order], None if pull is None else pull[order])

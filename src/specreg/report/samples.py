@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from specreg.report.reading import INK, MUTED, Images, Study
+from specreg.report.colors import INK, MUTED
+from specreg.report.reading import Images, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS = COLUMNS = 5
+MANY, FEW = 6, 3  # with more grids than MANY, each has FEW rows, so that they can be seen together
 MAT = 0xC4  # the grey between tiles: set off from both black and white images
 ROOM = 336  # CSS pixels across one grid: three of them fill the page
 
@@ -40,25 +42,27 @@ class Panel(NamedTuple):
 
 def panels(study: Study) -> list[Panel]:
     """Return the truth's grid, then one grid an arm: first samples, first seed that all arms have."""
-    found = [_panel(study.truth_samples, "real images", "", INK)] if study.truth_samples is not None else []
     ready = {a: {c.seed: c.samples for c in study.of(a) if c.samples is not None} for a in study.arms}
     ready = {arm: by_seed for arm, by_seed in ready.items() if by_seed}
     shared = set.intersection(*map(set, ready.values())) if ready else set()
+    truth = study.truth_samples
+    rows = ROWS if len(ready) + (truth is not None) <= MANY else FEW
+    found = [_panel(truth, "real images", "", INK, rows)] if truth is not None else []
     for arm, by_seed in ready.items():
         seed = min(shared or by_seed)
-        found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}", arm.color))
+        found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}", arm.color, rows))
     return found
 
 
-def tile(images: Images) -> tuple[Images, int]:
-    """Tile the first images of `images` [N, H, W, C] into uint8 [H', W', 3]; return it with their number.
+def tile(images: Images, *, most: int = ROWS) -> tuple[Images, int]:
+    """Tile the first images of `images` [N, H, W, C] in `most` rows of uint8 [H', W', 3]; return it with their number.
 
     Large images get fewer rows and columns, so that a grid stays near 1024 pixels wide. Anything but three
     channels shows its first channel in grey.
     """
     count, height, width, channels = images.shape
     columns = max(1, min(COLUMNS, 1024 // width, count))
-    rows = max(1, min(ROWS, 1536 // height, -(-count // columns)))
+    rows = max(1, min(most, 1536 // height, -(-count // columns)))
     shown = np.asarray(images[: rows * columns, ..., : 3 if channels == 3 else 1])
     gap = max(1, width // 32)
     grid = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), MAT, dtype=np.uint8)
@@ -73,7 +77,7 @@ def samples_figure(grids: list[Panel]) -> Figure:
     """Return all grids side by side (paper's Fig. 1), pixels as exact squares; save it at 100 dpi."""
     from matplotlib.figure import Figure
 
-    across = len(grids) if len(grids) <= 4 else -(-len(grids) // 2)
+    across = len(grids) if len(grids) <= 4 else min(5, -(-len(grids) // 2))
     down = -(-len(grids) // across)
     zooms = [max(1, 2 * ROOM // grid.pixels.shape[1]) for grid in grids]
     images = [grid.pixels.repeat(zoom, 0).repeat(zoom, 1) for grid, zoom in zip(grids, zooms, strict=True)]
@@ -101,6 +105,6 @@ def png(pixels: Images) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(images: Images, title: str, where: str, color: str) -> Panel:
-    pixels, count = tile(images)
+def _panel(images: Images, title: str, where: str, color: str, rows: int) -> Panel:
+    pixels, count = tile(images, most=rows)
     return Panel(title, f"first {count}{where}", color, pixels)

@@ -10,6 +10,8 @@ from specreg.report.reading import Record, check_comparison
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0", "none": ""}
 HEADLINE = "log_spectral_distance_db"  # what a verdict is about; without it, the first metric with a direction
+SIDES = {"samples": "Samples (rollout)", "denoising": "Denoising (teacher side)"}
+WIDE = 4  # arms: more of them, and the terminal's table has a row an arm
 FLOOR = "floor: "  # prefix of the truth's metrics that compare real images with other real images
 
 
@@ -33,6 +35,7 @@ class Metric:
     better: str
     digits: int
     help: str
+    side: str = "samples"
 
     @property
     def arrow(self) -> str:
@@ -76,7 +79,10 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
 
 
 def metrics_of(comparison: Record) -> list[Metric]:
-    """Return the metrics in comparison.json's order; what it leaves open is read off the metric's name."""
+    """Return the metrics, those of samples first, else in comparison.json's order.
+
+    What the file leaves open is read off the metric's name.
+    """
     found = []
     described = comparison["metrics"]
     tabled = dict.fromkeys(row["metric"] for row in comparison["table"])  # in order, each once
@@ -88,14 +94,17 @@ def metrics_of(comparison: Record) -> list[Metric]:
         decibels = key.endswith("_db")
         label = about.get("label") or key.removesuffix("_db").replace("_", " ")
         unit = about.get("unit", "dB" if decibels else "") or ""
-        found.append(Metric(key, label, unit, better, int(about.get("digits", 3)), about.get("help") or ""))
-    return found
+        side = about.get("side", "samples")
+        if side not in SIDES:
+            raise ValueError(f"metric {key!r}: side must be one of {', '.join(SIDES)}; got {side!r}")
+        found.append(Metric(key, label, unit, better, int(about.get("digits", 3)), about.get("help") or "", side))
+    return sorted(found, key=lambda metric: list(SIDES).index(metric.side))
 
 
-def arm_entries(comparison: Record, arm: str) -> list[Entry]:
+def arm_entries(comparison: Record, arm: str, metrics: list[Metric]) -> list[Entry]:
     """Return one arm's entries, one a metric; best: the best mean of all arms, with the verdict "better"."""
     entries = []
-    for metric in metrics_of(comparison):
+    for metric in metrics:
         row = _row(comparison, arm, metric)
         every = [_row(comparison, other["name"], metric) for other in comparison["arms"]]
         best = row is not None and row.get("verdict") == "better"
@@ -105,11 +114,11 @@ def arm_entries(comparison: Record, arm: str) -> list[Entry]:
     return entries
 
 
-def truth_entries(comparison: Record) -> list[Entry] | None:
+def truth_entries(comparison: Record, metrics: list[Metric]) -> list[Entry] | None:
     """Return the real images' own values, or their distance from other real images; None if neither."""
     values = (comparison.get("truth") or {}).get("metrics") or {}
     entries = []
-    for metric in metrics_of(comparison):
+    for metric in metrics:
         if metric.key in values:
             entries.append(Entry(number(values[metric.key], metric.digits)))
         elif FLOOR + metric.key in values:
@@ -125,22 +134,43 @@ def summary_rows(comparison: Record) -> list[list[str]]:
 
     An entry is "mean ± std"; under it, for arms that were paired with the baseline over several seeds, the
     difference with its 95% interval, and the verdict. The first column of values holds the real images' own.
+    Metrics of denoising come last, under a row that says so. More than four arms have a row each, and one table
+    under the other for the two sides.
     """
     check_comparison(comparison)
-    arms = comparison["arms"]
-    truth = truth_entries(comparison)
-    columns = [arm_entries(comparison, arm["name"]) for arm in arms]
-    rows = [["", *(["real images"] if truth else []), *(str(arm.get("label") or arm["name"]) for arm in arms)]]
-    for i, metric in enumerate(metrics_of(comparison)):
-        texts = [truth[i].value] if truth else []
-        for column in columns:
-            entry = column[i]
+    metrics = metrics_of(comparison)
+    sides = [found for side in SIDES if (found := [metric for metric in metrics if metric.side == side])]
+    if len(comparison["arms"]) > WIDE:
+        blocks = [_block(comparison, side, timed=index == 0) for index, side in enumerate(sides or [[]])]
+        width = max(len(row) for block in blocks for row in block)
+        blocks = [[row + [""] * (width - len(row)) for row in block] for block in blocks]
+        for side, block in zip(sides, blocks, strict=bool(sides)):
+            block[0][0] = SIDES[side[0].side] if len(sides) > 1 else ""
+        return [row for block in blocks for row in block]
+    header, *rows = map(list, zip(*_block(comparison, metrics, timed=True), strict=True))
+    if len(sides) > 1:
+        for start, side in ((0, sides[0]), (len(sides[0]) + 1, sides[1])):
+            rows.insert(start, [SIDES[side[0].side], *[""] * (len(header) - 1)])
+    return [header, *rows]
+
+
+def _block(comparison: Record, metrics: list[Metric], *, timed: bool) -> list[list[str]]:
+    """Return some metrics as text, a column each: a header, the real images if they have any, a row an arm."""
+    arms, truth = comparison["arms"], truth_entries(comparison, metrics)
+    rows = [["", *(metric.title for metric in metrics)]]
+    if truth:
+        rows.append(["real images", *(entry.value for entry in truth)])
+    for arm in arms:
+        row = [str(arm.get("label") or arm["name"])]
+        for entry in arm_entries(comparison, arm["name"], metrics):
             value = f"{entry.value} ± {entry.std}" if entry.std else entry.value
-            texts.append("\n".join(filter(None, [value, entry.difference, entry.verdict])))
-        rows.append([metric.title, *texts])
+            difference = entry.difference.replace(" [", "\n[" if len(arms) > WIDE else " [")
+            row.append("\n".join(filter(None, [value, difference, entry.verdict])))
+        rows.append(row)
     times = [step_time(comparison, arm["name"]) for arm in arms]
-    if any(times):
-        rows.append(["time per step", *([""] if truth else []), *(" ".join(time or ("–",)) for time in times)])
+    if timed and any(times):
+        column = ["time per step", *([""] if truth else []), *(" ".join(time or ("–",)) for time in times)]
+        rows = [[*row, text] for row, text in zip(rows, column, strict=True)]
     return rows
 
 
@@ -170,8 +200,21 @@ def verdicts(comparison: Record) -> list[str]:
 
 
 def verdict(comparison: Record, arm: str) -> str:
-    """Return how the headline metric changed from the baseline to `arm`, and which others moved."""
+    """Return how the headline metric changed from the baseline to `arm`, and which others moved; so for each side."""
     metrics = metrics_of(comparison)
+    samples, denoising = ([metric for metric in metrics if metric.side == side] for side in SIDES)
+    if not denoising:
+        return _verdict(comparison, arm, samples)
+    said = [_verdict(comparison, arm, samples)] if samples else []
+    second = _verdict(comparison, arm, denoising, brief=True)
+    if said == [second]:  # nothing to compare on either side
+        return second
+    second = second if second.startswith("denoising") else f"in denoising, {second}"
+    return " ".join([*said, second[0].upper() + second[1:]])
+
+
+def _verdict(comparison: Record, arm: str, metrics: list[Metric], *, brief: bool = False) -> str:
+    """Return the verdict on some metrics; `brief`: without interval and number of seeds."""
     judged = [m for m in metrics if m.key == HEADLINE] or [m for m in metrics if m.arrow]
     if not judged:
         return "no metric to compare."
@@ -181,18 +224,18 @@ def verdict(comparison: Record, arm: str) -> str:
         return "nothing to compare yet."
     unit = metric.unit and f" {metric.unit}"
     change = " → ".join(f"{number(side['mean'], metric.digits)}{unit}" for side in (base, row))
-    seeds = row.get("n", 1)
+    seeds, word = row.get("n", 1), row.get("verdict")
     if seeds == 1:
-        return f"{metric.label} {change} (one seed: a lead, not a result)."
+        return f"{metric.label} {change}{'' if brief else ' (one seed: a lead, not a result)'}."
     interval = metric.interval(row.get("difference"))
     paired = f"95% interval of the paired difference {interval}{unit}" if interval else "no paired interval"
-    how = ", ".join(filter(None, [row.get("verdict"), paired, f"{seeds} seeds"]))
-    sentence = f"{metric.label} {change} ({how})."
-    for word in sorted(("better", "worse"), key=lambda word: word != row.get("verdict")):
+    how = ", ".join(filter(None, [word] if brief else [word, paired, f"{seeds} seeds"]))
+    sentence = f"{metric.label} {change}{f' ({how})' if how else ''}."
+    for said in sorted(("better", "worse"), key=lambda said: said != word):
         rest = [(m.label, _row(comparison, arm, m)) for m in metrics if m is not metric]
-        names = ", ".join(label for label, other in rest if other and other.get("verdict") == word)
+        names = ", ".join(label for label, other in rest if other and other.get("verdict") == said)
         if names:
-            sentence += f" {'Also' if word == row.get('verdict') else 'But'} {word}: {names}."
+            sentence += f" {'Also' if said == word else 'But'} {said}: {names}."
     return sentence
 
 

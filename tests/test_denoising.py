@@ -1,0 +1,77 @@
+"""The map of denoising errors against quantities known in closed form."""
+
+import pytest
+import torch
+
+from specreg import SpectralRegularizer
+from specreg.denoising import denoising_map
+from specreg.diffusion import NoiseLevel, alphas_cumprod
+from specreg.objectives import DDPMObjective
+from specreg.transforms import fourier, radial
+
+SCHEDULE = alphas_cumprod("cosine", 100).float()
+
+
+def images(count=32, side=16):
+    return torch.randn(count, 1, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_network_that_predicts_nothing_has_error_and_energy_in_closed_form():
+    """x0_hat = (x_t − σ·0)/α = x0 + (σ/α)·ε: the error is white with power σ²/α² at every level and band."""
+    objective = DDPMObjective(SCHEDULE, "epsilon")
+    found = denoising_map(objective, lambda x_t, t: torch.zeros_like(x_t), images(256), levels=5, bands=4)
+    level = NoiseLevel.ddpm(SCHEDULE[found.timesteps])
+    assert found.timesteps.tolist() == [10, 30, 50, 70, 90]
+    torch.testing.assert_close(found.log_snr.float(), level.log_snr)
+    expected = (1 / level.snr).double()[:, None].expand(5, 4)
+    torch.testing.assert_close(found.error / expected, torch.ones(5, 4, dtype=torch.float64), rtol=0.05, atol=0)
+    assert found.pull is None
+    assert found.error_db() == pytest.approx(float(-10 * level.log_snr.mean() / torch.log(torch.tensor(10.0))), abs=0.2)
+
+
+def test_a_blurring_network_loses_what_it_removes():
+    x0 = images()
+    spectrum = fourier.half_spectrum(x0, ndim=2)
+    low = radial.frequency_grid((16, 16)) < 0.25
+    blurred = torch.fft.irfftn(spectrum * low, s=(16, 16), dim=(-2, -1), norm="ortho")
+    found = denoising_map(DDPMObjective(SCHEDULE, "x0"), lambda x_t, t: blurred.clone(), x0, levels=3, bands=4)
+    record = found.record()
+    assert record["edges"] == [0, 0.125, 0.25, 0.375, 0.5]
+    for row in record["energy_db"]:
+        assert row[:2] == pytest.approx([0, 0], abs=1e-4)
+        assert max(row[2:]) < -100
+    assert max(row[0] for row in record["error_db"]) < -100
+    for row in record["error_db"]:
+        assert row[2:] == pytest.approx([0, 0], abs=1e-4)
+    assert found.error_db(low=0.25) == pytest.approx(0, abs=1e-4)
+    assert found.error_db() < -1
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
+def test_pull_is_the_gradient_ratio_in_each_band(prediction):
+    x0, g = images(4), torch.Generator().manual_seed(2)
+    answers = torch.randn(3, *x0.shape, generator=g)
+    regularizer = SpectralRegularizer("haar", weight=0.3, noise_weight="snr")
+    objective = DDPMObjective(SCHEDULE, prediction, regularizer)
+    calls = iter(range(3))
+    found = denoising_map(objective, lambda x_t, t: answers[next(calls)], x0, levels=3, bands=1, seed=7)
+    streams = [torch.Generator().manual_seed(7 + i) for i in range(len(x0))]
+    noise = torch.stack([torch.randn(3, *x0.shape[1:], generator=stream) for stream in streams])
+    for row, timestep in enumerate(found.timesteps.tolist()):
+        output = answers[row].clone().requires_grad_()
+        terms = objective(lambda x_t, t, output=output: output, x0, torch.full((4,), timestep), noise[:, row])
+        base, spectral = (
+            torch.autograd.grad(x, output, retain_graph=True)[0] for x in (terms.base.mean(), terms.spectral.loss)
+        )
+        assert float(found.pull[row, 0].sqrt()) == pytest.approx(float(spectral.norm() / base.norm()), rel=1e-3)
+
+
+def test_the_noise_of_an_image_does_not_depend_on_the_others():
+    objective = DDPMObjective(SCHEDULE, "x0")
+
+    def network(x_t, t):
+        return 0.5 * x_t
+
+    whole, half = (denoising_map(objective, network, images()[:n], levels=2, bands=2) for n in (2, 1))
+    other = denoising_map(objective, network, images()[1:2], levels=2, bands=2, seed=1)
+    torch.testing.assert_close(whole.error, (half.error + other.error) / 2)
