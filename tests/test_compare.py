@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from specreg import compare, evaluation
+from specreg.compare import run
 from specreg.report import build_report
 from specreg.training import checkpoint
 from specreg.training.config import ConfigError
@@ -162,19 +163,19 @@ def test_seeds_have_latents_of_their_own_and_arms_share_them(finished):
 
 def test_an_interrupted_comparison_has_a_report_and_goes_on(tiny, tmp_path, monkeypatch):
     config, arms = tiny(), compare.resolve_arms(tiny(), ["haar"])
-    run_cell = compare._run_cell
+    run_cell = run._run_cell
 
     def stop_at_haar(study, arm, *rest):
         if arm == "haar":
             raise KeyboardInterrupt
         run_cell(study, arm, *rest)
 
-    monkeypatch.setattr(compare, "_run_cell", stop_at_haar)
+    monkeypatch.setattr(run, "_run_cell", stop_at_haar)
     with pytest.raises(KeyboardInterrupt):
         compare.compare(config, tmp_path, arms, [0], command="-", console=QUIET)
     page = build_report(tmp_path).read_text()
     assert "not started" in page
-    monkeypatch.setattr(compare, "_run_cell", run_cell)
+    monkeypatch.setattr(run, "_run_cell", run_cell)
     result = compare.compare(config, tmp_path, arms, [0], command="-", console=QUIET)
     assert {row["arm"] for row in result["table"]} == {"none", "haar"}
     assert "not started" not in build_report(tmp_path).read_text()
@@ -192,14 +193,14 @@ def test_several_processes_share_the_cells_and_give_the_same_numbers(tiny, tmp_p
 
 
 def test_a_cell_in_other_hands_is_left_to_them(tiny, tmp_path):
-    with compare._claim(tmp_path / "cell") as mine:
+    with run._claim(tmp_path / "cell") as mine:
         assert mine
-        code = "import pathlib, sys; from specreg import compare\n"
-        code += "with compare._claim(pathlib.Path(sys.argv[1])) as it: print(it)"
+        code = "import pathlib, sys; from specreg.compare import run\n"
+        code += "with run._claim(pathlib.Path(sys.argv[1])) as it: print(it)"
         command = [sys.executable, "-c", code, str(tmp_path / "cell")]
         theirs = subprocess.run(command, capture_output=True, text=True, check=True)
         assert theirs.stdout.strip() == "False"
-    with compare._claim(tmp_path / "cell") as again:
+    with run._claim(tmp_path / "cell") as again:
         assert again
 
 

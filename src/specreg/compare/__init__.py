@@ -1,0 +1,24 @@
+"""Paired comparison: arms that differ in the spectral term only, run from the same seeds.
+
+Cells (arm × seed) of one seed share initial weights, data order, timesteps, noise and the latents of their samples, so
+that differences between arms are not differences of luck. Finished cells are never run again.
+"""
+
+from specreg.compare.arms import BASELINE, cell_config, cell_name, label, resolve_arms
+from specreg.compare.paired import Difference, paired_difference, verdict
+from specreg.compare.run import compare, step_seconds
+from specreg.compare.study import command_line
+
+__all__ = [
+    "BASELINE",
+    "Difference",
+    "cell_config",
+    "cell_name",
+    "command_line",
+    "compare",
+    "label",
+    "paired_difference",
+    "resolve_arms",
+    "step_seconds",
+    "verdict",
+]

@@ -1,0 +1,91 @@
+"""The arms of a comparison, the runs they make, and how they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from specreg.training import config as configs
+from specreg.training.config import Config, ConfigError, SpectralConfig
+
+BASELINE = "none"
+
+
+def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConfig | None]:
+    """Arms by name: "none", an arm that the config defines, or a loss name; with "@λ", "@auto" or "@auto:RATIO".
+
+    A loss name takes everything but its options from the config's spectral section, and those too when the
+    section is about the same loss.
+    """
+    arms: dict[str, SpectralConfig | None] = {BASELINE: None}
+    for name in map(str.strip, names):
+        base, _, weight = name.partition("@")
+        if name == BASELINE:
+            continue
+        if name in config.arms:
+            arms[name] = config.arms[name]
+            continue
+        if base == BASELINE:
+            raise ConfigError(f"arm {name!r}: the baseline has no λ to set")
+        if base in config.arms:
+            arm = config.arms[base]
+        else:
+            section = (config.spectral or SpectralConfig()).model_dump()
+            options = section["options"] if section["name"] == base else {}
+            arm = _spectral({**section, "name": base, "options": options}, name)
+        if weight:
+            if arm is None:
+                raise ConfigError(f"arm {name!r}: the baseline has no λ to set")
+            arm = _spectral({**arm.model_dump(), **_lambda(weight, name)}, name)
+        arms[name] = arm
+    if len(arms) < 2:
+        raise ConfigError(f"expected at least one arm beside {BASELINE!r}; got {', '.join(names) or 'none'}")
+    return arms
+
+
+def _lambda(text: str, name: str) -> dict[str, Any]:
+    """What stands after the @ of an arm: a number, auto, or auto:RATIO."""
+    policy, colon, ratio = text.partition(":")
+    try:
+        if policy == "auto":
+            return {"weight": "auto", **({"ratio": float(ratio)} if colon else {})}
+        return {"weight": float(text)}
+    except ValueError:
+        raise ConfigError(f"arm {name!r}: expected a number after @ (or auto, or auto:RATIO); got {text!r}") from None
+
+
+def _spectral(values: Mapping[str, Any], name: str) -> SpectralConfig:
+    arm = configs.parse({"spectral": dict(values)}, where=f"arm {name!r}").spectral
+    assert arm is not None
+    return arm
+
+
+def label(spectral: SpectralConfig | None) -> str:
+    """An arm in a few words."""
+    if spectral is None:
+        return "baseline (no term)"
+    said = [str(value) if isinstance(value, str) else f"{key} {value}" for key, value in spectral.options.items()]
+    options = f" ({', '.join(said)})" if said else ""
+    lam = f"auto ({spectral.ratio:g})" if spectral.weight == "auto" else f"{spectral.weight:g}"
+    weights = [w for w in (spectral.noise_weight, spectral.band_weight) if w not in (None, "constant")]
+    ramp = [f"{spectral.ramp} warm-up {spectral.warmup}"] if spectral.warmup else []
+    return ", ".join([f"{spectral.name}{options}", f"λ {lam}", *weights, *ramp])
+
+
+def cell_name(arm: str, seed: int) -> str:
+    """Folder of a cell, and name of its run."""
+    return f"{arm.replace(':', '_')}-seed{seed}"
+
+
+def cell_config(config: Config, arm: str, seed: int) -> Config:
+    """The run of a cell: the comparison's config with the arm's term, the seed, and latents of the seed's own."""
+    first = config.sampling.seed + (seed - config.seed) * config.sampling.count
+    return config.model_copy(
+        update={
+            "name": cell_name(arm, seed),
+            "seed": seed,
+            "spectral": config.arms[arm],
+            "arms": {},
+            "sampling": config.sampling.model_copy(update={"seed": first}),
+        }
+    )
