@@ -176,8 +176,9 @@ def step_seconds(config: Config, arms: Iterable[str], *, rounds: int = 24, warmu
         seconds: dict[str, list[float]] = {arm: [] for arm in objectives}
         for n in range(min(warmup + rounds, config.training.steps)):
             parts = [next(batches) for _ in range(config.training.accumulate)]
-            for arm, objective in objectives.items():
-                trainer.objective = objective
+            turn = n % len(objectives)  # nobody is always first
+            for arm in [*objectives, *objectives][turn : turn + len(objectives)]:
+                trainer.objective = objectives[arm]
                 began = time.perf_counter()
                 trainer.train_step(parts)
                 if n >= warmup:

@@ -1,0 +1,1 @@
+"""Measurements of speed and memory, as ratios within one process; run from a clone of the repository."""
