@@ -9,7 +9,7 @@ def checkerboard() -> dict[str, Any]:
     """64×64 checkerboards with squares of 2, 4 and 8 pixels; MSE against MSE + amplitude_phase."""
     return {
         "name": "checkerboard",
-        "title": "Checkerboards, 64×64",
+        "title": "Checkerboards",
         "data": {"kind": "checkerboard", "resolution": 64, "squares": [2, 4, 8]},
         "model": {"width": 32, "multipliers": [1, 2], "attention": [1], "patch_size": 4},
         "diffusion": {"schedule": "cosine", "prediction": "x0"},

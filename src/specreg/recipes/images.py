@@ -9,7 +9,7 @@ def textures() -> dict[str, Any]:
     """64×64 crops or tiles of an image folder or zip: `specreg compare textures data.path=crops.zip`."""
     return {
         "name": "textures",
-        "title": "Real images, 64×64",
+        "title": "Real images",
         "data": {"kind": "images", "resolution": 64, "flip": True},
         "model": {"width": 64, "multipliers": [1, 2, 2], "attention": [1, 2], "patch_size": 4},
         "diffusion": {"schedule": "cosine", "prediction": "x0"},
