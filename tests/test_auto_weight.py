@@ -61,6 +61,7 @@ def test_a_bad_measurement_changes_nothing(bad):
     auto.update(torch.tensor(3.0), torch.tensor(1.0))
     before = float(auto.value)
     assert float(auto.update(torch.tensor(bad[0]), torch.tensor(bad[1]))) == before == pytest.approx(1.5)
+    assert int(auto.skipped) == 2
 
 
 def test_lambda_stays_within_bounds():
@@ -91,15 +92,31 @@ def test_lambda_belongs_to_no_graph_and_backward_gives_the_terms_own_gradient():
     torch.testing.assert_close(automatic, expected)
 
 
-def test_half_precision_outputs_do_not_underflow():
+def test_half_precision_goes_through_a_float32_copy():
     x0, _, level, _, output = batch("v", size=8)
     half = output.detach().half().requires_grad_()
-    x0_hat = recover_x0(half, level.diffuse(x0, torch.randn_like(x0)), level, prediction="v")
-    base = (half.float() - output.detach() * 0.99).square().mean() * 1e-3
     reg = SpectralRegularizer("amplitude", weight=AutoWeight())
-    term = reg(x0_hat, x0, level, base_loss=base, output=half)
-    assert 0 < float(term.lam) < 1
-    assert float(term.gradient_ratio) == pytest.approx(0.1, rel=1e-3)
+
+    def term(o):
+        x0_hat = recover_x0(o, level.diffuse(x0, torch.randn_like(x0)), level, prediction="v")
+        base = (o - 0.99 * output.detach()).square().flatten(1).sum(1).mean() * 1e-3  # summed over pixels, as EDM does
+        return reg(x0_hat, x0, level, base_loss=base, output=o)
+
+    with pytest.raises(TypeError, match=r"output is float16: take output = output.float\(\)"):
+        term(half)
+    found = term(half.float())
+    assert float(found.lam) > 0
+    assert float(found.gradient_ratio) == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_casting_the_module_leaves_lambda_in_float32(dtype):
+    reg = SpectralRegularizer("amplitude", weight=AutoWeight(), warmup=4)
+    reg.weight.update(torch.tensor(1.2345), torch.tensor(1.0))
+    before = reg.weight.value.clone()
+    reg.to(dtype)
+    assert reg.weight.value.dtype == torch.float32
+    assert torch.equal(reg.weight.value, before)
 
 
 def test_a_constant_lambda_can_be_measured_too_and_is_not_changed_by_it():
@@ -153,6 +170,14 @@ def test_what_is_missing_is_said():
     reg = SpectralRegularizer("amplitude", weight=AutoWeight())
     with pytest.raises(TypeError, match="AutoWeight needs both base_loss= and output="):
         reg(x0_hat, x0, level)
+    with pytest.raises(TypeError, match=r"base_loss must be the scalar that is minimized.*got shape \[4\]"):
+        reg(x0_hat, x0, level, base_loss=squares.flatten(1).mean(1), output=output)
+    with pytest.raises(TypeError, match="got float"):
+        reg(x0_hat, x0, level, base_loss=0.5, output=output)
+    with pytest.raises(TypeError, match=r"weight .λ. must be a number, an AutoWeight, auto or edm"):
+        SpectralRegularizer("amplitude", weight=None)
+    with pytest.raises(TypeError, match="AutoWeight's options are numbers"):
+        AutoWeight("0.1")
     with pytest.raises(TypeError, match="got only one of them"):
         SpectralRegularizer("amplitude")(x0_hat, x0, level, base_loss=squares.mean())
     with pytest.raises(ValueError, match="output must require a gradient"):

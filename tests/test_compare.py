@@ -1,5 +1,6 @@
 import json
 import math
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -131,6 +132,8 @@ def test_arms_by_name(tiny):
         (["amplitud"], "arm 'amplitud': .*did you mean 'amplitude'"),
         (["haar@much"], "arm 'haar@much': expected a number after @"),
         (["haar@-1"], "arm 'haar@-1'"),
+        (["haar@"], "arm 'haar@': expected a number after @"),
+        (["haar@ 0.1"], "arm 'haar@ 0.1': .*should match pattern"),
         (["none"], "at least one arm beside 'none'"),
     ],
 )
@@ -181,7 +184,7 @@ def test_an_interrupted_comparison_has_a_report_and_goes_on(tiny, tmp_path, monk
     assert "not started" not in build_report(tmp_path).read_text()
 
 
-def test_several_processes_share_the_cells_and_give_the_same_numbers(tiny, tmp_path, finished, monkeypatch):
+def test_several_processes_share_the_cells_and_give_the_same_numbers(tmp_path, finished):
     config, folder, arms, alone = finished
     result = compare.compare(config, tmp_path, arms, range(2), jobs=2, command="-", console=QUIET)
     assert result["table"] == alone["table"]
@@ -202,6 +205,27 @@ def test_a_cell_in_other_hands_is_left_to_them(tiny, tmp_path):
         assert theirs.stdout.strip() == "False"
     with run._claim(tmp_path / "cell") as again:
         assert again
+
+
+def test_a_workers_problem_is_raised_at_once_and_no_process_stays(tiny, tmp_path, finished):
+    config, _, arms, _ = finished
+    (tmp_path / "none-seed0").mkdir(parents=True)
+    (tmp_path / "none-seed0" / "config.yaml").write_text("- not a run\n")
+    (tmp_path / "none-seed0" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"config.yaml: expected a mapping of sections; got list"):
+        compare.compare(config, tmp_path, arms, range(2), jobs=2, command="-", console=QUIET)
+    assert not multiprocessing.active_children()
+
+
+def test_a_failure_of_before_does_not_count_once_there_are_results(finished):
+    config, folder, arms, result = finished
+    stale = folder / "none-seed0" / "failure.json"
+    stale.write_text('{"step": 3, "message": "an old failure"}')
+    try:
+        again = compare.compare(config, folder, arms, range(2), command="-", console=QUIET)
+    finally:
+        stale.unlink(missing_ok=True)
+    assert again["table"] == result["table"]
 
 
 def test_an_arm_that_diverges_is_noted_and_the_others_go_on(tiny, tmp_path):

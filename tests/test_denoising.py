@@ -44,7 +44,8 @@ def test_a_blurring_network_loses_what_it_removes():
     for row in record["error_db"]:
         assert row[2:] == pytest.approx([0, 0], abs=1e-4)
     assert found.error_db(low=0.25) == pytest.approx(0, abs=1e-4)
-    assert found.error_db() < -1
+    share = (x0 - blurred).square().sum() / x0.square().sum()
+    assert found.error_db() == pytest.approx(float(10 * share.log10()), abs=1e-4)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
@@ -75,3 +76,22 @@ def test_the_noise_of_an_image_does_not_depend_on_the_others():
     whole, half = (denoising_map(objective, network, images()[:n], levels=2, bands=2) for n in (2, 1))
     other = denoising_map(objective, network, images()[1:2], levels=2, bands=2, seed=1)
     torch.testing.assert_close(whole.error, (half.error + other.error) / 2)
+
+
+def test_the_error_is_the_energy_ratio_of_parseval():
+    """Data and errors with most of their energy in few coefficients: bands count by their size."""
+    g = torch.Generator().manual_seed(0)
+    slope = radial.frequency_grid((16, 16)).clamp_min(1 / 16) ** -1.5
+    white = torch.randn(2, 8, 1, 16, 16, generator=g)
+    x0, off = (
+        torch.fft.irfft2(torch.fft.rfft2(w) * s).float() for w, s in zip(white, (slope, slope.sqrt()), strict=True)
+    )
+    found = denoising_map(DDPMObjective(SCHEDULE, "x0"), lambda x_t, t: x0 + 0.3 * off, x0, levels=2)
+    expected = 10 * float(((0.3 * off).double().square().sum() / x0.double().square().sum()).log10())
+    assert found.error_db() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_regularizer_in_training_stays_in_training():
+    regularizer = SpectralRegularizer("haar", weight=0.3)
+    denoising_map(DDPMObjective(SCHEDULE, "x0", regularizer), lambda x_t, t: 0.5 * x_t, images(2), levels=1)
+    assert regularizer.training

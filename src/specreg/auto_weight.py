@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ class AutoWeight(nn.Module):
     through the network twice. Scales cancel: sum or mean, whatever is predicted, at any size, one ratio means the same.
 
     Under torch.distributed the norms are those of the global batch (every rank must call), so all ranks use one λ.
-    A batch whose norms are zero or not finite is passed over; until the first good one λ is 0. λ belongs to no graph.
+    A batch whose norms are zero or not finite is passed over and counted in `skipped`; until the first good one λ is
+    0. λ belongs to no graph, and its state stays in float32 when the module is cast.
 
     Args:
         ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive.
@@ -25,10 +28,13 @@ class AutoWeight(nn.Module):
 
     log_mean: Tensor
     mass: Tensor
+    skipped: Tensor
 
-    def __init__(self, ratio: float = 0.1, *, smoothing: float = 0.98, bounds: tuple[float, float] = (0.0, 1e6)):
+    def __init__(self, ratio: float = 0.5, *, smoothing: float = 0.98, bounds: tuple[float, float] = (0.0, 1e6)):
         super().__init__()
         low, high = bounds
+        if not all(isinstance(x, (int, float)) for x in (ratio, smoothing, low, high)):
+            raise TypeError(f"AutoWeight's options are numbers; got {ratio!r}, {smoothing!r}, {bounds!r}")
         if not 0 < ratio < float("inf"):
             raise ValueError(f"ratio must be a positive finite number; got {ratio}")
         if not 0 <= smoothing < 1:
@@ -38,6 +44,7 @@ class AutoWeight(nn.Module):
         self.ratio, self.smoothing, self.bounds = float(ratio), float(smoothing), (float(low), float(high))
         self.register_buffer("log_mean", torch.zeros(()))  # of log ‖∂L/∂o‖ / ‖∂L_S/∂o‖, not yet divided by mass
         self.register_buffer("mass", torch.zeros(()))  # of the exponential mean: 0 before any call, towards 1
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))  # calls that could not be measured
 
     @property
     def value(self) -> Tensor:
@@ -53,7 +60,16 @@ class AutoWeight(nn.Module):
         keep = self.smoothing
         self.log_mean.copy_(torch.where(good, keep * self.log_mean + (1 - keep) * log_ratio, self.log_mean))
         self.mass.copy_(torch.where(good, keep * self.mass + (1 - keep), self.mass))
+        self.skipped += ~good
         return self.value
+
+    def _apply(self, fn: Any, recurse: bool = True) -> AutoWeight:
+        """Move with the module it is part of, but keep float32 when that is cast to half precision."""
+        kept = dict(self.named_buffers())
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in kept.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
 
     def extra_repr(self) -> str:
         """The options, as they would be written."""
@@ -63,11 +79,17 @@ class AutoWeight(nn.Module):
 def gradient_norms(base_loss: Tensor, spectral_loss: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     """‖∂base_loss/∂output‖ and ‖∂spectral_loss/∂output‖ over the global batch, float32 `[]` each.
 
-    Both graphs stay usable. Every loss is read as the mean over ranks of what each rank passes.
+    Both graphs stay usable. Every loss is read as the mean over ranks of what each rank passes; all ranks must call.
 
     Raises:
+        TypeError: `base_loss` is not a scalar tensor, or `output` is float16, in which gradients overflow.
         ValueError: a loss does not depend on `output`.
     """
+    if not (isinstance(base_loss, Tensor) and base_loss.ndim == 0):
+        came = f"shape {list(base_loss.shape)}" if isinstance(base_loss, Tensor) else type(base_loss).__name__
+        raise TypeError(f"base_loss must be the scalar that is minimized, such as base.mean(); got {came}")
+    if torch.float16 in (output.dtype, base_loss.dtype):
+        raise TypeError("output is float16: take output = output.float() and compute both losses from that")
     if not output.requires_grad:
         raise ValueError(
             "output must require a gradient: pass the tensor that the network returned, before any detach()"
@@ -76,14 +98,13 @@ def gradient_norms(base_loss: Tensor, spectral_loss: Tensor, output: Tensor) -> 
     for name, loss in (("base_loss", base_loss), ("x0_hat", spectral_loss)):
         gradient = None
         if loss.requires_grad:
-            # Times the number of elements: the gradient of a mean would underflow in half precision.
-            scale = torch.full_like(loss, output.numel())
-            (gradient,) = torch.autograd.grad(loss, output, scale, retain_graph=True, allow_unused=True)
+            (gradient,) = torch.autograd.grad(loss, output, retain_graph=True, allow_unused=True)
         if gradient is None:
-            raise ValueError(f"{name} must be computed from output; it does not depend on it")
+            hint = "; inside torch.compile gradients do not exist yet" if torch.compiler.is_compiling() else ""
+            raise ValueError(f"{name} must be computed from output; it does not depend on it{hint}")
         squares.append(torch.linalg.vector_norm(gradient, dtype=torch.float32).square())
     both = torch.stack(squares)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(both)
-    base, spectral = (both.sqrt() / output.numel()).unbind()
+    base, spectral = both.sqrt().unbind()
     return base, spectral

@@ -19,15 +19,20 @@ class DenoisingMap(NamedTuple):
 
     timesteps: Tensor  # [L], int64
     log_snr: Tensor  # [L]
+    size: Tensor  # [K], coefficients of the full spectrum in each band
     signal: Tensor  # [K], of x0, per coefficient of an orthonormal DFT
     error: Tensor  # [L, K], of x0_hat − x0
     energy: Tensor  # [L, K], of x0_hat
     pull: Tensor | None  # [L, K], of the term's gradient at the output, λ included, relative to the base loss's
 
     def error_db(self, *, low: float = 0.0) -> float:
-        """Error relative to the signal in the bands from `low` cycles per pixel up: mean over noise levels, in dB."""
-        bands = torch.arange(len(self.signal)) * (0.5 / len(self.signal)) >= low
-        return float(_db(self.error[:, bands].sum(1) / self.signal[bands].sum()).mean())
+        """Energy of the error relative to the signal's in the bands from `low` cycles per pixel up.
+
+        In dB, mean over noise levels.
+        """
+        inside = torch.arange(len(self.size)) * (0.5 / len(self.size)) >= low
+        energy = self.size * inside
+        return float(_db((self.error * energy).sum(1) / (self.signal * energy).sum()).mean())
 
     def record(self) -> dict[str, Any]:
         """The map as it stands in results.json."""
@@ -49,16 +54,18 @@ def denoising_map(
     """Noise `x0` `[N, C, H, W]` at `levels` timesteps spread evenly over the schedule, denoise it, and measure.
 
     Noise of image i comes from `seed` + i, the same for every network. `bands` are equal in frequency, and as in
-    `radial.band_index` the last one holds the corners; None gives one for every four pixels of the shorter side, at
-    most 16. A regularizer of the objective is asked for its pull as it stands: put its state there first.
+    `radial.band_index` the last one holds the corners; None gives an even number, about one for every four pixels of
+    the shorter side, at most 16. A regularizer of the objective is asked for its pull as it stands.
     """
     shape = x0.shape[2:]
-    bands = bands or max(1, min(16, min(shape) // 4))
+    bands = bands or 2 * max(1, min(8, min(shape) // 8))
     steps = len(objective.alphas_cumprod)
     timesteps = ((torch.arange(levels) + 0.5) * steps / levels).long()
     generator = StackedGenerator(range(seed, seed + len(x0)), x0.device)
-    if objective.regularizer is not None:
-        objective.regularizer.eval()
+    regularizer = objective.regularizer
+    learning = regularizer is not None and regularizer.training
+    if regularizer is not None:
+        regularizer.eval()
     outputs: list[Tensor] = []
 
     def network(x_t: Tensor, t: Tensor) -> Tensor:
@@ -84,9 +91,12 @@ def denoising_map(
             (spectral,) = torch.autograd.grad(terms.spectral.loss, output)
             pull.append(power(spectral) / power(base))
         outputs.clear()
+    if regularizer is not None:
+        regularizer.train(learning)
     return DenoisingMap(
         timesteps,
         objective.level(timesteps.to(x0.device)).log_snr.double().cpu(),
+        radial.band_sizes(shape, bands),
         power(x0),
         torch.stack(error),
         torch.stack(energy),

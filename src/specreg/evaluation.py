@@ -23,7 +23,7 @@ from specreg.training import config as configs
 from specreg.training.build import build_data, build_model, build_objective, build_schedule, restore_regularizer
 from specreg.training.config import Config, ConfigError
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Of what results.json holds; results of another version are measured again, without training."""
 
 TRUTH_SEED = 1
@@ -64,7 +64,8 @@ METRICS = {
     ),
     "denoising_error_db": Metric(
         "denoising error", "dB", "lower", 3,
-        "energy of x0_hat − x0 relative to x0's on held-out images, mean over noise levels in dB", side="denoising",
+        "energy of x0_hat − x0 relative to x0's on real images (held out if the run names any), mean over levels",
+        side="denoising",
     ),
     "denoising_high_db": Metric(
         "denoising error above half Nyquist", "dB", "lower", 3,

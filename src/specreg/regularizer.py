@@ -39,10 +39,10 @@ class SpectralRegularizer(nn.Module):
     Args:
         loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", "wavelet:NAME"), or any callable
             `(x0_hat, x0) -> [B]`, such as `specreg.losses.Wavelet("bior1.3", levels=3)`.
-        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=0.1)`, which finds it while training
-            (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ), which is
-            λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is bit-identical
-            to training without it, while `per_sample` still says what the loss would be.
+        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=0.5)`, for short "auto", which finds it
+            while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
+            which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
+            bit-identical to training without it, while `per_sample` still says what the loss would be.
         noise_weight: "constant", "edm", "snr", "hard_gate", "smooth_gate", or any callable
             `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
         band_weight: None, "wiener", "signal_gate", or any callable `(NoiseLevel, frequency [K], power [K]) -> [B, K]`,
@@ -69,7 +69,7 @@ class SpectralRegularizer(nn.Module):
         self,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "amplitude_phase",
         *,
-        weight: float | AutoWeight | Literal["edm"] = 0.1,
+        weight: float | AutoWeight | Literal["auto", "edm"] = 0.1,
         noise_weight: str | NoiseWeight = "constant",
         band_weight: str | BandWeight | None = None,
         warmup: int = 0,
@@ -77,12 +77,16 @@ class SpectralRegularizer(nn.Module):
         by_band: bool = False,
     ):
         super().__init__()
+        if weight == "auto":
+            weight = AutoWeight()
         if isinstance(weight, str):
-            _checks.choice("weight", weight, ["edm"])
+            _checks.choice("weight", weight, ["auto", "edm"])
             if noise_weight not in ("constant", "edm"):
                 raise ValueError(f'weight="edm" sets the noise weight; got noise_weight={noise_weight!r} beside it')
             weight, noise_weight = 1.0, "edm"
         if not isinstance(weight, AutoWeight):
+            if not isinstance(weight, (int, float)):
+                raise TypeError(f"weight (λ) must be a number, an AutoWeight, auto or edm; got {weight!r}")
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"weight (λ) must be a finite number of at least 0; got {weight}")
             weight = float(weight)
@@ -122,7 +126,7 @@ class SpectralRegularizer(nn.Module):
             x0: clean samples.
             level: their noise level.
             base_loss: the scalar that training minimizes without the term; with `output`, what `AutoWeight` needs.
-                With a constant λ the two may be given to measure `gradient_ratio`, which changes nothing else.
+                With a constant λ the two may be given, on every rank, to measure `gradient_ratio`.
             output: what the network returned (under fp16: its float32 copy), from which both were computed.
         """
         learning = torch.is_grad_enabled() and self.training

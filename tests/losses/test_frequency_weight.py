@@ -68,8 +68,8 @@ def test_fewer_axes_than_the_data_has():
 
 
 def test_wavelet_bands_are_weighed_at_their_centres():
-    assert band_centres(["1d", "2d", "2a"]).tolist() == pytest.approx([0.375, 0.1875, 0.0625])
-    assert band_centres(["1ad"]).tolist() == pytest.approx([(0.125**2 + 0.375**2) ** 0.5])
+    assert band_centres(("1d", "2d", "2a")).tolist() == pytest.approx([0.375, 0.1875, 0.0625])
+    assert band_centres(("1ad",)).tolist() == pytest.approx([(0.125**2 + 0.375**2) ** 0.5])
     x0_hat, x0 = pair((2, 1, 16, 16))
     fine_only = losses.Wavelet(levels=2)(x0_hat, x0, frequency_weight=lambda f: (f > 0.3).to(f)[None])
     zero = {"2da": 0.0, "2ad": 0.0, "2dd": 0.0, "2aa": 0.0}

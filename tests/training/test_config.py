@@ -80,6 +80,26 @@ def test_bad_values_are_refused_in_one_sentence(overrides, words):
         parse({}, overrides)
 
 
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("0", 0.0), ("2", 2.0), ("auto", "auto")])
+def test_lambda_is_a_number_however_yaml_reads_it_or_auto(text, value):
+    assert parse({}, [f"spectral.weight={text}"]).spectral.weight == value
+
+
+@pytest.mark.parametrize("text", ["abc", "true", "-1", ".nan", ".inf", "null"])
+def test_other_lambdas_are_refused(text):
+    with pytest.raises(ConfigError, match=r"spectral.weight: λ must be a finite number of at least 0, or auto; got"):
+        parse({}, [f"spectral.weight={text}"])
+
+
+def test_band_weights_are_checked():
+    found = parse({}, ["spectral.band_weight=signal_gate", "spectral.band_options={margin_db: 3}"]).spectral
+    assert (found.band_weight, found.band_options) == ("signal_gate", {"margin_db": 3})
+    with pytest.raises(ConfigError, match="there is no band_weight to give options to"):
+        parse({}, ["spectral.band_options={margin_db: 3}"])
+    with pytest.raises(ConfigError, match="did you mean 'wiener'"):
+        parse({}, ["spectral.band_weight=weiner"])
+
+
 def test_every_bad_field_is_named_at_once():
     with pytest.raises(ConfigError) as error:
         parse({}, ["training.steps=0", "training.lr=-1"])

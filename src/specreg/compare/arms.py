@@ -19,7 +19,7 @@ def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConf
     """
     arms: dict[str, SpectralConfig | None] = {BASELINE: None}
     for name in map(str.strip, names):
-        base, _, weight = name.partition("@")
+        base, at, weight = name.partition("@")
         if name == BASELINE:
             continue
         if name in config.arms:
@@ -33,7 +33,7 @@ def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConf
             section = (config.spectral or SpectralConfig()).model_dump()
             options = section["options"] if section["name"] == base else {}
             arm = _spectral({**section, "name": base, "options": options}, name)
-        if weight:
+        if at:
             if arm is None:
                 raise ConfigError(f"arm {name!r}: the baseline has no λ to set")
             arm = _spectral({**arm.model_dump(), **_lambda(weight, name)}, name)
@@ -55,7 +55,7 @@ def _lambda(text: str, name: str) -> dict[str, Any]:
 
 
 def _spectral(values: Mapping[str, Any], name: str) -> SpectralConfig:
-    arm = configs.parse({"spectral": dict(values)}, where=f"arm {name!r}").spectral
+    arm = configs.parse({"arms": {name: dict(values)}}, where=f"arm {name!r}").arms[name]
     assert arm is not None
     return arm
 

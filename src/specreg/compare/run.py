@@ -8,13 +8,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import Progress
@@ -22,10 +21,10 @@ from rich.progress import Progress
 from specreg import evaluation
 from specreg._files import write_json
 from specreg.compare.arms import BASELINE, cell_config
-from specreg.compare.study import FAILURE, Study, command_line
+from specreg.compare.study import FAILURE, Study, command_line, processes
 from specreg.training.build import build_objective, try_regularizer
 from specreg.training.config import Config, ConfigError, SpectralConfig
-from specreg.training.trainer import NonFiniteLoss, Trainer
+from specreg.training.trainer import NonFiniteLoss, Trainer, refuse_other_run
 
 
 def compare(
@@ -43,20 +42,24 @@ def compare(
     The file is written before the first cell and after each, so that an interrupted comparison has a report too. With
     `jobs`, so many processes take cells at once, each on a GPU of its own where there are several. The same
     comparison may also be started again elsewhere on the same folder: a cell is only ever in one process's hands.
-    An arm whose training diverges is noted as stopped, and the others go on.
+    An arm whose training diverges is noted as stopped, and the others go on. From a script, `jobs` above 1 need the
+    usual `if __name__ == "__main__":`, since processes are spawned.
 
     Raises RuntimeError if no cell came to its end.
     """
-    console = console or Console(stderr=True)
+    console, state = console or Console(stderr=True), processes()
     truth = evaluation.load_truth(config)
     for spectral in arms.values():
         try_regularizer(spectral, truth.images.shape[1:])
     config = config.model_copy(update={"arms": dict(arms)})
     study = Study(config, folder, list(seeds), truth, command or command_line())
-    if jobs < 1 or (jobs > 1 and PartialState().num_processes > 1):
+    if jobs < 1 or (jobs > 1 and state.num_processes > 1):
         raise ConfigError(f"--jobs: expected at least 1, and 1 under `accelerate launch`; got {jobs}")
-    if PartialState().is_main_process:
+    if state.is_main_process:
         evaluation.save_images(folder / "truth" / "samples.npy", truth.images[:64])
+    for cell in study.cells:
+        if state.is_main_process and jobs > 1:
+            (study.at(*cell) / FAILURE).unlink(missing_ok=True)  # they get another try
     study.record()
     if jobs == 1:
         _run_cells(study, console)
@@ -83,13 +86,16 @@ def _run_cells(study: Study, console: Console) -> None:
                     left.append((arm, seed))
         if len(left) == len(waiting):
             time.sleep(1)  # all that is left is in others' hands; one of them may yet be killed
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            return  # nobody waits for the rest
         waiting = left
 
 
 @contextmanager
 def _claim(folder: Path) -> Iterator[bool]:
     """Whether this process may work on a cell; the system takes the lock back when a process dies."""
-    if PartialState().num_processes > 1:
+    if processes().num_processes > 1:
         yield True  # they share every cell's training
         return
     locks = folder.parent / ".locks"
@@ -114,39 +120,65 @@ def _run_jobs(study: Study, jobs: int, console: Console) -> None:
     threads = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else 1
 
     waiting = set(study.cells)
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool, Progress(console=console) as progress:
+    problems: Any = spawn.SimpleQueue()
+    work = [
+        spawn.Process(target=_work, args=(study, threads, devices[i % len(devices)] if devices else None, problems))
+        for i in range(jobs)
+    ]
+    with Progress(console=console) as progress:
         task = progress.add_task(f"{len(waiting)} runs, {jobs} at a time", total=len(waiting))
-        work = [pool.submit(_work, study, threads, devices[i % len(devices)] if devices else None) for i in range(jobs)]
-        while waiting:
-            running = wait(work, timeout=2, return_when=FIRST_EXCEPTION).not_done
-            for cell in [cell for cell in study.cells if cell in waiting]:
-                if (said := study.outcome(*cell)) is not None:
-                    progress.console.print(said)
-                    progress.advance(task)
-                    waiting.remove(cell)
-            if not running:
-                break
-        for job in work:
-            job.result()
+        try:
+            for process in work:
+                process.start()
+            while waiting:
+                wait([process.sentinel for process in work if process.is_alive()], timeout=2)
+                running = [process for process in work if process.is_alive()]
+                for cell in [cell for cell in study.cells if cell in waiting]:
+                    if (said := study.outcome(*cell)) is not None:
+                        progress.console.print(said)
+                        progress.advance(task)
+                        waiting.remove(cell)
+                if not problems.empty():
+                    kind, text = problems.get()
+                    raise kind(text)
+                if died := [process.exitcode for process in work if process.exitcode]:
+                    raise RuntimeError(f"a process of --jobs died with exit code {died[0]}; run the command again")
+                if not running:
+                    break
+        finally:  # also when this process alone is told to stop
+            for process in work:
+                if process.is_alive():
+                    process.terminate()
+            for process in work:
+                if process.pid is not None:
+                    process.join()
 
 
-def _work(study: Study, threads: int, device: str | None) -> None:
+def _work(study: Study, threads: int, device: str | None, problems: Any) -> None:
     """One of several processes: its own share of the CPU, its own GPU; its parent does the talking."""
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     torch.set_num_threads(threads)
     with suppress(KeyboardInterrupt):  # the parent has it too
-        _run_cells(study, Console(quiet=True))
+        try:
+            _run_cells(study, Console(quiet=True))
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            problems.put((ValueError, str(error)))
+        except Exception as error:
+            problems.put((RuntimeError, f"{type(error).__name__}: {error}"))
 
 
 def _run_cell(study: Study, arm: str, seed: int, console: Console) -> None:
     """Bring one cell to its end, and the summary up to date."""
     config, folder = cell_config(study.config, arm, seed), study.at(arm, seed)
-    trainer = Trainer(config, folder, console=console, label=f"{arm}, seed {seed}")  # refuses another run's folder
-    main = trainer.accelerator.is_main_process
+    refuse_other_run(folder, config)
     if study.results(arm, seed):
         console.print(f"{arm}, seed {seed}: finished before")
         return
+    trainer = Trainer(config, folder, console=console, label=f"{arm}, seed {seed}")
+    main = trainer.accelerator.is_main_process
+    if main:
+        (folder / FAILURE).unlink(missing_ok=True)
     try:
         trainer.run()
     except NonFiniteLoss as stop:
@@ -156,7 +188,6 @@ def _run_cell(study: Study, arm: str, seed: int, console: Console) -> None:
         if main:
             with console.status(f"{arm}, seed {seed}: sampling"):
                 evaluation.evaluate(folder, study.truth, arm=arm, device=trainer.device)
-            (folder / FAILURE).unlink(missing_ok=True)
     if main:
         console.print(study.outcome(arm, seed))
         study.record()
@@ -180,7 +211,8 @@ def step_seconds(config: Config, arms: Iterable[str], *, rounds: int = 24, warmu
             for arm in [*objectives, *objectives][turn : turn + len(objectives)]:
                 trainer.objective = objectives[arm]
                 began = time.perf_counter()
-                trainer.train_step(parts)
+                with suppress(NonFiniteLoss):  # one that diverges takes as long up to there
+                    trainer.train_step(parts)
                 if n >= warmup:
                     seconds[arm].append(time.perf_counter() - began)
     return seconds

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from specreg import evaluation
 from specreg._files import read_json, write_json
@@ -61,9 +62,9 @@ class Study(NamedTuple):
         return found if tuple(map(found.get, ("version", "step", "sampling", "truth_sha256"))) == asked else None
 
     def failure(self, arm: str, seed: int) -> dict[str, Any] | None:
-        """At which step a cell's training stopped for good, and why, if it did."""
+        """At which step a cell's training stopped for good, and why, if it did and has not succeeded since."""
         path = self.at(arm, seed) / FAILURE
-        return read_json(path) if path.exists() else None
+        return read_json(path) if path.exists() and not self.results(arm, seed) else None
 
     def outcome(self, arm: str, seed: int) -> str | None:
         """How a cell ended, in a line; None when it has not."""
@@ -77,7 +78,7 @@ class Study(NamedTuple):
     def record(self, step_seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Summarize what is there and write it to `comparison.json`."""
         content = self.summary(step_seconds or {})
-        if PartialState().is_main_process:
+        if processes().is_main_process:
             write_json(self.folder / "comparison.json", content)
         return content
 
@@ -131,6 +132,11 @@ def _row(
         "difference": difference._asdict() if difference else None,
         "verdict": verdict(difference, better),
     }
+
+
+def processes() -> PartialState:
+    """The processes of `accelerate launch`, on the CPU if it says so: without this they would not know each other."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def command_line() -> str:

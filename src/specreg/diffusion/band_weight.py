@@ -11,6 +11,7 @@ and any other such callable may stand in its place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ class SignalGate:
     def __call__(self, level: NoiseLevel, frequency: Tensor, power: Tensor) -> Tensor:
         """Weight of each sample at each frequency, `[B, K]`."""
         log_band_snr = _log_band_snr(level, power)
-        return (log_band_snr >= self.margin_db * (torch.log(log_band_snr.new_tensor(10.0)) / 10)).to(log_band_snr.dtype)
+        return (log_band_snr >= self.margin_db * math.log(10) / 10).to(log_band_snr.dtype)
 
 
 def _log_band_snr(level: NoiseLevel, power: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -130,7 +131,7 @@ def wavelet(
     _checks.choice("reduction", reduction, REDUCTIONS)
     shares = torch.stack([band.gamma * band.l1 for band in bands.values()], dim=1)
     if frequency_weight is not None:
-        shares = shares * _weights(frequency_weight, band_centres(list(bands)).to(shares.device), shares)
+        shares = shares * _weights(frequency_weight, band_centres(tuple(bands), shares.device), shares)
     total = shares.sum(1)
     if reduction == "mean":
         total = total / sum(band.size for band in bands.values())
@@ -167,8 +168,9 @@ def wavelet_bands(
         return {key: Band(w.abs().flatten(1).sum(1), w[0].numel(), gamma[key]) for key, w in bands.items()}
 
 
-def band_centres(bands: Sequence[str]) -> Tensor:
-    """Centre frequency of wavelet bands such as "1dd" or "3aa", cycles per sample, float32 `[bands]`, CPU.
+@lru_cache(maxsize=64)
+def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> Tensor:
+    """Centre frequency of wavelet bands such as "1dd" or "3aa", cycles per sample, float32 `[bands]`; cached.
 
     Along each axis details of level s fill 2^-(s+1) … 2^-s and the approximation what is below; several axes add as
     squares.
@@ -178,7 +180,8 @@ def band_centres(bands: Sequence[str]) -> Tensor:
         axes = band.lstrip("0123456789")
         octave = 2.0 ** -int(band[: -len(axes)])
         centres.append(math.hypot(*(octave * (0.75 if axis == "d" else 0.25) for axis in axes)))
-    return torch.tensor(centres)
+    with torch.inference_mode(False):
+        return torch.tensor(centres, device=device)
 
 
 def _weights(frequency_weight: FrequencyWeight, frequency: Tensor, like: Tensor) -> Tensor:

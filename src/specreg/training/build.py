@@ -46,10 +46,11 @@ def build_model(config: Config, channels: int) -> nn.Module:
 
 
 def build_regularizer(config: SpectralConfig | None, *, calls_per_step: int = 1) -> SpectralRegularizer | None:
-    """The spectral term of a run; None when it trains without. Warm-up is in steps of so many calls."""
+    """The spectral term of a run; None when it trains without. Warm-up and smoothing are in steps of so many calls."""
     if config is None:
         return None
-    weight = AutoWeight(config.ratio, smoothing=config.smoothing) if config.weight == "auto" else config.weight
+    smoothing = config.smoothing ** (1 / calls_per_step)
+    weight = AutoWeight(config.ratio, smoothing=smoothing) if config.weight == "auto" else config.weight
     return SpectralRegularizer(
         losses.build(config.name, **config.options),
         weight=weight,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float, datetime.date)) else value
 
 
-Name = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$")]
+Name = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$")]
 """Of a run or an arm; it becomes a folder's name."""
 
 
@@ -78,7 +79,7 @@ class SpectralConfig(_Strict):
 
     name: str = Field("amplitude_phase", description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME")
     weight: float | Literal["auto"] = Field(0.1, description="λ; auto finds it while training")
-    ratio: float = Field(0.1, gt=0, allow_inf_nan=False, description="of gradients at the output (weight: auto)")
+    ratio: float = Field(0.5, gt=0, allow_inf_nan=False, description="of gradients at the output (weight: auto)")
     smoothing: float = Field(0.98, ge=0, lt=1, description="share of the mean kept a step (weight: auto)")
     warmup: int = Field(0, ge=0, description="steps over which λ ramps up from 0")
     ramp: Literal["linear", "cosine"] = Field("linear", description="shape of that ramp")
@@ -91,8 +92,9 @@ class SpectralConfig(_Strict):
     @field_validator("weight", mode="before")
     @classmethod
     def _number_or_auto(cls, weight: Any) -> Any:
-        if weight == "auto" or (isinstance(weight, (int, float)) and 0 <= weight < float("inf")):
-            return weight
+        with contextlib.suppress(TypeError, ValueError):
+            if weight == "auto" or (not isinstance(weight, bool) and 0 <= float(weight) < float("inf")):
+                return weight if weight == "auto" else float(weight)  # YAML reads 1e-4 as text
         raise ValueError(f"λ must be a finite number of at least 0, or auto; got {weight!r}")
 
     @field_validator("options")

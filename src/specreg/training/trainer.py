@@ -162,6 +162,8 @@ class Trainer:
         lr = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        regularizer = self.objective.regularizer
+        before = {k: v.clone() for k, v in regularizer.state_dict().items()} if regularizer is not None else {}
         rank = self.accelerator.process_index
         torch.manual_seed(integer_seed(self.config.seed, Stream.DROPOUT, self.step, rank))
         self.optimizer.zero_grad()
@@ -173,7 +175,12 @@ class Trainer:
                     term = self.objective(self.model, batch.x0, batch.t, batch.noise, measure_ratio=measure_ratio)
                 self.accelerator.backward(term.loss / len(parts))
             terms.append(term)
-        record = self._means(terms)
+        try:
+            record = self._means(terms)
+        except NonFiniteLoss:
+            if regularizer is not None:
+                regularizer.load_state_dict(before)
+            raise
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip))
         overflow = settings.precision == "fp16"  # the gradient scaler skips such a step and shrinks its scale
         if not math.isfinite(norm) and not overflow:
@@ -265,8 +272,7 @@ class Trainer:
         path, text = self.folder / "config.yaml", configs.dump(self.config)
         found = checkpoint.latest(self.folder / "checkpoints")
         if found is not None:
-            if path.exists():
-                _refuse_other_run(configs.load(path), self.config, path)
+            refuse_other_run(self.folder, self.config)
             saved = checkpoint.load(found)
             if saved.step > self.config.training.steps:
                 raise ConfigError(
@@ -278,7 +284,7 @@ class Trainer:
             self.optimizer.load_state_dict(saved.optimizer)
             if self.accelerator.scaler is not None and saved.state["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved.state["scaler"])
-            restore_regularizer(self.objective.regularizer, saved.state["regularizer"])
+            restore_regularizer(self.objective.regularizer, saved.state.get("regularizer"))
             self.step, self.seconds = saved.step, saved.state["seconds"]
         if self.accelerator.is_main_process and not (path.exists() and path.read_text(encoding="utf-8") == text):
             write_text(path, text)
@@ -294,8 +300,12 @@ def learning_rate(config: Config, step: int) -> float:
     return settings.lr * ramp * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _refuse_other_run(saved: Config, config: Config, path: Path) -> None:
-    """Raise if `config` differs from the folder's in anything that training depends on."""
+def refuse_other_run(folder: Path, config: Config) -> None:
+    """Raise ConfigError if a folder has a run begun that differs from `config` in anything that training depends on."""
+    path = folder / "config.yaml"
+    if not path.exists() or checkpoint.latest(folder / "checkpoints") is None:
+        return
+    saved = configs.load(path)
     aside: Any = {
         "name": True,
         "title": True,

@@ -43,6 +43,12 @@ def band_index(shape: Sequence[int], bands: int, *, device: torch.device | None 
     return (frequency_grid(shape) * (2 * bands)).long().clamp_max(bands - 1).to(device)
 
 
+def band_sizes(shape: Sequence[int], bands: int) -> Tensor:
+    """How many coefficients of the full spectrum each band of `band_index` holds: float64 `[bands]`, CPU."""
+    weights = fourier.bin_weights(shape[-1], dtype=torch.float64).expand(*shape[:-1], -1).flatten()
+    return weights.new_zeros(bands).index_add_(0, band_index(shape, bands).flatten(), weights)
+
+
 def band_mean(values: Tensor, shape: Sequence[int], bands: int) -> Tensor:
     """Mean of `values` `[B, …, *half]` on the half spectrum of `shape` over the bands of `band_index`: `[B, bands]`."""
     index = band_index(shape, bands, device=values.device).flatten()
@@ -50,7 +56,7 @@ def band_mean(values: Tensor, shape: Sequence[int], bands: int) -> Tensor:
     weights = weights.expand(*shape[:-1], -1).flatten()
     values = values.reshape(values.shape[0], -1, weights.numel()).mean(1) * weights
     total = values.new_zeros(values.shape[0], bands).index_add_(1, index, values)
-    return total / weights.new_zeros(bands).index_add_(0, index, weights).clamp_min(1)
+    return total / band_sizes(shape, bands).to(total).clamp_min(1)
 
 
 def power_spectrum(x: Tensor, *, ndim: int | None = None) -> PowerSpectrum:
@@ -85,7 +91,7 @@ def _radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.devic
         filled, number = torch.unique(wavenumber, return_inverse=True)
         share = fourier.bin_weights(shape[-1], dtype=torch.float64).expand(*shape[:-1], -1).flatten()
         size = share.new_zeros(len(filled)).index_add_(0, number, share)
-        floats = (share, filled / longest, size)
+        floats = (share, filled.double() / longest, size)
         return _RadialBins(number.to(device), *(x.to(dtype).to(device) for x in floats))
 
 
