@@ -582,7 +582,7 @@ def test_sides_have_their_own_tables_and_rows(mapped: Path) -> None:
     names = [row[0] for row in summary_rows(two_sided(comparison()))]
     assert names == [
         "", "Samples (rollout)", "log-spectral distance, dB ↓", "energy share ↑",
-        "Denoising (teacher side)", "denoising error, dB ↓", "tail, dB ↓", "time per step",
+        "Denoising (teacher side)", "denoising error, dB ↓", "tail, dB ↓", "Cost", "time per step",
     ]  # fmt: skip
 
 

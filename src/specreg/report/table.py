@@ -151,6 +151,8 @@ def summary_rows(comparison: Record) -> list[list[str]]:
     if len(sides) > 1:
         for start, side in ((0, sides[0]), (len(sides[0]) + 1, sides[1])):
             rows.insert(start, [SIDES[side[0].side], *[""] * (len(header) - 1)])
+        if len(rows) > len(metrics) + 2:
+            rows.insert(-1, ["Cost", *[""] * (len(header) - 1)])
     return [header, *rows]
 
 
