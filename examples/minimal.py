@@ -34,7 +34,7 @@ class Denoiser(torch.nn.Module):
 
 model = Denoiser()
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-regularizer = specreg.SpectralRegularizer("amplitude_phase", weight=0.1, noise_weight="snr")
+regularizer = specreg.SpectralRegularizer("amplitude_phase", weight=specreg.AutoWeight(), noise_weight="snr")
 
 for step in range(60):
     x0 = images(16)
@@ -46,11 +46,11 @@ for step in range(60):
     base_loss = torch.nn.functional.mse_loss(output, noise)
 
     x0_hat = specreg.recover_x0(output, x_t, level, prediction="epsilon")  # 1: the predicted clean sample
-    term = regularizer(x0_hat, x0, level)  # 2: how far its spectrum is from the data's
+    term = regularizer(x0_hat, x0, level, base_loss=base_loss, output=output)  # 2: how far its spectrum is off
     loss = base_loss + term.loss
 
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     if step % 20 == 19:
-        print(f"step {step + 1}: base loss {base_loss.item():.3f}, spectral term {term.loss.item():.3f}")
+        print(f"step {step + 1}: base loss {base_loss:.3f}, spectral term {term.loss:.3f}, λ {term.lam:.3f}")
