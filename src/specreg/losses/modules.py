@@ -141,10 +141,9 @@ class Wavelet(SpectralLoss):
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |W − Ŵ| of each sample by level and band, unweighted by γ; level 1 is the finest."""
-        bands = functional.wavelet_bands(
+        return functional.wavelet_bands(
             x0_hat.detach(), x0, wavelet=self.wavelet, levels=self.levels, mode=self.mode, ndim=self.ndim
         )
-        return {name: band.l1 / band.size for name, band in bands.items()}
 
 
 LOSSES: dict[str, Callable[..., SpectralLoss]] = {
