@@ -13,15 +13,16 @@ SOURCE = Path(specreg.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 # What each room may import of specreg, besides itself.
-CORE = {"_checks", "transforms", "losses", "diffusion", "auto_weight", "regularizer"}
+CORE = {"_checks", "_compile", "transforms", "losses", "diffusion", "auto_weight", "regularizer"}
 ALLOWED = {
     "_checks": set(),
     "_files": set(),
-    "transforms": {"_checks"},
+    "_compile": set(),
+    "transforms": {"_checks", "_compile"},
     "diffusion": {"_checks"},
     "models": {"_checks"},
     "data": {"_checks"},
-    "losses": {"_checks", "transforms"},
+    "losses": {"_checks", "_compile", "transforms"},
     "metrics": {"_checks", "transforms"},
     "auto_weight": set(),
     "regularizer": {"_checks", "transforms", "losses", "diffusion", "auto_weight"},

@@ -56,6 +56,10 @@ class FourierL1(Description):
                 gradient[b, r] = found.gradient
         return Evaluation(value, None if gradient is None else gradient.reshape(shape))
 
+    def options(self) -> tuple[str | int | None, ...]:
+        """See `Description`."""
+        return self.coupling, self.ndim, self.norm, self.reduction
+
     def scale(self, shape: torch.Size) -> float:
         """1/(C·∏space) for a mean, times the normalization of the transform."""
         size = shape[-self.ndim :].numel()

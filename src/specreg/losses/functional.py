@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg._compile import traced_as_constant
 from specreg.losses.fourier_l1 import PHASE_GRADIENT_LIMIT as PHASE_GRADIENT_LIMIT
 from specreg.losses.fourier_l1 import FourierL1
 from specreg.losses.fused import fused
@@ -160,24 +161,31 @@ def wavelet_bands(
 def _levels(levels: int | None, space: Sequence[int], wavelet: str) -> int:
     if levels is not None and levels < 1:
         raise ValueError(f"levels must be at least 1; got {levels}")
-    deepest = max_levels(space, wavelet)  # refuses an unknown wavelet
+    if torch.compiler.is_compiling():  # a range has a length: the graph is made for these sizes, as it must be
+        space = [len(range(n)) for n in space]
+    deepest = max_levels(tuple(space), wavelet)  # refuses an unknown wavelet
     return deepest if levels is None else levels
 
 
-@cache
+@traced_as_constant
 def _bands(levels: int, ndim: int) -> tuple[str, ...]:
     """Names of the bands, finest level first, the approximation last."""
     details = [f"{level}{name}" for level in range(1, levels + 1) for name in band_keys(ndim)]
     return (*details, f"{levels}{'a' * ndim}")
 
 
-@lru_cache(maxsize=64)
+@traced_as_constant
 def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> Tensor:
     """Centre frequency of wavelet bands such as "1dd" or "3aa", cycles per sample, float32 `[bands]`; cached.
 
     Along each axis details of level s fill 2^-(s+1) … 2^-s and the approximation what is below; several axes add as
     squares.
     """
+    return _made_band_centres(bands, device)
+
+
+@lru_cache(maxsize=64)
+def _made_band_centres(bands: tuple[str, ...], device: torch.device | None) -> Tensor:
     centres = []
     for band in bands:
         axes = band.lstrip("0123456789")

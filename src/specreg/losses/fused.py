@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg._compile import traced_as_constant
 
 
 class Description:
-    """A loss with its options as plain values; subclasses are frozen dataclasses of JSON scalars and lists."""
+    """A loss with its options as plain values; subclasses are frozen dataclasses of scalars and tuples of them."""
 
     kinds: ClassVar[dict[str, type[Description]]] = {}
 
@@ -41,15 +42,24 @@ class Description:
     def scale(self, shape: torch.Size) -> float:
         """What value and gradient are to be multiplied by, for samples of `shape` `[B, C, *space]`."""
 
+    @abstractmethod
+    def options(self) -> tuple[Any, ...]:
+        """What the class is to be called with to get the same again."""
+
     def written(self) -> str:
         """The description as a string, which is what an operator's signature can carry."""
-        return json.dumps([type(self).__name__, vars(self)])
+        return _written(type(self).__name__, self.options())
+
+
+@traced_as_constant
+def _written(kind: str, options: tuple[Any, ...]) -> str:
+    return json.dumps([kind, *options])
 
 
 @lru_cache(maxsize=256)
 def _read(text: str) -> Description:
-    kind, options = json.loads(text)
-    return Description.kinds[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    kind, *options = json.loads(text)
+    return Description.kinds[kind](*(tuple(x) if isinstance(x, list) else x for x in options))
 
 
 class Evaluation(NamedTuple):

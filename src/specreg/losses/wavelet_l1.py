@@ -45,12 +45,16 @@ class WaveletL1(Description):
             refuse_non_finite(x0)
         return Evaluation(value, None if gradient is None else gradient.reshape(shape))
 
+    def options(self) -> tuple[str | int | tuple[float, ...], ...]:
+        """See `Description`."""
+        return self.wavelet, self.levels, self.mode, self.ndim, self.reduction, self.gammas
+
     def scale(self, shape: torch.Size) -> float:
         """1/coefficients of a sample for a mean, 1 for a sum."""
         if self.reduction == "sum":
             return 1.0
         return 1.0 / transform.coefficient_count(
-            tuple(shape[1:]), self.wavelet, levels=self.levels, mode=self._mode, ndim=self.ndim
+            tuple(map(int, shape[1:])), self.wavelet, levels=self.levels, mode=self._mode, ndim=self.ndim
         )
 
     @property

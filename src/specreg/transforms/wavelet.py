@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specreg import _checks
+from specreg._compile import traced_as_constant
 
 Mode = Literal["periodization", "periodic", "zero", "symmetric", "reflect", "constant"]
 """How a signal continues beyond its ends, in PyWavelets' names; only `periodization` adds no coefficients."""
@@ -49,6 +50,7 @@ class WaveletCoefficients(NamedTuple):
     shape: tuple[int, ...]
 
 
+@traced_as_constant
 def max_levels(shape: Sequence[int], wavelet: str) -> int:
     """Return the deepest level with coefficients free of boundary effects along every axis, or 1 if none.
 
