@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -15,5 +13,6 @@ def traced_as_constant(function: Function) -> Function:
 
     For functions of sizes, names and devices alone; tensors among their results stay one tensor for all calls.
     """
-    torch.compiler.assume_constant_result(function)
+    # All that torch.compiler.assume_constant_result does; calling it would import the compiler, which takes a second.
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
