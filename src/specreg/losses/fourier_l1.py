@@ -92,12 +92,14 @@ class _Part(NamedTuple):
         return self._projection(careful) if self.loss.coupling == "projection" else self._phase(careful)
 
     def _amplitude(self, careful: bool) -> _Found:
-        error = _modulus(self._spectrum(self.x0), careful)
+        F_0 = self._spectrum(self.x0)
+        error = _modulus(F_0, careful, scratch=F_0)
         F_hat = self._spectrum(self.x0_hat)
-        A_hat = _modulus(F_hat, careful)
+        A_hat = _modulus(F_hat, careful, scratch=F_0)
+        del F_0
         torch.sub(A_hat, error, out=error)
         if self.wants_gradient:
-            _multiply(F_hat, error.sign().div_(A_hat.clamp_min_(_least(A_hat))))
+            F_hat.mul_(error.sign().div_(A_hat.clamp_min_(_least(A_hat))))
         del A_hat
         total = self._total(error.abs_())
         del error
@@ -110,13 +112,14 @@ class _Part(NamedTuple):
         A_hat = _modulus(F_hat, careful)
         error = A_hat - A
         present = A.sign()  # a coefficient that is 0 in x0 has no phase to agree with
-        _multiply(unit, A.clamp_min_(_least(A)).reciprocal_())
-        value = _real_product(F_hat, unit, out=A).neg_().addcmul_(A_hat, present)
+        unit.mul_(A.clamp_min_(_least(A)).reciprocal_())
+        value = torch.mul(F_hat.real, unit.real, out=A).addcmul_(F_hat.imag, unit.imag).neg_()
+        value.addcmul_(A_hat, present)
         present.add_(error.sign())
         total = self._total(value.add_(error.abs_()))
         del A, value, error
         if self.wants_gradient:
-            _multiply(F_hat, present.div_(A_hat.clamp_min_(_least(A_hat)))).sub_(unit)
+            F_hat.mul_(present.div_(A_hat.clamp_min_(_least(A_hat)))).sub_(unit)
         del unit, present, A_hat
         return _Found(total, self._adjoint(F_hat))
 
@@ -126,7 +129,7 @@ class _Part(NamedTuple):
         F_hat = self._spectrum(self.x0_hat)
         A_hat = _modulus(F_hat, careful)
         if careful:
-            _multiply(F_0, A.clamp_min(torch.finfo(A.dtype).tiny).reciprocal_())
+            F_0.mul_(A.clamp_min(torch.finfo(A.dtype).tiny).reciprocal_())
         delta = _phase_difference(F_hat, F_0)
         del F_0
         error = torch.sub(A_hat, A, out=A)
@@ -169,7 +172,7 @@ class _Part(NamedTuple):
         if not self.wants_gradient:
             return None
         if self.weights is not None:
-            _multiply(F, self.weights)
+            F.mul_(self.weights)
         *others, last = range(-self.loss.ndim, 0)
         if others:  # in two steps, because irfftn keeps two more copies of the spectrum
             torch.fft.ifftn(F, dim=others, norm="forward", out=F)
@@ -188,37 +191,22 @@ def _least(amplitude: Tensor) -> float:
     return 10.0 * math.sqrt(torch.finfo(amplitude.dtype).tiny)
 
 
-# torch's complex kernels are quick on accelerators and slow on the CPU, where plain real arithmetic on the two parts is
-# several times quicker than abs, angle, conj and a product of complex with real.
+def _modulus(F: Tensor, careful: bool, *, scratch: Tensor | None = None) -> Tensor:
+    """|F|, which may use up `scratch`, a tensor like F, or F itself.
 
-
-def _modulus(F: Tensor, careful: bool) -> Tensor:
-    """|F|; on the CPU √(re² + im²), which overflows beyond 1e19 in float32, unless `careful`."""
+    On the CPU, where torch's complex abs takes three times as long, √(re² + im²), which overflows beyond 1e19 in
+    float32, unless `careful`.
+    """
     if careful or F.device.type != "cpu":
         return F.abs()
     parts = torch.view_as_real(F)
-    squares = parts * parts
+    squares = parts * parts if scratch is None else torch.mul(parts, parts, out=torch.view_as_real(scratch))
     return torch.add(squares[..., 0], squares[..., 1]).sqrt_()
-
-
-def _multiply(F: Tensor, factor: Tensor) -> Tensor:
-    """F · factor with a real factor, in place."""
-    if F.device.type != "cpu":
-        return F.mul_(factor)
-    F.real.mul_(factor)
-    F.imag.mul_(factor)
-    return F
-
-
-def _real_product(F: Tensor, G: Tensor, *, out: Tensor) -> Tensor:
-    """Re(F · conj G)."""
-    return torch.mul(F.real, G.real, out=out).addcmul_(F.imag, G.imag)
 
 
 def _phase_difference(F_hat: Tensor, F_0: Tensor) -> Tensor:
     """φ̂ − φ wrapped to (−π, π], 0 wherever a coefficient is 0; overwrites F_0."""
-    across = torch.view_as_real(F_0)[..., 1].neg_()  # so that F_0 is its own conjugate
-    del across
-    turned = F_0.mul_(F_hat)
-    # + 0.0: atan2(±0, −0) would be ±π where there is nothing
+    # Not conj(), which is lazy, and inside an operator nobody looks at its mark.
+    turned = F_0.conj_physical_().mul_(F_hat)
+    # Two real tensors, because atan2 of them is quicker than angle; + 0.0, because atan2(±0, −0) would be ±π.
     return torch.atan2(turned.imag.contiguous(), turned.real + 0.0)
