@@ -14,6 +14,15 @@ import numpy as np
 import torch
 
 
+def settle_allocator() -> None:
+    """Allocate and free one block as large as activations are, so that the C allocator keeps pages as it does in training.
+
+    glibc returns memory to the system, and pays a page fault for every 4 kB to get it back, until it has seen blocks
+    of such a size; in a fresh process small tensors would be timed with faults that no training run has.
+    """
+    torch.ones(8_000_000)
+
+
 def interleaved_seconds(
     steps: Mapping[str, Callable[[], Any]], *, seconds: float = 4.0, rounds: tuple[int, int] = (7, 101)
 ) -> dict[str, np.ndarray]:
@@ -21,6 +30,7 @@ def interleaved_seconds(
 
     Short steps are repeated within a round. About `seconds` in all, within the bounds of `rounds`.
     """
+    settle_allocator()
     repeats = {}
     for name, step in steps.items():
         for _ in range(3):

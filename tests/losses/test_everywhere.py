@@ -222,3 +222,50 @@ def test_nothing_waits_for_an_accelerator(name):
     finally:
         for cached in caches:
             cached.cache_clear()
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", LOSSES)
+def test_cuda_agrees_with_the_cpu_and_never_synchronizes(name, dtype):
+    x0_hat, x0 = pair((4, 3, 32, 32), dtype)
+    expected, gradient = evaluate(LOSSES[name], x0_hat, x0)
+    x, y = x0_hat.cuda().requires_grad_(), x0.cuda()
+    weights = torch.arange(1.0, 5.0, device="cuda")
+    LOSSES[name](x, y)  # caches are filled once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        value = LOSSES[name](x, y)
+        (value * weights).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(value.cpu(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(x.grad.cpu(), gradient, rtol=1e-2, atol=1e-3 * float(gradient.abs().max()))
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", LOSSES)
+def test_cuda_graphs_capture_value_and_gradient(name):
+    x0_hat, x0 = (t.cuda() for t in pair((4, 3, 32, 32)))
+    x0_hat.requires_grad_()
+
+    def step():
+        x0_hat.grad = None
+        LOSSES[name](x0_hat, x0).sum().backward()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    expected = x0_hat.grad.clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    x0_hat.grad.zero_()
+    graph.replay()
+    torch.testing.assert_close(x0_hat.grad, expected)

@@ -34,7 +34,7 @@ class WaveletL1(Description):
         gradient = torch.empty_like(x0_hat) if wants_gradient and len(parts) > 1 else None
         for b, r in parts:
             w = weights if weights is None or len(weights) == 1 else weights[b]
-            total, found = self._part(x0_hat[b, r] - x0[b, r], w, wants_gradient)
+            total, found = self._part(x0_hat[b, r], x0[b, r], w, wants_gradient)
             if len(parts) == 1:
                 value, gradient = total, found
                 break
@@ -61,20 +61,23 @@ class WaveletL1(Description):
     def _mode(self) -> transform.Mode:
         return cast(transform.Mode, self.mode)
 
-    def _part(self, x: Tensor, weights: Tensor | None, wants_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """Value `[b]` and gradient of a chunk `[b, r, *space]` of the difference."""
+    def _part(
+        self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Value `[b]` and gradient of a chunk `[b, r, *space]`."""
         factors = transform.level_factors(self.wavelet, self.ndim)
         high = len(factors) - 1
         lacking = 1.0  # what the low-pass band is to be multiplied by
+        x = x0_hat - x0
         total = x.new_zeros(x.shape[0])
         done = []
         for s in range(self.levels):
             bands = transform.level(x, self.wavelet, mode=self._mode, ndim=self.ndim)
             done.append((bands, x.shape[-self.ndim :]))
+            x = bands[0]
             details = [lacking * factor for factor in factors[1:]]
             total += self._take(bands[1:], details, s * high, weights, wants_gradient)
             lacking *= factors[0]
-            x = bands[0]
         total += self._take(bands[:1], [lacking], self.levels * high, weights, wants_gradient)
         if not wants_gradient:
             return total, None
