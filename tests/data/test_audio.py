@@ -185,13 +185,17 @@ def test_damaged_files_are_named_and_left_out_up_to_a_limit(folder, caplog):
 def test_damage_further_on_is_found_by_decoding_or_named_when_read(folder):
     whole = (folder / "b.flac").read_bytes()
     (folder / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    whole = (folder / "c.ogg").read_bytes()
+    (folder / "cut.ogg").write_bytes(whole[: len(whole) // 2])
     soundfile.write(folder / "nan.wav", np.full(8000, np.nan, np.float32), 8000, subtype="FLOAT")
     by_header = AudioDataset(folder, mel=SMALL, crop_frames=20)
     for name in ("cut.flac", "nan.wav"):
         with pytest.raises(ValueError, match=name):
             by_header[by_header.names.index(name)]
     decoded = AudioDataset(folder, mel=SMALL, crop_frames=20, verify="decode")
-    assert set(decoded.report.damaged) == {"cut.flac", "nan.wav"}
+    assert set(by_header.report.damaged) == {"cut.ogg"}  # its header cannot be read without its end
+    assert set(decoded.report.damaged) == {"cut.flac", "cut.ogg", "nan.wav"}
+    assert decoded.report.damaged["nan.wav"] == "it holds NaN or infinity"
 
 
 def test_ljspeech_layout(tmp_path):

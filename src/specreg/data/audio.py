@@ -136,8 +136,8 @@ class AudioDataset(Dataset[AudioClip]):
             raise ValueError(f"{self.path}: part {part!r} needs held_out, patterns or a fraction; got None")
         if isinstance(held_out, float) and not 0 < held_out < 1:
             raise ValueError(f"held_out, as a fraction, must be between 0 and 1; got {held_out}")
-        if isinstance(held_out, str):
-            raise TypeError(f"held_out must be a list of patterns or a fraction; got the single string {held_out!r}")
+        if isinstance(held_out, (str, int)):
+            raise TypeError(f"held_out must be a list of patterns or a fraction; got {held_out!r}")
         out = LJSPEECH_HELD_OUT if held_out is None else held_out
         names, absent = (select(some, part, out, seed=seed) for some in (listing.names, listing.absent))
         self.report = AudioReport(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 SUFFIXES = frozenset((".flac", ".mp3", ".ogg", ".wav"))
 SEEKABLE = frozenset((".flac", ".wav"))  # in these a part can be read without what comes before it
+MP3_SLACK = 2 * 1152  # samples; the length in an mp3's header may count the encoder's padding
 LJSPEECH_HELD_OUT = ("LJ001-*", "LJ002-*")
 
 Part = Literal["all", "train", "held_out"]
@@ -129,11 +130,12 @@ def read_mono(path: Path, sample_rate: int, *, start: int = 0, samples: int | No
             expected = header.samples
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise ValueError(f"cannot read the sound {path}: {error}") from None
-    if len(sound) != expected:
+    slack = MP3_SLACK if path.suffix.lower() == ".mp3" else 0
+    if len(sound) < expected - slack:
         raise ValueError(f"cannot read the sound {path}: expected {expected} samples, found {len(sound)}")
     mono: NDArray[np.float32] = sound.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
-        raise ValueError(f"cannot use the sound {path}: it holds NaN or infinity")
+        raise ValueError(f"cannot read the sound {path}: it holds NaN or infinity")
     if header.sample_rate != sample_rate:
         mono = _resample(mono, header.sample_rate, sample_rate)
     return mono[start : None if samples is None else start + samples]

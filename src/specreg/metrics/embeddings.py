@@ -1,10 +1,10 @@
 """What a Frechet audio distance is taken of: embeddings of short windows, behind one extractor protocol.
 
 A distance on VGGish embeddings is FAD (Kilgour et al. 2019); on any other extractor it carries that extractor's name.
-VGGish's weights are in no package: give an extractor of your own that loads them.
 
 | extractor | package | weights |
 |---|---|---|
+| `vggish.VGGish` | – | vggish-10086976.pth from release v0.1 of github.com/harritaylor/torchvggish |
 | `Resemblyzer` | PyPI `resemblyzer` | inside the package |
 """
 
