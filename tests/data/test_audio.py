@@ -10,7 +10,7 @@ import scipy.signal
 import soundfile
 import torch
 
-from specreg.data.audio import AudioDataset
+from specreg.data.audio import AudioDataset, AudioReport
 from specreg.data.audio_files import read_mono, select
 from specreg.data.mel import MelSettings, log_mel
 
@@ -168,6 +168,14 @@ def test_short_clips_are_padded_or_left_out_by_name(folder, caplog):
     assert skipped.report.skipped_short == ["short.wav"]
     assert len(skipped) == 5
     assert "left out, shorter than a crop: 1 (short.wav)" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "end"), [(20, "; 20.wav)"), (23, "; 20.wav; and 3 more, named in the report)")])
+def test_a_line_of_the_log_stays_short(count, end):
+    names = [f"{k}.wav" for k in range(1, count + 1)]
+    (line,) = AudioReport(skipped_short=names).notices(8000)
+    assert line.startswith(f"files left out, shorter than a crop: {count} (1.wav; 2.wav")
+    assert line.endswith(end)
 
 
 def test_damaged_files_are_named_and_left_out_up_to_a_limit(folder, caplog):

@@ -34,6 +34,7 @@ Short = Literal["pad", "skip"]
 Verify = Literal["header", "decode"]
 
 logger = logging.getLogger(__name__)
+NAMED = 20  # files that a line of the log names; the report has all of them
 
 
 class AudioClip(NamedTuple):
@@ -76,7 +77,8 @@ class AudioReport:
             ("files padded with silence, shorter than a crop", self.padded_short),
             ("files left out, not in metadata.csv", self.unlisted),
         ):
-            said += [f"{what}: {len(names)} ({'; '.join(names)})"] if names else []
+            shown = [*names[:NAMED], f"and {len(names) - NAMED} more, named in the report"][: len(names)]
+            said += [f"{what}: {len(names)} ({'; '.join(shown)})"] if names else []
         return said
 
 
