@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
 
     device = torch.device(options.device)
-    mel = MelSettings(sample_rate=options.sample_rate)
+    settings = MelSettings(sample_rate=options.sample_rate)
     config = DiffWaveConfig(
         residual_layers=options.layers, residual_channels=options.channels, sample_rate=options.sample_rate
     )
@@ -61,8 +61,8 @@ def main() -> None:
     objective = DiffWaveObjective(config.alphas_cumprod.to(device), specreg.SpectralRegularizer(loss, weight=1e-5))
 
     with tempfile.TemporaryDirectory() as temporary:
-        plain = AudioDataset(options.folder, mel=mel)
-        cached = AudioDataset(options.folder, mel=mel, cache=options.cache or temporary)
+        plain = AudioDataset(options.folder, mel=settings)
+        cached = AudioDataset(options.folder, mel=settings, cache=options.cache or temporary)
         for i in range(len(cached)):
             cached[i]
 
@@ -71,10 +71,10 @@ def main() -> None:
             return [data.crop(int(g.integers(len(data))), g) for g in generators]
 
         def step(crops: list[AudioClip]) -> None:
-            x0, condition = (torch.stack([crop[k] for crop in crops]).to(device) for k in (0, 1))
+            x0, mel = (torch.stack([crop[k] for crop in crops]).to(device) for k in (0, 1))
             t = torch.randint(len(config.noise_schedule), (len(x0),), device=device)
             optimizer.zero_grad()
-            objective(network, x0, t, torch.randn_like(x0), condition).loss.backward()
+            objective(network, x0, t, torch.randn_like(x0), {"mel": mel}).loss.backward()
             optimizer.step()
 
         step(batch(cached, 0))  # the first is slower: kernels, filters, files

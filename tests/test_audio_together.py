@@ -36,7 +36,7 @@ def test_train_save_load_synthesize_score(tmp_path):
             crops = [data.crop(k % 3, np.random.default_rng([step, k])) for k in range(6)]
             x0, mel = (torch.stack([crop[part] for crop in crops]) for part in (0, 1))
             optimizer.zero_grad()
-            terms = objective(network, x0, torch.randint(50, (6,)), torch.randn_like(x0), mel)
+            terms = objective(network, x0, torch.randint(50, (6,)), torch.randn_like(x0), {"mel": mel})
             terms.loss.backward()
             optimizer.step()
             history.append((terms.base.mean().item(), terms.spectral.per_sample.mean().item()))

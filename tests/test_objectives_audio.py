@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ CONFIG = DiffWaveConfig(residual_layers=2, residual_channels=8, dilation_cycle_l
 TABLE = CONFIG.alphas_cumprod
 G = torch.Generator().manual_seed(0)
 X0, NOISE = 0.3 * torch.randn(2, 3, 1, 128, generator=G)
-MEL = torch.rand(3, 4, 8, generator=G)
+MEL = {"mel": torch.rand(3, 4, 8, generator=G)}
 T = torch.tensor([0, 20, 49])
 ALPHA = TABLE[T].sqrt().float()[:, None, None]
 SIGMA = (1 - TABLE[T]).sqrt().float()[:, None, None]
@@ -27,7 +28,7 @@ def network():
 def test_base_loss_is_the_mean_absolute_error_on_the_noise(network):
     terms = DiffWaveObjective(TABLE)(network, X0, T, NOISE, MEL)
     x_t = ALPHA * X0 + SIGMA * NOISE
-    output = network(x_t, T, MEL)
+    output = network(x_t, T, **MEL)
     torch.testing.assert_close(terms.base, (output - NOISE).abs().flatten(1).mean(1))
     torch.testing.assert_close(terms.loss, terms.base.mean())
     torch.testing.assert_close(terms.x0_hat, (x_t - SIGMA * output) / ALPHA, rtol=1e-4, atol=1e-5)
@@ -80,12 +81,12 @@ def test_two_updates_are_two_network_calls_of_deterministic_ddim(network):
     assert len(calls) == 2
     torch.testing.assert_close(calls[1], T / 2)
     x_t = ALPHA * X0 + SIGMA * NOISE
-    eps = network(x_t, T, MEL)
+    eps = network(x_t, T, **MEL)
     roots = TABLE.sqrt().float()
     alpha = torch.stack([roots[0], roots[10], (roots[24] + roots[25]) / 2])[:, None, None]
     sigma = (1 - alpha**2).sqrt()
     x = alpha * (x_t - SIGMA * eps) / ALPHA + sigma * eps
-    torch.testing.assert_close(terms.x0_hat, (x - sigma * network(x, T / 2, MEL)) / alpha, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(terms.x0_hat, (x - sigma * network(x, T / 2, **MEL)) / alpha, rtol=1e-3, atol=1e-4)
 
 
 def test_unrolling_can_be_checkpointed(network):
@@ -145,6 +146,15 @@ def test_predict_x0_is_the_objective_s_estimate(network):
     torch.testing.assert_close(
         objective.predict_x0(network, objective.level(T).diffuse(X0, NOISE), T, MEL), terms.x0_hat, rtol=0, atol=0
     )
+
+
+def test_times_are_training_steps():
+    objective = DiffWaveObjective(TABLE)
+    drawn = {objective.draw_time(np.random.default_rng(k)) for k in range(1000)}
+    assert drawn == set(range(50))
+    assert objective.times(5).tolist() == [5, 15, 25, 35, 45]
+    torch.testing.assert_close(objective.level(torch.tensor([0, 49])).alpha, TABLE[[0, 49]].sqrt())
+    assert objective.level(torch.tensor([10.5])).alpha.item() == pytest.approx(TABLE[[10, 11]].sqrt().mean().item())
 
 
 def test_no_updates_are_refused():

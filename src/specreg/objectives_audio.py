@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,13 +50,13 @@ class DiffWaveObjective:
         x0: Tensor,
         t: Tensor,
         noise: Tensor,
-        condition: Tensor | None = None,
+        condition: Mapping[str, Tensor] | None = None,
         *,
         measure_ratio: bool = False,
     ) -> ObjectiveTerms:
         """Evaluate at x0 and noise `[B, 1, T]` and training steps t `[B]` (int64, from 0).
 
-        `condition` is the mel spectrogram `[B, n_mels, frames]`, the network's third argument where it takes one. The
+        `condition` is what else the network takes, by keyword: `{"mel": …}`, `[B, n_mels, frames]`, for a vocoder. The
         network runs under autocast where that is on, everything else in float32 (float64 for float64). With
         `measure_ratio` the spectral term carries its `gradient_ratio` at a constant λ too.
         """
@@ -76,6 +78,14 @@ class DiffWaveObjective:
                 loss = loss + term.loss
         return ObjectiveTerms(loss, base, term, x0_hat)
 
+    def draw_time(self, rng: np.random.Generator) -> int:
+        """A training step, uniform."""
+        return int(rng.integers(len(self.alphas_cumprod)))
+
+    def times(self, count: int) -> Tensor:
+        """`count` training steps spread evenly over the schedule, from little noise to much, int64 `[count]`."""
+        return ((torch.arange(count) + 0.5) * len(self.alphas_cumprod) / count).long()
+
     def level(self, t: Tensor) -> NoiseLevel:
         """Noise level of steps `[B]`; √ᾱ of a fractional one is interpolated, as DiffWave does."""
         root = self.alphas_cumprod.sqrt()
@@ -83,12 +93,14 @@ class DiffWaveObjective:
         between = torch.lerp(root[low], root[(low + 1).clamp_max(len(root) - 1)], (t - low).to(root))
         return NoiseLevel.ddpm(between**2)
 
-    def predict_x0(self, model: Model, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def predict_x0(self, model: Model, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean sound that the network sees in `x_t` `[B, 1, T]` at steps `[B]`, by the same DDIM estimate."""
         first = recover_x0(_call(model, x_t, t, condition), x_t, self.level(t), prediction="epsilon")
         return self._estimate(model, x_t, t, condition, first)
 
-    def _estimate(self, model: Model, x_t: Tensor, t: Tensor, condition: Tensor | None, first: Tensor) -> Tensor:
+    def _estimate(
+        self, model: Model, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None, first: Tensor
+    ) -> Tensor:
         """The DDIM estimate, whose first network call is already made."""
         if self.updates == 1:
             return first
@@ -104,7 +116,7 @@ class DiffWaveObjective:
         return ddim_estimate(predict, x_t, levels, checkpoint=self.checkpoint)
 
 
-def _call(model: Model, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+def _call(model: Model, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
     """The network's output in float32 at least."""
-    output = model(x_t, t) if condition is None else model(x_t, t, condition)
+    output = model(x_t, t, **(condition or {}))
     return output if output.dtype == torch.float64 else output.float()

@@ -13,9 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from specreg.metrics.resampling import resample
@@ -38,10 +36,10 @@ class AudioExtractor(Protocol):
 
 
 class EmbeddingStatistics(NamedTuple):
-    """What a Frechet distance needs of a set of clips, in float64."""
+    """What a Frechet distance needs of a set of clips, float64 on the CPU."""
 
-    mean: NDArray[np.float64]  # [D]
-    covariance: NDArray[np.float64]  # [D, D], divided by windows − 1
+    mean: Tensor  # [D]
+    covariance: Tensor  # [D, D], divided by windows − 1
     windows: int  # embeddings in all
     too_short: list[str]  # clips that gave no window
 
@@ -105,4 +103,4 @@ def embedding_statistics(
         raise ValueError(f"a covariance needs at least two windows; {len(clips)} clips gave {count}")
     mean = total / count
     covariance = (products - count * torch.outer(mean, mean)) / (count - 1)
-    return EmbeddingStatistics((shift + mean).numpy(), covariance.numpy(), count, too_short)
+    return EmbeddingStatistics(shift + mean, (covariance + covariance.T) / 2, count, too_short)
