@@ -27,6 +27,7 @@ ALLOWED = {
     "auto_weight": set(),
     "regularizer": {"_checks", "transforms", "losses", "diffusion", "auto_weight"},
     "objectives": {"_checks", "regularizer", "diffusion"},
+    "objectives_audio": {"objectives", "regularizer", "diffusion"},
     "training": CORE | {"_files", "objectives", "models", "data"},
     "recipes": set(),
     "report": set(),
@@ -78,6 +79,7 @@ began = time.perf_counter()
 import specreg
 seconds = time.perf_counter() - began
 heavy = {"accelerate", "matplotlib", "PIL", "scipy", "diffusers", "pydantic", "typer", "rich", "jinja2", "yaml"}
+heavy |= {"librosa", "soundfile", "sklearn", "auraloss", "pesq"}
 print(seconds, *(heavy & set(sys.modules)))
 """
     seconds, *heavy = min(

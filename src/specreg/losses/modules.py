@@ -156,7 +156,8 @@ LOSSES: dict[str, Callable[..., SpectralLoss]] = {
 def build(name: str, **options: Any) -> SpectralLoss:
     """Build a loss by name: "amplitude", "amplitude_phase", a wavelet such as "haar" or "bior1.3", or "wavelet:NAME".
 
-    Options are the class's own; an unknown name or option is refused with the nearest known one.
+    So is "mr_stft", see `specreg.losses.stft`. Options are the class's own; an unknown name or option is refused with
+    the nearest known one.
     """
     prefix, _, wavelet = name.partition(":")
     wavelets = pywt.wavelist(kind="discrete")
