@@ -19,7 +19,7 @@ ALLOWED = {
     "_files": set(),
     "transforms": {"_checks"},
     "diffusion": {"_checks"},
-    "models": {"_checks"},
+    "models": {"_checks", "diffusion"},
     "data": {"_checks"},
     "losses": {"_checks", "transforms"},
     "metrics": {"_checks", "transforms"},
