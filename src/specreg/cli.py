@@ -15,6 +15,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from specreg import commands
+
 if TYPE_CHECKING:
     from specreg.training.config import Config
 
@@ -277,6 +279,9 @@ def dataset(
 def _few(names: list[str], most: int = 5) -> str:
     """The first names of a list."""
     return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+
+
+app.command(epilog=example("specreg convert edm-afhqv2-64x64-uncond-vp.pkl afhqv2-vp.safetensors"))(commands.convert)
 
 
 @app.command(epilog=example("specreg recipes"))

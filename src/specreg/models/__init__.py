@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from specreg import _checks
 from specreg.models.small_unet import SmallUNet
+from specreg.models.unet2d import UNet2D
 
 __all__ = ["KINDS", "SmallUNet", "build"]
 
 KINDS = ("small_unet", "unet2d")
-
-
-class _UNet2D(nn.Module):
-    """diffusers' UNet2DModel, called like the other networks."""
-
-    def __init__(self, **options: Any):
-        super().__init__()
-        try:
-            from diffusers import UNet2DModel
-        except ImportError as error:
-            raise ImportError('model kind "unet2d" needs diffusers: pip install "specreg[diffusers]"') from error
-        self.unet: Any = UNet2DModel(**options)  # type: ignore[no-untyped-call]
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = self.unet(x, t).sample
-        return out
 
 
 def build(
@@ -77,7 +61,7 @@ def build(
             raise ValueError(f"unet2d has no patch_size; expected 1, got {patch_size}")
         plain, attending = ("DownBlock2D", "UpBlock2D"), ("AttnDownBlock2D", "AttnUpBlock2D")
         kinds = [attending if level in attention else plain for level in range(len(multipliers))]
-        return _UNet2D(
+        return UNet2D(
             sample_size=resolution,
             in_channels=channels,
             out_channels=channels,
