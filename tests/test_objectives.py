@@ -103,7 +103,7 @@ def test_denoiser_objective_sums_pixels_and_weights_by_sigma():
     ]:
         terms = objective(Shrink(), x0, sigma, noise)
         np.testing.assert_allclose(terms.base.detach(), weight * error, rtol=1e-5)
-            assert terms.loss.item() == pytest.approx((weight * error).mean(), rel=1e-5)
+        assert terms.loss.item() == pytest.approx((weight * error).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("noise_weight", "lam"), [("constant", 1), ("edm", None)])
