@@ -95,10 +95,25 @@ def demo(
     _compare("demo", overrides, folder, None, seeds, 1, dry_run)
 
 
-@app.command(epilog=example("specreg train textures data.path=crops.zip spectral.weight=0.05"))
-def train(source: Source, overrides: Overrides = None, folder: Out = Path("runs"), dry_run: DryRun = False) -> None:
+@app.command(epilog=example("specreg train edm-afhqv2-vp --checkpoint FILE --data ZIP --loss amplitude_phase"))
+def train(
+    source: Source,
+    overrides: Overrides = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Network to start from: EDM .pkl, .safetensors, .pt or a diffusers folder.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder, zip or array of images.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Spectral loss or one of the recipe's arms; none trains without.")
+    ] = None,
+    weighted: Annotated[bool, typer.Option("--weighted", help="λ = λ_EDM(σ) instead of a constant.")] = False,
+    folder: Out = Path("runs"),
+    dry_run: DryRun = False,
+) -> None:
     """Train one run, sample it, and write its report. The same command again goes on where it stopped."""
-    config = _config(source, overrides)
+    config = commands.with_options(
+        _config(source, [*(overrides or []), *commands.path_overrides(checkpoint, data)]), loss=loss, weighted=weighted
+    )
     if dry_run:
         return _print_yaml(config)
     from specreg import compare as comparing

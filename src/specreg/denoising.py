@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from specreg.diffusion import StackedGenerator
-from specreg.objectives import Objective
+from specreg.objectives import Condition, Objective
 from specreg.transforms import fourier, radial
 
 Rows = list[list[float]]
@@ -49,7 +49,14 @@ class DenoisingMap(NamedTuple):
 
 
 def denoising_map(
-    objective: Objective, model: nn.Module, x0: Tensor, *, levels: int = 12, bands: int | None = None, seed: int = 0
+    objective: Objective,
+    model: nn.Module,
+    x0: Tensor,
+    *,
+    condition: Condition | None = None,
+    levels: int = 12,
+    bands: int | None = None,
+    seed: int = 0,
 ) -> DenoisingMap:
     """Noise `x0` `[N, C, H, W]` at `levels` times spread evenly over those of training, denoise it, and measure.
 
@@ -67,10 +74,10 @@ def denoising_map(
         regularizer.eval()
     outputs: list[Tensor] = []
 
-    def network(x_t: Tensor, t: Tensor) -> Tensor:
+    def network(x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """The model, its output a leaf of the graph that the losses are computed in."""
         with torch.no_grad():
-            outputs.append(model(x_t, t).float())
+            outputs.append(model(x_t, t, **condition).float())
         return outputs[-1].requires_grad_()
 
     def power(x: Tensor) -> Tensor:
@@ -80,7 +87,7 @@ def denoising_map(
     error, energy, pull = [], [], []
     for timestep in timesteps.tolist():
         t = torch.full((len(x0),), timestep, device=x0.device)
-        terms = objective(network, x0, t, generator.randn(x0.shape))
+        terms = objective(network, x0, t, generator.randn(x0.shape), condition)
         x0_hat = terms.x0_hat.detach()
         error.append(power(x0_hat - x0))
         energy.append(power(x0_hat))
