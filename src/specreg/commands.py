@@ -16,7 +16,9 @@ err = Console(stderr=True, markup=False, emoji=False)
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="An EDM .pkl, a .safetensors or a .pt file.", metavar="SRC")],
+    source: Annotated[
+        Path, typer.Argument(help="An EDM .pkl, a .safetensors or a .pt file, or a run folder.", metavar="SRC")
+    ],
     target: Annotated[Path, typer.Argument(help="A .safetensors or a .pt file to write.", metavar="OUT")],
     like: Annotated[
         Path | None, typer.Option(help="A checkpoint of the same network, for files that do not say what they hold.")
@@ -25,8 +27,12 @@ def convert(
     """Convert a pretrained network without running code that its file may hold."""
     from specreg.models import pretrained
 
-    config = pretrained.read(like).config if like else None
-    found = pretrained.read(source, config=config)
+    if source.is_dir():
+        from specreg.evaluation import averaged_network
+
+        found = averaged_network(source)
+    else:
+        found = pretrained.read(source, config=pretrained.read(like).config if like else None)
     pretrained.save(target, found)
     network = found.config
     parameters = sum(p.numel() for p in network.skeleton().parameters())

@@ -18,6 +18,8 @@ from specreg.data.synthetic import board_bands, boards
 from specreg.denoising import DenoisingMap, denoising_map
 from specreg.diffusion import StackedGenerator
 from specreg.metrics import spectra
+from specreg.models.network_config import NetworkConfig
+from specreg.models.pretrained import Pretrained
 from specreg.training import checkpoint
 from specreg.training import config as configs
 from specreg.training.build import build_data, build_network, build_objective, build_schedule, restore_regularizer
@@ -136,6 +138,18 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Trained:
     model = build_network(config, shape[0], saved=state.get("network")).module.to(device).eval()
     model.load_state_dict(weights)
     return Trained(config, model, shape, state["step"], state["seconds"], state.get("regularizer"))
+
+
+def averaged_network(folder: Path) -> Pretrained:
+    """The averaged weights of a run of an EDM network, as a checkpoint that can be saved and fine-tuned further."""
+    found = checkpoint.latest(folder / "checkpoints")
+    if found is None:
+        raise ConfigError(f"{folder / 'checkpoints'}: expected a checkpoint; there is none yet")
+    weights, state = checkpoint.load_ema(found)
+    network = state.get("network") or {}
+    if "denoiser" not in network:
+        raise ConfigError(f"{folder}: expected a run of an EDM network; got another kind")
+    return Pretrained(NetworkConfig(**network["denoiser"]), weights, str(found))
 
 
 @torch.no_grad()
