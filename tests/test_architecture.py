@@ -32,6 +32,17 @@ ALLOWED = {
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "evaluation": {"_checks", "_files", "denoising", "training", "diffusion", "models", "data", "metrics"},
     "compare": {"_checks", "_files", "training", "diffusion", "models", "data", "metrics", "evaluation"},
+    "reproduce": {
+        "_checks",
+        "_files",
+        "recipes",
+        "training",
+        "diffusion",
+        "models",
+        "data",
+        "metrics",
+        "evaluation",
+    },
     "__init__": {"losses", "diffusion", "auto_weight", "regularizer"},
     "__main__": {"cli"},
 }

@@ -297,6 +297,9 @@ def _few(names: list[str], most: int = 5) -> str:
 
 
 app.command(epilog=example("specreg convert edm-afhqv2-64x64-uncond-vp.pkl afhqv2-vp.safetensors"))(commands.convert)
+app.command(epilog=example("specreg reproduce table1 --checkpoints DIR --data DIR --images 50000 --seeds 3"))(
+    commands.reproduce
+)
 
 
 @app.command(epilog=example("specreg recipes"))

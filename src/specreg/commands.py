@@ -42,6 +42,61 @@ def convert(
     )
 
 
+def reproduce(
+    what: Annotated[str, typer.Argument(help="table1: EDM image models.", metavar="TABLE")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the recipes, such as training.steps=50.", metavar="KEY=VALUE")
+    ] = None,
+    checkpoints: Annotated[Path, typer.Option(help="Folder of the public checkpoints.")] = Path("checkpoints"),
+    data: Annotated[Path, typer.Option(help="Folder of the data archives.")] = Path("datasets"),
+    images: Annotated[int, typer.Option(min=2, help="Samples of each network and seed.")] = 50_000,
+    seeds: Annotated[int, typer.Option(min=1, help="Of training and sampling.")] = 3,
+    rows: Annotated[str | None, typer.Option(help="Recipes, with commas between; default all.")] = None,
+    arms: Annotated[str | None, typer.Option(help="edm, or losses with or without -weighted; default all.")] = None,
+    inception: Annotated[Path | None, typer.Option(help="Inception weights for FID.")] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("runs/table1"),
+) -> None:
+    """Rebuild a table of the paper from what is there. The same command again goes on where it stopped."""
+    import torch
+    from rich.table import Table
+
+    from specreg import _checks
+    from specreg.metrics.features import InceptionFeatures, WeightsMissing, find_inception
+    from specreg.reproduce import table1
+
+    _checks.choice("table", what, ["table1"])
+    extract = None
+    try:
+        weights = find_inception(inception)
+    except WeightsMissing as missing:
+        if inception is not None:
+            raise
+        err.print(f"No FID, spectral metrics alone. {missing}", soft_wrap=True)
+    else:
+        extract = InceptionFeatures(weights, device="cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        content = table1.run(
+            checkpoints,
+            data,
+            folder,
+            images=images,
+            seeds=seeds,
+            rows=rows.split(",") if rows else None,
+            arms=arms.split(",") if arms else None,
+            overrides=overrides or [],
+            extract=extract,
+            console=err,
+        )
+    except KeyboardInterrupt:
+        err.print("Stopped. Run the same command again to go on.")
+        raise typer.Exit(130) from None
+    table = Table("", *table1.columns(content), title=f"Table 1, {images} samples a seed", title_justify="left")
+    for line in table1.lines_of(content):
+        table.add_row(*line)
+    out.print(table)
+    out.print(f"table: {folder / 'table1.md'}", soft_wrap=True)
+
+
 def path_overrides(checkpoint: Path | None, data: Path | None) -> list[str]:
     """What --checkpoint and --data mean as overrides."""
     given = {"model.checkpoint": checkpoint, "data.path": data}
