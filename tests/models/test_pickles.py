@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import reference_pickle
 import reference_vectors as vectors
 from specreg.models import pretrained
 from specreg.models.pickles import CheckpointRefused, read_pickle
@@ -170,3 +171,17 @@ def test_diffusers_folders_load_and_say_what_is_wrong(tmp_path):
         torch.testing.assert_close(again(x, t), unet(x, t).sample)
     with pytest.raises(FileNotFoundError, match=r"unet/config.json"):
         from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["songunet", "adm"])
+def test_networks_pickled_by_python_in_the_public_form_come_back(architecture, tmp_path):
+    options = {"img_resolution": 8, "img_channels": 3, "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1,
+               "attn_resolutions": [4], "label_dim": 3, "augment_dim": 9, "dropout": 0.1}  # fmt: skip
+    config = pretrained.NetworkConfig(architecture, "edm", options)
+    network = config.build(seed=3)
+    reference_pickle.write(tmp_path / "x.pkl", config, network.state_dict())
+    found = pretrained.read(tmp_path / "x.pkl")
+    assert found.config.to_dict() == config.to_dict()
+    assert found.tensors.keys() == network.state_dict().keys()
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in network.state_dict().items())
+    assert "torch_utils" not in sys.modules
