@@ -48,6 +48,23 @@ def persistent(*items):
     return named(*PERSISTENT) + b"}(" + pairs + b"u\x85R"
 
 
+def network(*keywords, kind="EDMPrecond"):
+    """A network of these keyword arguments, without tensors."""
+    pairs = b"".join(text(key) + part for key, part in keywords)
+    state = b"}(" + text("_init_kwargs") + b"}(" + pairs + b"u" + text("_init_args") + b")u"
+    return persistent(("type", text("class")), ("class_name", text(kind)), ("state", state))
+
+
+def laughs(depth):
+    """A list of one list, ten times: small here, and 10^depth items long when written out."""
+    if depth == 0:
+        return b"]\x94"
+    return b"](" + laughs(depth - 1) + (b"h" + bytes([depth - 1])) * 9 + b"e\x94"
+
+
+LAUGHS = laughs(30)
+
+
 def old_torch(*pickles, tail=b""):
     return b"".join(pickles) + tail
 
@@ -137,7 +154,7 @@ def cases(canary):
         ("persistent id", program(text("x"), b"Q"), "BINPERSID"),
         ("buffers", program(b"\x97"), "NEXT_BUFFER"),
         ("a call of a call", program(call("collections", "OrderedDict"), b")R"), "a call of a dict"),
-        ("a call of text", program(text("os.system"), b")R"), "a call of a str"),
+        ("a call of text", program(text("os.system"), b")R"), "a call of 'os.system'"),
         ("build on a builder", program(named(*PERSISTENT), b"}b"), "_reconstruct_persistent_obj"),
         ("build on an object", program(persistent(*head, state), b"}b"), "Record"),
         ("code in an inner torch file", program(inner(code_in_torch)), r"(posix|nt)\.system"),
@@ -167,6 +184,13 @@ def cases(canary):
         ("object without a state", program(persistent(*head)), "_reconstruct_persistent_obj"),
         ("a function to reconstruct", program(persistent(("type", text("function")), ("class_name", text("f")), state)),
          "'function'"),
+        ("a call of a list of 10^30 items", program(LAUGHS, b")R"), "a call of a list"),
+        ("10^30 channels", program(b"}", text("ema"), network(("img_resolution", b"K\x08"), ("channel_mult", LAUGHS)),
+         b"s"), "channel_mult must be"),
+        ("10^9 noise levels", program(b"}", text("ema"), network(("img_resolution", b"K\x08"), ("M", b"J\x00\xca\x9a;"),
+         kind="iDDPMPrecond"), b"s"), "steps must be whole"),
+        ("dropout that is not a number", program(b"}", text("ema"), network(("img_resolution", b"K\x08"),
+         ("dropout", b"G\x7f\xf8" + bytes(6))), b"s"), "dropout must be"),
         ("object dtype", program(call("numpy", "dtype", "O8", b"\x89", b"\x88")), "O8"),
         ("numpy object array", pickle.dumps(np.array([1, "a"], dtype=object)), r"numpy\._?core.*_reconstruct"),
         ("another class", program(b"}", text("ema"), persistent(("type", text("class")), ("class_name", text("Popen")),

@@ -75,7 +75,9 @@ class NetworkConfig:
             raise ValueError(f"{self.architecture} needs img_resolution; got {', '.join(self.network) or 'no option'}")
         for name, value in self.preconditioning_options.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{name} must be a number; got {value!r}")
+                raise ValueError(f"{name} must be a number; got {_checks.shown(value)}")
+            if name == "steps" and not (isinstance(value, int) and 1 < value <= 100_000):
+                raise ValueError(f"steps must be whole, from 2 to 100000; got {_checks.shown(value)}")
         precond.build(self.preconditioning, **self.preconditioning_options)
 
     @classmethod
@@ -86,11 +88,11 @@ class NetworkConfig:
         given = dict(keywords)
         model_type = given.pop("model_type", _REFERENCE_DEFAULT[kind])
         if not isinstance(model_type, str):
-            raise ValueError(f"model_type must be a name; got {model_type!r}")
+            raise ValueError(f"model_type must be a name; got {_checks.shown(model_type)}")
         _checks.choice("model_type", model_type, _REFERENCE_NETWORKS)
         for name, expected in _FIXED.items():
             if given.pop(name, expected) != expected:
-                raise ValueError(f"{name} must be {expected!r} here; got {keywords[name]!r}")
+                raise ValueError(f"{name} must be {expected!r} here; got {_checks.shown(keywords[name])}")
         for name in _IGNORED:
             given.pop(name, None)
         names = {item.name for item in fields(precond.PRECONDITIONINGS[kind])}
@@ -137,16 +139,16 @@ def _check_option(name: str, value: Any) -> None:
     """Refuse option values that no network of these architectures has."""
     many = name in ("channel_mult", "attn_resolutions", "resample_filter")
     if many and not (isinstance(value, (list, tuple)) and len(value) <= 16):
-        raise ValueError(f"{name} must be a short list of numbers; got {value!r}"[:200])
+        raise ValueError(f"{name} must be a short list of numbers; got {_checks.shown(value)}")
     for item in value if many else (value,):
         if name in _LARGEST:
             if not (type(item) is int and 0 <= item <= _LARGEST[name]):
-                raise ValueError(f"{name} must be whole, from 0 to {_LARGEST[name]}; got {item!r}"[:200])
+                raise ValueError(f"{name} must be whole, from 0 to {_LARGEST[name]}; got {_checks.shown(item)}")
         elif name in ("embedding_type", "encoder_type"):
             if not isinstance(item, str):
-                raise ValueError(f"{name} must be a name; got {item!r}"[:200])
+                raise ValueError(f"{name} must be a name; got {_checks.shown(item)}")
         elif isinstance(item, bool) or not isinstance(item, (int, float)):
-            raise ValueError(f"{name} must be a number; got {item!r}"[:200])
+            raise ValueError(f"{name} must be a number; got {_checks.shown(item)}")
     if name == "dropout" and not 0 <= value < 1:
         raise ValueError(f"dropout must be at least 0 and below 1; got {value}")
     if name in ("channel_mult", "resample_filter") and not value:

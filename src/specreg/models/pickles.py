@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specreg import _checks
+
 MAX_BYTES = 8 << 30
 MAX_OPERATIONS = 5_000_000
 
@@ -99,7 +101,7 @@ def _look_through(content: Any, names: set[str] | None = None) -> None:
         if name in ("GLOBAL", "INST"):
             _refuse_unless_allowed(str(argument).replace(" ", ".", 1), names)
         if name not in _INSTRUCTIONS:
-            said = f" {argument!r}"[:80] if argument is not None else ""
+            said = f" {_called(argument)}" if argument is not None else ""
             raise CheckpointRefused(f"refused the pickle instruction {name}{said}, which no such checkpoint has")
 
 
@@ -231,7 +233,7 @@ class _Machine:
 
 def _called(value: Any) -> str:
     """A value in a few words."""
-    return str(value) if isinstance(value, _Name) else f"a {type(value).__name__} {value!r}"[:80]
+    return str(value) if isinstance(value, _Name) else _checks.shown(value)
 
 
 def _persistent(meta: Any, *rest: Any) -> Record:
@@ -239,7 +241,7 @@ def _persistent(meta: Any, *rest: Any) -> Record:
         raise TypeError("expected one dict with a state")
     kind, class_name = meta.get("type"), meta.get("class_name")
     if kind != "class" or not isinstance(class_name, str):
-        raise TypeError(f"expected type 'class' and a class name; got {kind!r} and {class_name!r}"[:200])
+        raise TypeError(f"expected type 'class' and a class name; got {_called(kind)} and {_called(class_name)}")
     return Record(class_name, meta["state"])
 
 
@@ -260,8 +262,8 @@ def _tensor(
     if not isinstance(storage, torch.TypedStorage):
         raise TypeError(f"expected a storage; got {_called(storage)}")
     numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise TypeError(f"expected whole sizes and strides; got {size!r} and {stride!r}"[:200])
+    if len(size) != len(stride) or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
+        raise TypeError(f"expected whole sizes and strides; got {', '.join(map(_called, numbers))}"[:200])
     untyped = storage._untyped_storage
     available = untyped.nbytes() // storage.dtype.itemsize
     count = reach = 1
@@ -305,7 +307,7 @@ def _look_through_storage(content: BinaryIO, size: int) -> None:
 
 def _dtype(code: Any, align: Any, copy: Any) -> _DType:
     if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
-        raise TypeError(f"expected a numeric dtype; got {code!r}"[:80])
+        raise TypeError(f"expected a numeric dtype; got {_called(code)}")
     return _DType(code)
 
 
