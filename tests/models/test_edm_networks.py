@@ -81,6 +81,14 @@ def test_channels_last_changes_nothing(name):
     assert relative(found, tensors["out/denoised"]) < 2e-5
 
 
+def test_networks_trace_without_a_graph_break():
+    network, tensors = reference("edm_ncsnpp_cond")
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        found = compiled(tensors["in/x"], tensors["in/sigma"], **vectors.condition(tensors))
+    assert relative(found, tensors["out/denoised"]) < 2e-5
+
+
 @pytest.mark.parametrize("architecture", ["songunet", "adm"])
 def test_gradients_reach_every_weight(architecture):
     options = {"img_resolution": 8, "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1,

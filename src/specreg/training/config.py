@@ -155,6 +155,7 @@ class TrainingConfig(_Strict):
     ema_halflife: float | None = Field(None, gt=0, description="instead, its half-life in images (EDM: 500000)")
     ema_rampup: float | None = Field(0.05, gt=0, description="half-life at most this share of the images seen so far")
     precision: Literal["no", "fp16", "bf16"] = "no"
+    compile: bool = Field(False, description="torch.compile the network")
     checkpoint_every: PositiveInt = 500
     keep: PositiveInt = Field(2, description="checkpoints kept")
     log_every: PositiveInt = 10

@@ -87,6 +87,8 @@ class Trainer:
             rampup=settings.ema_rampup,
             batch_size=settings.batch_size,
         )
+        if settings.compile:
+            model.compile()  # in place: names of weights stay
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.step = 0
@@ -289,10 +291,10 @@ def refuse_other_run(folder: Path, config: Config) -> None:
         "arms": True,
         "sampling": True,
         "data": {"test_path"},
-        "training": {"keep", "log_every", "checkpoint_every", "workers"},
+        "training": {"keep", "log_every", "checkpoint_every", "workers", "compile"},
     }
     if config.training.decay == "constant":
-        aside["training"] = {"steps", "keep", "log_every", "checkpoint_every", "workers"}
+        aside["training"] = {"steps", "keep", "log_every", "checkpoint_every", "workers", "compile"}
     old, new = (_flat(c.model_dump(mode="json", exclude=aside)) for c in (saved, config))
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     if changed:
