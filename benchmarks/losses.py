@@ -4,7 +4,7 @@
 
 All contenders of a case take turns in one process, so a noisy machine is noisy for all of them; a figure is the median
 over rounds of the ratio within a round. Peers come with `pip install "specreg[bench]"`; what fails to import or does
-not take the data is listed. On a GPU the table adds kernel launches; the share of the copy's bandwidth is the row "copy".
+not take the data is listed. On a GPU the table adds kernel launches; the row "copy" is what its bandwidth allows.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch
 
 
 def settle_allocator() -> None:
-    """Allocate and free a block as large as activations are, so that the C allocator keeps pages as it does in training.
+    """Allocate and free a block as large as activations are: the C allocator then keeps pages, as it does in training.
 
     glibc returns memory to the system, and pays a page fault for every 4 kB to get it back, until it has seen blocks
     of such a size; in a fresh process small tensors would be timed with faults that no training run has.

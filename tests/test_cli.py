@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import reference_vectors as vectors
 from specreg import __version__
 from specreg.training.config import dump
 
-COMMANDS = ["demo", "train", "compare", "sample", "report", "dataset", "recipes"]
+COMMANDS = ["demo", "train", "compare", "sample", "report", "dataset", "convert", "reproduce", "recipes"]
 TINY = [
     "data.resolution=16", "data.squares=[2,4]", "data.count=20", "model.width=8", "model.attention=[1]",
     "diffusion.timesteps=50", "training.steps=4", "training.batch_size=4", "training.log_every=1",
@@ -152,3 +153,17 @@ def test_yaml_file_is_a_recipe(tmp_path, tiny):
     (tmp_path / "mine.yaml").write_text(dump(tiny()))
     assert specreg("train", "mine.yaml", "name=from-file", cwd=tmp_path).returncode == 0
     assert (tmp_path / "runs" / "from-file" / "results.json").exists()
+
+
+def test_convert_reads_a_checkpoint_without_running_it(tmp_path):
+    source = vectors.path("edm_ncsnpp_cond.pkl")
+    made = specreg("convert", source, tmp_path / "x.safetensors")
+    assert made.returncode == 0, made.stderr
+    assert "songunet under edm preconditioning" in made.stdout
+    again = specreg("convert", tmp_path / "x.safetensors", tmp_path / "x.pt")
+    assert again.returncode == 0, again.stderr
+    (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(Vtouch canary\ntR.")
+    refused = specreg("convert", tmp_path / "evil.pkl", tmp_path / "y.pt", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "os.system" in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pkl", "x.pt", "x.safetensors"]

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import specreg
-from specreg.diffusion import alphas_cumprod
-from specreg.objectives import DDPMObjective
+from specreg.diffusion import alphas_cumprod, noise_density
+from specreg.diffusion.noise_density import LogNormal, LogUniform, VPTime
+from specreg.objectives import DDPMObjective, DenoiserObjective, inverse_variance
 
 G = torch.Generator().manual_seed(0)
 X0, NOISE = torch.randn(2, 5, 1, 8, 8, generator=G)
@@ -73,3 +76,65 @@ def test_predict_x0_inverts_the_forward_process(prediction):
     perfect = specreg.diffusion.target(x0, noise, level, prediction=prediction)
     x0_hat = objective.predict_x0(lambda x, t: perfect, level.diffuse(x0, noise), T[:4])
     torch.testing.assert_close(x0_hat, x0, rtol=1e-3, atol=1e-4)
+
+
+class Shrink(torch.nn.Module):
+    """A denoiser with one weight; remembers its conditioning."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(0.7))
+        self.seen = {}
+
+    def forward(self, x, sigma, **condition):
+        self.seen = condition
+        return self.scale * x
+
+
+def test_denoiser_objective_sums_pixels_and_weights_by_sigma():
+    """w(σ)·‖D(x0 + σε; σ) − x0‖² in numpy."""
+    x0, noise = torch.randn(3, 2, 8, 8), torch.randn(3, 2, 8, 8)
+    sigma = torch.tensor([0.1, 0.5, 3.0])
+    s = sigma.numpy()
+    error = ((0.7 * (x0 + sigma[:, None, None, None] * noise) - x0).numpy() ** 2).sum((1, 2, 3))
+    for objective, weight in [
+        (DenoiserObjective(), (s**2 + 0.25) / (0.5 * s) ** 2),
+        (DenoiserObjective(VPTime(), inverse_variance), 1 / s**2),
+    ]:
+        terms = objective(Shrink(), x0, sigma, noise)
+        np.testing.assert_allclose(terms.base.detach(), weight * error, rtol=1e-5)
+        assert terms.loss.item() == pytest.approx((weight * error).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("noise_weight", "lam"), [("constant", 1), ("edm", None)])
+def test_spectral_term_of_a_denoiser_is_lambda_times_the_loss_of_its_output(noise_weight, lam):
+    x0, noise, sigma = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8), torch.tensor([0.3, 2.0])
+    loss = specreg.losses.Amplitude(reduction="sum")
+    regularizer = specreg.SpectralRegularizer(loss, weight=1.0, noise_weight=noise_weight)
+    model = Shrink()
+    labels = torch.tensor([1, 0])
+    terms = DenoiserObjective(regularizer=regularizer)(model, x0, sigma, noise, {"labels": labels})
+    x0_hat = 0.7 * (x0 + sigma[:, None, None, None] * noise)
+    amplitude = [np.abs(np.fft.fft2(x.numpy(), norm="ortho")) for x in (x0, x0_hat)]
+    per_sample = np.abs(amplitude[0] - amplitude[1]).sum((1, 2, 3))
+    weights = np.ones(2) if lam else (sigma.numpy() ** 2 + 0.25) / (0.5 * sigma.numpy()) ** 2
+    assert float(terms.spectral.loss) == pytest.approx(float((weights * per_sample).mean()), rel=1e-4)
+    assert float(terms.loss) == pytest.approx(float(terms.base.mean() + terms.spectral.loss), rel=1e-6)
+    assert model.seen == {"labels": labels}
+
+
+def test_training_densities_of_sigma():
+    """Quantiles against scipy's distributions and the formulas of method.md."""
+    u = np.array([0.05, 0.5, 0.9])
+    edm, vp, ve = LogNormal(), VPTime(), LogUniform()
+    np.testing.assert_allclose([edm(q) for q in u], scipy.stats.lognorm(s=1.2, scale=np.exp(-1.2)).ppf(u), rtol=1e-9)
+    t = 1e-5 + u * (1 - 1e-5)
+    np.testing.assert_allclose([vp(q) for q in u], np.sqrt(np.exp(19.9 * t**2 / 2 + 0.1 * t) - 1), rtol=1e-6)
+    np.testing.assert_allclose([ve(q) for q in u], np.exp(np.log(0.02) + u * np.log(5000)), rtol=1e-9)
+    rng = np.random.default_rng(0)
+    drawn = np.log([DenoiserObjective().draw_time(rng) for _ in range(4000)])
+    assert (drawn.mean(), drawn.std()) == pytest.approx((-1.2, 1.2), abs=0.06)
+    times = DenoiserObjective().times(4)
+    assert (times.diff() > 0).all()
+    with pytest.raises(ValueError, match="noise density must be one of edm, vp, ve"):
+        noise_density.build("edn")

@@ -25,6 +25,18 @@ def nearest(value: object, options: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value from an untrusted file in a few characters: plain ones as they are, others by their type.
+
+    Containers are not printed: lists that share their items have a text that grows exponentially.
+    """
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 10**30):
+        return repr(value)
+    if isinstance(value, (str, bytes)):
+        return repr(value[:most]) + ("…" if len(value) > most else "")
+    return f"a {type(value).__name__}"
+
+
 def build(kind: str, classes: Mapping[str, type], name: str, options: Mapping[str, Any]) -> Any:
     """Build the dataclass that `classes` has under `name`; unknown names and options are refused with the nearest."""
     chosen: Any = classes[choice(kind, name, classes)]

@@ -15,6 +15,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from specreg import commands
+
 if TYPE_CHECKING:
     from specreg.training.config import Config
 
@@ -93,10 +95,25 @@ def demo(
     _compare("demo", overrides, folder, None, seeds, 1, dry_run)
 
 
-@app.command(epilog=example("specreg train textures data.path=crops.zip spectral.weight=0.05"))
-def train(source: Source, overrides: Overrides = None, folder: Out = Path("runs"), dry_run: DryRun = False) -> None:
+@app.command(epilog=example("specreg train edm-afhqv2-vp --checkpoint FILE --data ZIP --loss amplitude_phase"))
+def train(
+    source: Source,
+    overrides: Overrides = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Network to start from: EDM .pkl, .safetensors, .pt or a diffusers folder.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder, zip or array of images.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Spectral loss or one of the recipe's arms; none trains without.")
+    ] = None,
+    weighted: Annotated[bool, typer.Option("--weighted", help="λ = λ_EDM(σ) instead of a constant.")] = False,
+    folder: Out = Path("runs"),
+    dry_run: DryRun = False,
+) -> None:
     """Train one run, sample it, and write its report. The same command again goes on where it stopped."""
-    config = _config(source, overrides)
+    config = commands.with_options(
+        _config(source, [*(overrides or []), *commands.path_overrides(checkpoint, data)]), loss=loss, weighted=weighted
+    )
     if dry_run:
         return _print_yaml(config)
     from specreg import compare as comparing
@@ -277,6 +294,12 @@ def dataset(
 def _few(names: list[str], most: int = 5) -> str:
     """The first names of a list."""
     return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+
+
+app.command(epilog=example("specreg convert edm-afhqv2-64x64-uncond-vp.pkl afhqv2-vp.safetensors"))(commands.convert)
+app.command(epilog=example("specreg reproduce table1 --checkpoints DIR --data DIR --images 50000 --seeds 3"))(
+    commands.reproduce
+)
 
 
 @app.command(epilog=example("specreg recipes"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from specreg.diffusion import StackedGenerator
-from specreg.objectives import DDPMObjective
+from specreg.objectives import Condition, Objective
 from specreg.transforms import fourier, radial
 
 Rows = list[list[float]]
@@ -17,7 +17,7 @@ Rows = list[list[float]]
 class DenoisingMap(NamedTuple):
     """Mean powers on a grid of noise levels (rows) and frequency bands (columns), float64 on the CPU."""
 
-    timesteps: Tensor  # [L], int64
+    timesteps: Tensor  # [L], timesteps (int64) or σ
     log_snr: Tensor  # [L]
     size: Tensor  # [K], coefficients of the full spectrum in each band
     signal: Tensor  # [K], of x0, per coefficient of an orthonormal DFT
@@ -49,9 +49,16 @@ class DenoisingMap(NamedTuple):
 
 
 def denoising_map(
-    objective: DDPMObjective, model: nn.Module, x0: Tensor, *, levels: int = 12, bands: int | None = None, seed: int = 0
+    objective: Objective,
+    model: nn.Module,
+    x0: Tensor,
+    *,
+    condition: Condition | None = None,
+    levels: int = 12,
+    bands: int | None = None,
+    seed: int = 0,
 ) -> DenoisingMap:
-    """Noise `x0` `[N, C, H, W]` at `levels` timesteps spread evenly over the schedule, denoise it, and measure.
+    """Noise `x0` `[N, C, H, W]` at `levels` times spread evenly over those of training, denoise it, and measure.
 
     Noise of image i comes from `seed` + i, the same for every network. `bands` are equal in frequency, and as in
     `radial.band_index` the last one holds the corners; None gives an even number, about one for every four pixels of
@@ -59,8 +66,7 @@ def denoising_map(
     """
     shape = x0.shape[2:]
     bands = bands or 2 * max(1, min(8, min(shape) // 8))
-    steps = len(objective.alphas_cumprod)
-    timesteps = ((torch.arange(levels) + 0.5) * steps / levels).long()
+    timesteps = objective.times(levels)
     generator = StackedGenerator(range(seed, seed + len(x0)), x0.device)
     regularizer = objective.regularizer
     learning = regularizer is not None and regularizer.training
@@ -68,10 +74,10 @@ def denoising_map(
         regularizer.eval()
     outputs: list[Tensor] = []
 
-    def network(x_t: Tensor, t: Tensor) -> Tensor:
+    def network(x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """The model, its output a leaf of the graph that the losses are computed in."""
         with torch.no_grad():
-            outputs.append(model(x_t, t).float())
+            outputs.append(model(x_t, t, **condition).float())
         return outputs[-1].requires_grad_()
 
     def power(x: Tensor) -> Tensor:
@@ -81,7 +87,7 @@ def denoising_map(
     error, energy, pull = [], [], []
     for timestep in timesteps.tolist():
         t = torch.full((len(x0),), timestep, device=x0.device)
-        terms = objective(network, x0, t, generator.randn(x0.shape))
+        terms = objective(network, x0, t, generator.randn(x0.shape), condition)
         x0_hat = terms.x0_hat.detach()
         error.append(power(x0_hat - x0))
         energy.append(power(x0_hat))

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from specreg import diffusion
+from specreg import diffusion, models
 from specreg._files import write_json
 from specreg.data.synthetic import board_bands, boards
 from specreg.denoising import DenoisingMap, denoising_map
 from specreg.diffusion import StackedGenerator
 from specreg.metrics import spectra
+from specreg.models.network_config import NetworkConfig
+from specreg.models.pretrained import Pretrained
 from specreg.training import checkpoint
 from specreg.training import config as configs
-from specreg.training.build import build_data, build_model, build_objective, build_schedule, restore_regularizer
+from specreg.training.build import build_data, build_network, build_objective, build_schedule, restore_regularizer
 from specreg.training.config import Config, ConfigError
 
 RESULTS_VERSION = 3
@@ -79,6 +81,7 @@ class Truth(NamedTuple):
 
     images: Tensor  # uint8 [N, C, H, W]
     spectrum: spectra.MeanSpectrum
+    labels: Tensor | None = None  # int64 [N], where the images have classes
 
     @property
     def fingerprint(self) -> str:
@@ -106,7 +109,9 @@ def load_truth(config: Config, *, count: int = 2048) -> Truth:
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
     chosen = np.random.default_rng(0).permutation(chosen)
     images = spectra.to_uint8(torch.stack([data.item(int(i)) for i in chosen]))
-    return Truth(images, spectra.mean_spectrum(spectra.from_uint8(images)))
+    labels = [data.label(int(i)) for i in chosen]
+    known = torch.tensor(labels) if all(label is not None for label in labels) else None
+    return Truth(images, spectra.mean_spectrum(spectra.from_uint8(images)), known)
 
 
 class Trained(NamedTuple):
@@ -130,9 +135,21 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Trained:
         raise ConfigError(f"{folder / 'checkpoints'}: expected a checkpoint; there is none yet")
     weights, state = checkpoint.load_ema(found)
     shape = tuple(state["shape"])
-    model = build_model(config, shape[0]).to(device).eval()
+    model = build_network(config, shape[0], saved=state.get("network")).module.to(device).eval()
     model.load_state_dict(weights)
     return Trained(config, model, shape, state["step"], state["seconds"], state.get("regularizer"))
+
+
+def averaged_network(folder: Path) -> Pretrained:
+    """The averaged weights of a run of an EDM network, as a checkpoint that can be saved and fine-tuned further."""
+    found = checkpoint.latest(folder / "checkpoints")
+    if found is None:
+        raise ConfigError(f"{folder / 'checkpoints'}: expected a checkpoint; there is none yet")
+    weights, state = checkpoint.load_ema(found)
+    network = state.get("network") or {}
+    if "denoiser" not in network:
+        raise ConfigError(f"{folder}: expected a run of an EDM network; got another kind")
+    return Pretrained(NetworkConfig(**network["denoiser"]), weights, str(found))
 
 
 @torch.no_grad()
@@ -141,6 +158,8 @@ def draw_samples(
 ) -> Tensor:
     """Draw `sampling.count` images of `shape` `(C, H, W)`: uint8 `[N, C, H, W]`, image i from its own seed."""
     settings = config.sampling
+    if config.diffusion.objective != "ddpm":
+        return _draw_by_sigma(config, model, shape, torch.device(device))
     objective, schedule = build_objective(config, device), build_schedule(config)
     clip = (-1.0, 1.0) if settings.clip else None
     images = []
@@ -168,6 +187,38 @@ def draw_samples(
     return torch.cat(images)
 
 
+def _draw_by_sigma(config: Config, model: nn.Module, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Draw from a denoiser; each sample's latents, class and churn come from its own seed, in that order."""
+    settings = config.sampling
+    churn = diffusion.Churn(settings.churn, settings.churn_min, settings.churn_max, settings.churn_noise)
+    classes = models.conditioning(model).classes
+    images = []
+    for start in range(0, settings.count, settings.batch_size):
+        stop = min(start + settings.batch_size, settings.count)
+        generator = StackedGenerator(range(settings.seed + start, settings.seed + stop), device)
+        latents = generator.randn((len(generator), *shape))
+        condition = {"labels": generator.randint(classes)} if classes else {}
+
+        def predict_x0(x: Tensor, sigma: Tensor, condition: dict[str, Tensor] = condition) -> Tensor:
+            denoised: Tensor = model(x, sigma, **condition)
+            return denoised
+
+        x = diffusion.heun(
+            predict_x0,
+            latents,
+            steps=settings.steps,
+            sigma_min=settings.sigma_min,
+            sigma_max=settings.sigma_max,
+            rho=settings.rho,
+            churn=churn,
+            generator=generator,
+            second_order=settings.sampler == "heun",
+            preconditioning=getattr(model, "preconditioning", None),
+        )
+        images.append(spectra.to_uint8(x).cpu())
+    return torch.cat(images)
+
+
 def measure(images: Tensor, config: Config, truth: Truth) -> tuple[dict[str, float], spectra.MeanSpectrum]:
     """All metrics of 8-bit images `[N, C, H, W]` against the truth, by name (see METRICS), and their mean spectrum."""
     x = spectra.from_uint8(images)
@@ -190,7 +241,10 @@ def measure_denoising(
     """How the network denoises `count` images of the truth, and where its spectral term pulls with its last λ."""
     objective = build_objective(trained.config, device)
     restore_regularizer(objective.regularizer, trained.regularizer)
-    return denoising_map(objective, trained.model, spectra.from_uint8(truth.images[:count]).to(device))
+    labelled = truth.labels is not None and models.conditioning(trained.model).classes > 0
+    condition = {"labels": truth.labels[:count].to(device)} if labelled and truth.labels is not None else None
+    x0 = spectra.from_uint8(truth.images[:count]).to(device)
+    return denoising_map(objective, trained.model, x0, condition=condition)
 
 
 def evaluate(
@@ -219,7 +273,7 @@ def evaluate(
         "step": step,
         "samples": len(images),
         "sampling": settings.model_dump(),
-        "sampler": f"DDIM, {settings.steps} steps, eta {settings.eta:g}" if settings.sampler == "ddim" else "ancestral",
+        "sampler": _described_sampler(config),
         "metrics": values,
         "described": {name: METRICS[name]._asdict() for name in values},
         "spectrum": spectrum_record(spectrum),
@@ -231,6 +285,13 @@ def evaluate(
     }
     write_json(folder / "results.json", results)
     return results
+
+
+def _described_sampler(config: Config) -> str:
+    settings = config.sampling
+    if settings.sampler == "heun":
+        return f"Heun, {settings.steps} steps" + (f", churn {settings.churn:g}" if settings.churn else "")
+    return f"DDIM, {settings.steps} steps, eta {settings.eta:g}" if settings.sampler == "ddim" else "ancestral"
 
 
 def truth_record(config: Config, truth: Truth) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from specreg.compare.arms import BASELINE, cell_config, cell_name, label
 from specreg.compare.paired import paired_difference, verdict
 from specreg.evaluation import METRICS, Truth
 from specreg.training import config as configs
-from specreg.training.config import Config
+from specreg.training.config import Config, SamplingConfig
 
 FAILURE = "failure.json"
 """In a cell whose training stopped for good: at which step, and why."""
@@ -53,13 +53,12 @@ class Study(NamedTuple):
         if not path.exists():
             return None
         found: dict[str, Any] = read_json(path)
-        asked = (
-            evaluation.RESULTS_VERSION,
-            config.training.steps,
-            config.sampling.model_dump(),
-            self.truth.fingerprint,
-        )
-        return found if tuple(map(found.get, ("version", "step", "sampling", "truth_sha256"))) == asked else None
+        asked = (evaluation.RESULTS_VERSION, config.training.steps, self.truth.fingerprint)
+        if tuple(map(found.get, ("version", "step", "truth_sha256"))) != asked:
+            return None
+        # Options that came with a later version had their defaults before it.
+        sampled = {**SamplingConfig().model_dump(), **found.get("sampling", {})}
+        return found if sampled == config.sampling.model_dump() else None
 
     def failure(self, arm: str, seed: int) -> dict[str, Any] | None:
         """At which step a cell's training stopped for good, and why, if it did and has not succeeded since."""

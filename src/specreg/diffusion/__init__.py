@@ -2,11 +2,15 @@
 
 from specreg.diffusion.noise_level import NoiseLevel
 from specreg.diffusion.parameterization import Prediction, coefficients, ddim_estimate, recover_x0, target
-from specreg.diffusion.samplers import StackedGenerator, ancestral, ddim
+from specreg.diffusion.precond import Preconditioned, Preconditioning
+from specreg.diffusion.samplers import Churn, StackedGenerator, ancestral, ddim, edm_sigmas, heun
 from specreg.diffusion.schedules import alphas_cumprod, fractional_timestep, vp_sigma, vp_t
 
 __all__ = [
+    "Churn",
     "NoiseLevel",
+    "Preconditioned",
+    "Preconditioning",
     "Prediction",
     "StackedGenerator",
     "alphas_cumprod",
@@ -14,7 +18,9 @@ __all__ = [
     "coefficients",
     "ddim",
     "ddim_estimate",
+    "edm_sigmas",
     "fractional_timestep",
+    "heun",
     "recover_x0",
     "target",
     "vp_sigma",

@@ -1,4 +1,4 @@
-"""Samplers for discrete-time networks, as a function of x0_hat, and one random stream a sample.
+"""Samplers as functions of x0_hat, and one random stream a sample: DDIM and ancestral for discrete time, Heun for σ.
 
 The papers' ᾱ_t (DDPM) and α_t (DDIM) are both `alpha_bar` here; ᾱ "before" the first step is 1, so the last
 update returns x0_hat itself. All run without gradients, in float32 at least.
@@ -6,16 +6,19 @@ update returns x0_hat itself. All run without gradients, in float32 at least.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from specreg._checks import compute_dtype
+from specreg.diffusion.precond import EDM, Preconditioning
 
 PredictX0 = Callable[[Tensor, Tensor], Tensor]
-"""The network: x_t `[B, ...]` and timesteps `[B]` (int64) to x0_hat `[B, ...]`."""
+"""The network: x_t `[B, ...]` and timesteps `[B]` (int64; for Heun σ, float64) to x0_hat `[B, ...]`."""
 
 _Update = Callable[[Tensor, Tensor, float, float], tuple[Tensor, float]]
 """x_t, x0_hat, alpha_bar, alpha_bar_next to the mean and the standard deviation of the next x."""
@@ -40,6 +43,10 @@ class StackedGenerator:
         if batch != len(self):
             raise ValueError(f"expected a batch of {len(self)}, one sample per seed; got shape {list(shape)}")
         return torch.stack([torch.randn(rest, generator=g, dtype=dtype) for g in self._generators]).to(self.device)
+
+    def randint(self, high: int) -> Tensor:
+        """Draw one whole number below `high` a sample, int64 `[B]`."""
+        return torch.cat([torch.randint(high, (1,), generator=g) for g in self._generators]).to(self.device)
 
 
 def ddim(
@@ -131,4 +138,86 @@ def _descend(
         x, std = update(x, x0_hat, alpha_bar, alpha_bar_next)
         if std > 0 and generator is not None:
             x = x + std * generator.randn(x.shape, x.dtype)
+    return x
+
+
+class Churn(NamedTuple):
+    """Stochasticity of Algorithm 2 of Karras et al. 2022: S_churn, S_tmin, S_tmax and S_noise."""
+
+    amount: float = 0.0
+    low: float = 0.0
+    high: float = math.inf
+    noise: float = 1.0
+
+
+def edm_sigmas(steps: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
+    """Noise levels from `sigma_max` to `sigma_min` (Karras et al. 2022, Eq. 5), float64 `[steps]`; a 0 follows them."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1; got {steps}")
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise ValueError(f"expected 0 < sigma_min < sigma_max < inf; got {sigma_min} and {sigma_max}")
+    # (5)
+    i = torch.arange(steps, dtype=torch.float64) / max(1, steps - 1)
+    first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    sigmas: Tensor = (first + i * (last - first)) ** rho
+    return sigmas
+
+
+@torch.no_grad()
+def heun(
+    predict_x0: PredictX0,
+    latents: Tensor,
+    *,
+    steps: int = 18,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+    churn: Churn | None = None,
+    generator: StackedGenerator | None = None,
+    second_order: bool = True,
+    preconditioning: Preconditioning | None = None,
+) -> Tensor:
+    """Sample dx/dσ = (x − x0_hat)/σ with Heun's method (Karras et al. 2022, Algorithms 1 and 2).
+
+    Args:
+        predict_x0: the denoiser, called with x in float32 and σ `[B]` in float64.
+        latents: unit normal noise, `[B, ...]`; x starts at σ_0 times it, and is float64 throughout.
+        steps: noise levels; 2·steps − 1 network calls.
+        sigma_min: the last level before 0.
+        sigma_max: the first level.
+        rho: how much the levels crowd towards `sigma_min`.
+        churn: noise added before each step; None for the deterministic sampler.
+        generator: the noise; needed with churn.
+        second_order: False leaves Euler steps, which here are DDIM's (η = 0).
+        preconditioning: of the network; the range of σ is clipped to its own, and levels rounded to those it knows.
+
+    Returns:
+        The samples `[B, ...]`, float64.
+    """
+    if churn is not None and churn.amount > 0 and generator is None:
+        raise ValueError(f"churn of {churn.amount} adds noise at every step: pass generator=StackedGenerator(seeds)")
+    known = preconditioning or EDM()
+    low, high = max(sigma_min, known.sigma_min), min(sigma_max, known.sigma_max)
+    sigmas = known.round_sigma(edm_sigmas(steps, sigma_min=low, sigma_max=high, rho=rho))
+
+    def slope(x: Tensor, sigma: float) -> Tensor:
+        level = torch.full((len(x),), sigma, dtype=torch.float64, device=x.device)
+        x0_hat = predict_x0(x.float(), level).double()
+        if x0_hat.shape != x.shape:
+            raise ValueError(f"predict_x0 must return the shape of x_t, {list(x.shape)}; got {list(x0_hat.shape)}")
+        return (x - x0_hat) / sigma
+
+    x = latents.double() * float(sigmas[0])
+    for sigma, sigma_next in itertools.pairwise([*sigmas.tolist(), 0.0]):
+        start = sigma
+        if churn is not None and generator is not None and churn.low <= sigma <= churn.high:
+            gamma = min(churn.amount / steps, math.sqrt(2) - 1)
+            start = float(known.round_sigma(torch.tensor(sigma * (1 + gamma), dtype=torch.float64)))
+            added = math.sqrt(max(start**2 - sigma**2, 0.0)) * churn.noise
+            x = x + added * generator.randn(x.shape, torch.float64)
+        d = slope(x, start)
+        moved = x + (sigma_next - start) * d
+        if second_order and sigma_next > 0:
+            moved = x + (sigma_next - start) * 0.5 * (d + slope(moved, sigma_next))
+        x = moved
     return x

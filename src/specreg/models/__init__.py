@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from specreg import _checks
 from specreg.models.small_unet import SmallUNet
+from specreg.models.unet2d import UNet2D
 
-__all__ = ["KINDS", "SmallUNet", "build"]
+__all__ = ["AUGMENT_LABELS", "KINDS", "SONGUNET_FORMS", "Conditioning", "SmallUNet", "build", "conditioning"]
 
 KINDS = ("small_unet", "unet2d")
 
+AUGMENT_LABELS = 9
+"""Numbers by which EDM's networks are told of augmentation; see `specreg.data.augment`."""
 
-class _UNet2D(nn.Module):
-    """diffusers' UNet2DModel, called like the other networks."""
+SONGUNET_FORMS: dict[str, dict[str, Any]] = {
+    "ddpmpp": {
+        "embedding_type": "positional", "encoder_type": "standard", "channel_mult_noise": 1, "resample_filter": [1, 1],
+    },
+    "ncsnpp": {
+        "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2,
+        "resample_filter": [1, 3, 3, 1],
+    },
+}  # fmt: skip
+"""What makes a SongUNet DDPM++ or NCSN++ ("VP" and "VE" in the names of EDM's checkpoints)."""
 
-    def __init__(self, **options: Any):
-        super().__init__()
-        try:
-            from diffusers import UNet2DModel
-        except ImportError as error:
-            raise ImportError('model kind "unet2d" needs diffusers: pip install "specreg[diffusers]"') from error
-        self.unet: Any = UNet2DModel(**options)  # type: ignore[no-untyped-call]
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = self.unet(x, t).sample
-        return out
+class Conditioning(NamedTuple):
+    """What a network takes beside x and t."""
+
+    classes: int  # 0 for none
+    augment: int  # numbers of augmentation conditioning; 0 for none
+
+
+def conditioning(network: nn.Module) -> Conditioning:
+    """What a network takes beside x and t; nothing for those that are not EDM's."""
+    inner = getattr(network, "model", network)
+    return Conditioning(getattr(inner, "label_dim", 0), getattr(inner, "augment_dim", 0))
 
 
 def build(
@@ -77,7 +89,7 @@ def build(
             raise ValueError(f"unet2d has no patch_size; expected 1, got {patch_size}")
         plain, attending = ("DownBlock2D", "UpBlock2D"), ("AttnDownBlock2D", "AttnUpBlock2D")
         kinds = [attending if level in attention else plain for level in range(len(multipliers))]
-        return _UNet2D(
+        return UNet2D(
             sample_size=resolution,
             in_channels=channels,
             out_channels=channels,

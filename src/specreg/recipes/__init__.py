@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from specreg.recipes.checkerboard import checkerboard, demo
+from specreg.recipes.edm import EDM_RECIPES, edm_textures
 from specreg.recipes.images import textures
 
 RECIPES: dict[str, Callable[[], dict[str, Any]]] = {
     "demo": demo,
     "checkerboard": checkerboard,
     "textures": textures,
+    "edm-textures": edm_textures,
+    **EDM_RECIPES,
 }

@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
-    state: dict[str, Any]  # shape of an image, EMA updates, seconds spent, states of gradient scaler and λ
+    state: dict[str, Any]  # shape of an image, network, EMA updates, seconds spent, states of gradient scaler and λ
 
 
 class CheckpointError(ValueError):
@@ -77,6 +77,12 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(
         step, load_file(path / "model.safetensors"), load_file(path / "ema.safetensors"), optimizer, state
     )
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's numbers alone, without its tensors."""
+    state: dict[str, Any] = read_json(path / "state.json")
+    return state
 
 
 def load_ema(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -33,6 +33,10 @@ Name = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=r"^[A-Za
 """Of a run or an arm; it becomes a folder's name."""
 
 
+DENOISERS = ("ddpmpp", "ncsnpp", "adm")
+"""Kinds of networks that are denoisers in σ."""
+
+
 class ConfigError(ValueError):
     """A run that cannot be: one sentence a field, for the user."""
 
@@ -52,23 +56,31 @@ class DataConfig(_Strict):
     squares: tuple[PositiveInt, ...] = Field((2, 4, 8), description="sides of the checkerboards' squares, pixels")
     count: PositiveInt = Field(10_000, description="checkerboards in an epoch")
     flip: bool = Field(False, description="mirror images left to right on a coin toss")
+    augment: float = Field(0.0, ge=0, le=1, description="probability of each of EDM's augmentations; 0 for none")
 
 
 class ModelConfig(_Strict):
     """The network."""
 
-    kind: Literal["small_unet", "unet2d"] = Field("small_unet", description="unet2d: diffusers' UNet2DModel")
+    kind: Literal["small_unet", "unet2d", "ddpmpp", "ncsnpp", "adm", "pretrained"] = Field(
+        "small_unet", description="unet2d: diffusers' UNet2DModel; pretrained: what model.checkpoint holds"
+    )
+    checkpoint: Path | None = Field(None, description="EDM .pkl, .safetensors, .pt or diffusers folder to start from")
     width: PositiveInt = 32
     multipliers: tuple[PositiveInt, ...] = (1, 2, 2)
     blocks: PositiveInt = 1
     attention: tuple[int, ...] = Field((2,), description="levels, from 0, whose blocks attend")
     patch_size: PositiveInt = 1
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="in every residual block; replaces a checkpoint's own")
+    classes: int = Field(0, ge=0, description="class labels that the network is told (ddpmpp, ncsnpp, adm)")
 
 
 class DiffusionConfig(_Strict):
     """The forward process and what the network predicts."""
 
+    objective: Literal["ddpm", "edm", "vp", "ve"] = Field(
+        "ddpm", description="edm, vp, ve: denoisers in σ, with their noise densities and preconditioning"
+    )
     schedule: Literal["linear", "cosine"] = "cosine"
     timesteps: PositiveInt = 1000
     prediction: Literal["epsilon", "v", "x0"] = "v"
@@ -133,11 +145,17 @@ class TrainingConfig(_Strict):
     accumulate: PositiveInt = Field(1, description="parts that a batch is run in")
     lr: float = Field(5e-4, gt=0)
     warmup: int = Field(100, ge=0, description="steps of linear learning-rate warm-up")
+    warmup_images: float | None = Field(
+        None, gt=0, description="instead, images over which it ramps from 0 (EDM's public loop: 10 million)"
+    )
     decay: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
     weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null leaves gradients as they are")
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the weight average, ramped up from 0")
+    ema_halflife: float | None = Field(None, gt=0, description="instead, its half-life in images (EDM: 500000)")
+    ema_rampup: float | None = Field(0.05, gt=0, description="half-life at most this share of the images seen so far")
     precision: Literal["no", "fp16", "bf16"] = "no"
+    compile: bool = Field(False, description="torch.compile the network")
     checkpoint_every: PositiveInt = 500
     keep: PositiveInt = Field(2, description="checkpoints kept")
     log_every: PositiveInt = 10
@@ -153,10 +171,17 @@ class SamplingConfig(_Strict):
     """What to draw after training."""
 
     count: PositiveInt = 64
-    sampler: Literal["ddim", "ancestral"] = "ddim"
-    steps: PositiveInt = Field(50, description="of DDIM")
+    sampler: Literal["ddim", "ancestral", "heun"] = Field("ddim", description="heun: for edm, vp and ve objectives")
+    steps: PositiveInt = Field(50, description="of DDIM or Heun")
     eta: float = Field(0.0, ge=0, le=1, description="of DDIM: 0 deterministic, 1 ancestral")
-    clip: bool = Field(True, description="clip x0_hat to [-1, 1] at every step")
+    clip: bool = Field(True, description="clip x0_hat to [-1, 1] at every step (ddpm)")
+    sigma_min: float = Field(0.002, gt=0, description="last noise level before 0 (edm, vp, ve)")
+    sigma_max: float = Field(80.0, gt=0, description="first noise level (edm, vp, ve)")
+    rho: float = Field(7.0, gt=0, description="how much noise levels crowd towards sigma_min")
+    churn: float = Field(0.0, ge=0, description="of Heun: S_churn, 0 deterministic")
+    churn_min: float = Field(0.0, ge=0, description="S_tmin")
+    churn_max: float = Field(1e9, ge=0, description="S_tmax")
+    churn_noise: float = Field(1.0, gt=0, description="S_noise")
     batch_size: PositiveInt = 64
     seed: int = Field(0, ge=0, description="of the first sample; sample i has seed + i")
 
@@ -178,15 +203,39 @@ class Config(_Strict):
     @model_validator(mode="after")
     def _parts_fit(self) -> Config:
         """What would otherwise fail after hours of training fails here."""
-        side, model, sampling = self.data.resolution, self.model, self.sampling
+        side, model, sampling, kind = self.data.resolution, self.model, self.sampling, self.model.kind
+        pretrained = kind == "pretrained"
+        if model.checkpoint is not None and not pretrained:
+            raise ValueError(f"model.checkpoint: expected model.kind = pretrained beside it; got {kind}")
         fold = model.patch_size * 2 ** (len(model.multipliers) - 1)
-        if side % fold:
+        if side % fold and not pretrained:
             raise ValueError(f"data.resolution must be a multiple of {fold} for this network; got {side}")
         if bad := [level for level in model.attention if not 0 <= level < len(model.multipliers)]:
             raise ValueError(f"model.attention: there are levels 0 to {len(model.multipliers) - 1}; got {bad[0]}")
         if model.width % 2:
             raise ValueError(f"model.width must be even; got {model.width}")
-        if sampling.sampler == "ddim" and sampling.steps > self.diffusion.timesteps:
+        ddpm, denoiser = self.diffusion.objective == "ddpm", kind in DENOISERS
+        if not pretrained and ddpm == denoiser:
+            fitting = "edm, vp or ve" if denoiser else "ddpm"
+            raise ValueError(f"diffusion.objective: a {kind} is trained with {fitting}; got {self.diffusion.objective}")
+        if denoiser and model.patch_size != 1:
+            raise ValueError(f"model.patch_size: a {kind} has none, expected 1; got {model.patch_size}")
+        if not denoiser and model.classes:
+            raise ValueError(f"model.classes: only {', '.join(DENOISERS)} take them here; got {model.classes}")
+        if ddpm and self.data.augment:
+            raise ValueError(f"data.augment: only edm, vp and ve networks are told of it; got {self.data.augment}")
+        samplers = ("ddim", "ancestral") if ddpm else ("heun", "ddim")
+        if sampling.sampler not in samplers:
+            raise ValueError(
+                f"sampling.sampler must be {' or '.join(samplers)} for {self.diffusion.objective}; "
+                f"got {sampling.sampler}"
+            )
+        if not ddpm and (sampling.eta or sampling.sigma_min >= sampling.sigma_max):
+            raise ValueError(
+                "sampling: expected eta = 0 and sigma_min < sigma_max; "
+                f"got {sampling.eta:g}, {sampling.sigma_min:g} and {sampling.sigma_max:g}"
+            )
+        if ddpm and sampling.sampler == "ddim" and sampling.steps > self.diffusion.timesteps:
             raise ValueError(f"sampling.steps must be at most diffusion.timesteps; got {sampling.steps}")
         if self.data.kind == "checkerboard":
             if bad := [s for s in self.data.squares if side % (2 * s)]:

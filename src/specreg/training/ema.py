@@ -9,21 +9,43 @@ from torch import nn
 
 
 class EMA:
-    """Average of the weights with decay min(decay, (1 + n)/(10 + n)) at update n, so that it forgets the start.
+    """Moving average of the weights; `model` is a copy for evaluation: no gradients, same device and dtype.
 
-    `model` is a copy for evaluation: no gradients, same device and dtype as the original.
+    Args:
+        model: the network as training starts from it.
+        decay: decay min(decay, (1 + n)/(10 + n)) at update n, so that the start is forgotten.
+        halflife: instead of it, a half-life in images, as EDM's public loop has it.
+        rampup: with it, the half-life is at most this share of the images seen before the update; None for no ramp.
+        batch_size: images an update.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(
+        self,
+        model: nn.Module,
+        decay: float,
+        *,
+        halflife: float | None = None,
+        rampup: float | None = None,
+        batch_size: int = 1,
+    ):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = decay
+        self.decay, self.halflife, self.rampup, self.batch_size = decay, halflife, rampup, batch_size
         self.updates = 0
+
+    def next_decay(self) -> float:
+        """Share of the average that the next update keeps."""
+        if self.halflife is None:
+            return min(self.decay, (2 + self.updates) / (11 + self.updates))
+        halflife = self.halflife
+        if self.rampup is not None:
+            halflife = min(halflife, self.updates * self.batch_size * self.rampup)
+        return 0.5 ** (self.batch_size / halflife) if halflife else 0.0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the weights of `model`; buffers are copied."""
+        decay = self.next_decay()
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             ours.copy_(theirs)

@@ -6,6 +6,7 @@ processes agree. Streams are counter-based (Philox), so any of them can be reach
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -56,12 +57,24 @@ class Draw(NamedTuple):
     """Noise and timesteps of some samples of a batch."""
 
     noise: Tensor  # [b, C, H, W], unit normal float32
-    t: Tensor  # [b], int64
+    t: Tensor  # [b], int64 timesteps or float32 σ
 
 
-def draw(seed: int, step: int, indices: range, shape: tuple[int, ...], timesteps: int) -> Draw:
-    """Noise of `shape` and a timestep below `timesteps` for each of `indices` in the global batch of `step`."""
+def draw(
+    seed: int,
+    step: int,
+    indices: range,
+    shape: tuple[int, ...],
+    timesteps: int | Callable[[np.random.Generator], float],
+) -> Draw:
+    """Noise of `shape` and a time for each of `indices` in the global batch of `step`.
+
+    `timesteps` is what draws a time, or a number: then it is a whole one below it.
+    """
     generators = [rng(seed, Stream.NOISE, step, index) for index in indices]
-    t = torch.tensor([int(g.integers(timesteps)) for g in generators])
+    if isinstance(timesteps, int):
+        t = torch.tensor([int(g.integers(timesteps)) for g in generators])
+    else:
+        t = torch.tensor([timesteps(g) for g in generators])
     noise = np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators])
     return Draw(torch.from_numpy(noise), t)

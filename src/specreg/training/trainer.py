@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
+from specreg import models
 from specreg._files import write_text
 from specreg.objectives import ObjectiveTerms
 from specreg.training import checkpoint
 from specreg.training import config as configs
+from specreg.training.batches import Batch, Items, Places
 from specreg.training.build import (
-    ImageItems,
     build_data,
-    build_model,
+    build_network,
     build_objective,
     restore_regularizer,
     try_regularizer,
 )
 from specreg.training.config import Config, ConfigError
 from specreg.training.ema import EMA
-from specreg.training.randomness import DataOrder, Stream, draw, integer_seed, rng
+from specreg.training.randomness import Stream, draw, integer_seed
 from specreg.training.runlog import Bar, RunLog
 
 COLUMNS = ("base", "spectral", "weight", "term", "lambda", "gradient_ratio")
@@ -43,46 +43,6 @@ class NonFiniteLoss(RuntimeError):
     def __init__(self, step: int, problem: str):
         super().__init__(f"step {step}: {problem}")
         self.step, self.problem = step, problem
-
-
-class Batch(NamedTuple):
-    """One process's share of one part of a global batch."""
-
-    x0: Tensor  # [b, C, H, W]
-    t: Tensor  # [b]
-    noise: Tensor  # [b, C, H, W]
-
-
-class _Items(Dataset[Tensor]):
-    """Items by (step, index in the global batch), mirrored where the run asks for it."""
-
-    def __init__(self, data: ImageItems, config: Config):
-        self.data, self.seed, self.flip = data, config.seed, config.data.flip
-        self.order = DataOrder(config.seed, len(data), config.training.batch_size)
-
-    def __getitem__(self, place: tuple[int, int]) -> Tensor:
-        step, index = place
-        x0 = self.data.item(self.order.item(step, index))
-        if self.flip and rng(self.seed, Stream.AUGMENT, step, index).random() < 0.5:
-            x0 = x0.flip(-1)
-        return x0
-
-
-class _Places(Sampler[list[tuple[int, int]]]):
-    """The (step, index) of every item that a process loads, one list a part of a batch."""
-
-    def __init__(self, start: int, stop: int, shares: Sequence[range]):
-        self.start, self.stop, self.shares = start, stop, shares
-
-    def parts(self) -> Iterator[tuple[int, range]]:
-        """Each part's step and its indices in the global batch."""
-        return ((step, share) for step in range(self.start, self.stop) for share in self.shares)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return ([(step, index) for index in share] for step, share in self.parts())
-
-    def __len__(self) -> int:
-        return (self.stop - self.start) * len(self.shares)
 
 
 class Trainer:
@@ -113,8 +73,22 @@ class Trainer:
         self.shape = tuple(self.data.item(0).shape)
         self.objective = build_objective(config, self.device)
         try_regularizer(config.spectral, self.shape)
-        model = build_model(config, self.shape[0]).to(self.device)
-        self.ema = EMA(model, settings.ema)
+        begun = checkpoint.latest(folder / "checkpoints")
+        saved = checkpoint.load_state(begun).get("network") if begun else None
+        model, self.description = build_network(config, self.shape[0], saved=saved)
+        self.items = Items(self.data, config, models.conditioning(model))
+        model = model.to(self.device)
+        if self.device.type == "cuda" and self.description is not None:
+            model = model.to(memory_format=torch.channels_last)
+        self.ema = EMA(
+            model,
+            settings.ema,
+            halflife=settings.ema_halflife,
+            rampup=settings.ema_rampup,
+            batch_size=settings.batch_size,
+        )
+        if settings.compile:
+            model.compile()  # in place: names of weights stay
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.step = 0
@@ -172,7 +146,9 @@ class Trainer:
             last = i == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
-                    term = self.objective(self.model, batch.x0, batch.t, batch.noise, measure_ratio=measure_ratio)
+                    term = self.objective(
+                        self.model, batch.x0, batch.t, batch.noise, batch.condition, measure_ratio=measure_ratio
+                    )
                 self.accelerator.backward(term.loss / len(parts))
             terms.append(term)
         try:
@@ -181,7 +157,8 @@ class Trainer:
             if regularizer is not None:
                 regularizer.load_state_dict(before)
             raise
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip))
+        limit = math.inf if settings.clip is None else settings.clip
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
         overflow = settings.precision == "fp16"  # the gradient scaler skips such a step and shrinks its scale
         if not math.isfinite(norm) and not overflow:
             raise NonFiniteLoss(self.step + 1, f"the gradient norm is {norm} though the loss is finite")
@@ -207,6 +184,7 @@ class Trainer:
                 self.optimizer.state_dict(),
                 {
                     "shape": self.shape,
+                    "network": self.description,
                     "ema_updates": self.ema.updates,
                     "seconds": self.seconds,
                     "scaler": scaler and scaler.state_dict(),
@@ -253,13 +231,11 @@ class Trainer:
     def batches(self) -> Iterator[Batch]:
         """This process's share of each part of each batch, from the current step on."""
         settings = self.config.training
-        places = _Places(self.step, settings.steps, self._shares())
-        loader: DataLoader[Tensor] = DataLoader(
-            _Items(self.data, self.config), batch_sampler=places, num_workers=settings.workers
-        )
-        for (step, share), x0 in zip(places.parts(), loader, strict=True):
-            noise, t = draw(self.config.seed, step, share, self.shape, self.config.diffusion.timesteps)
-            yield Batch(*(x.to(self.device, non_blocking=True) for x in (x0, t, noise)))
+        places = Places(self.step, settings.steps, self._shares())
+        loader: DataLoader[Any] = DataLoader(self.items, batch_sampler=places, num_workers=settings.workers)
+        for (step, share), found in zip(places.parts(), loader, strict=True):
+            noise, t = draw(self.config.seed, step, share, self.shape, self.objective.draw_time)
+            yield Batch(found.pop("x0"), t, noise, found).to(self.device)
 
     def _shares(self) -> list[range]:
         """Indices in the global batch that this process runs, one range a part."""
@@ -293,7 +269,10 @@ class Trainer:
 def learning_rate(config: Config, step: int) -> float:
     """Learning rate of a step (from 0): linear warm-up, then constant or a cosine down to 0 at the last step."""
     settings = config.training
-    ramp = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    if settings.warmup_images is not None:  # the public loop counts the images before this step: its first has none
+        ramp = min(1.0, step * settings.batch_size / settings.warmup_images)
+    else:
+        ramp = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     if settings.decay == "constant":
         return settings.lr * ramp
     done = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
@@ -312,10 +291,10 @@ def refuse_other_run(folder: Path, config: Config) -> None:
         "arms": True,
         "sampling": True,
         "data": {"test_path"},
-        "training": {"keep", "log_every", "checkpoint_every", "workers"},
+        "training": {"keep", "log_every", "checkpoint_every", "workers", "compile"},
     }
     if config.training.decay == "constant":
-        aside["training"] = {"steps", "keep", "log_every", "checkpoint_every", "workers"}
+        aside["training"] = {"steps", "keep", "log_every", "checkpoint_every", "workers", "compile"}
     old, new = (_flat(c.model_dump(mode="json", exclude=aside)) for c in (saved, config))
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     if changed:

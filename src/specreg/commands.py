@@ -1,0 +1,127 @@
+"""Commands about checkpoints and the paper's tables; `cli.py` gives them their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from specreg.training.config import Config
+
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="An EDM .pkl, a .safetensors or a .pt file, or a run folder.", metavar="SRC")
+    ],
+    target: Annotated[Path, typer.Argument(help="A .safetensors or a .pt file to write.", metavar="OUT")],
+    like: Annotated[
+        Path | None, typer.Option(help="A checkpoint of the same network, for files that do not say what they hold.")
+    ] = None,
+) -> None:
+    """Convert a pretrained network without running code that its file may hold."""
+    from specreg.models import pretrained
+
+    if source.is_dir():
+        from specreg.evaluation import averaged_network
+
+        found = averaged_network(source)
+    else:
+        found = pretrained.read(source, config=pretrained.read(like).config if like else None)
+    pretrained.save(target, found)
+    network = found.config
+    parameters = sum(p.numel() for p in network.skeleton().parameters())
+    out.print(
+        f"{network.architecture} under {network.preconditioning} preconditioning, {parameters:,} parameters: {target}",
+        soft_wrap=True,
+    )
+
+
+def reproduce(
+    what: Annotated[str, typer.Argument(help="table1: EDM image models.", metavar="TABLE")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the recipes, such as training.steps=50.", metavar="KEY=VALUE")
+    ] = None,
+    checkpoints: Annotated[Path, typer.Option(help="Folder of the public checkpoints.")] = Path("checkpoints"),
+    data: Annotated[Path, typer.Option(help="Folder of the data archives.")] = Path("datasets"),
+    images: Annotated[int, typer.Option(min=2, help="Samples of each network and seed.")] = 50_000,
+    seeds: Annotated[int, typer.Option(min=1, help="Of training and sampling.")] = 3,
+    rows: Annotated[str | None, typer.Option(help="Recipes, with commas between; default all.")] = None,
+    arms: Annotated[str | None, typer.Option(help="edm, or losses with or without -weighted; default all.")] = None,
+    inception: Annotated[Path | None, typer.Option(help="Inception weights for FID.")] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("runs/table1"),
+) -> None:
+    """Rebuild a table of the paper from what is there. The same command again goes on where it stopped."""
+    import torch
+    from rich.table import Table
+
+    from specreg import _checks
+    from specreg.metrics.features import InceptionFeatures, WeightsMissing, find_inception
+    from specreg.reproduce import table1
+
+    _checks.choice("table", what, ["table1"])
+    extract = None
+    try:
+        weights = find_inception(inception)
+    except WeightsMissing as missing:
+        if inception is not None:
+            raise
+        err.print(f"No FID, spectral metrics alone. {missing}", soft_wrap=True)
+    else:
+        extract = InceptionFeatures(weights, device="cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        content = table1.run(
+            checkpoints,
+            data,
+            folder,
+            images=images,
+            seeds=seeds,
+            rows=rows.split(",") if rows else None,
+            arms=arms.split(",") if arms else None,
+            overrides=overrides or [],
+            extract=extract,
+            console=err,
+        )
+    except KeyboardInterrupt:
+        err.print("Stopped. Run the same command again to go on.")
+        raise typer.Exit(130) from None
+    table = Table("", *table1.columns(content), title=f"Table 1, {images} samples a seed", title_justify="left")
+    for line in table1.lines_of(content):
+        table.add_row(*line)
+    out.print(table)
+    out.print(f"table: {folder / 'table1.md'}", soft_wrap=True)
+
+
+def path_overrides(checkpoint: Path | None, data: Path | None) -> list[str]:
+    """What --checkpoint and --data mean as overrides."""
+    given = {"model.checkpoint": checkpoint, "data.path": data}
+    found = [f"{key}={str(path)!r}" for key, path in given.items() if path is not None]
+    return [*found, "model.kind=pretrained"] if checkpoint is not None else found
+
+
+def with_options(config: Config, *, loss: str | None, weighted: bool) -> Config:
+    """A run with the spectral term that --loss and --weighted ask for; its name says so, so that runs stay apart."""
+    if loss is None and not weighted:
+        return config
+    from specreg.training.config import ConfigError, parse
+
+    name = loss or (config.spectral.name if config.spectral else None)
+    if name is None or (name == "none" and weighted):
+        raise ConfigError("--weighted: expected a spectral loss to weight; got none")
+    arm = f"{name}-weighted" if weighted else name
+    tree = config.model_dump(mode="json")
+    if name == "none":
+        tree["spectral"] = None
+    elif arm in config.arms:
+        tree["spectral"] = tree["arms"][arm]
+    else:
+        section = tree["spectral"] or {}
+        options = section.get("options", {}) if section.get("name") == name else {}
+        weight = {"noise_weight": "edm", "noise_options": {}} if weighted else {}
+        tree["spectral"] = {**section, "name": name, "options": options, **weight}
+    return parse({**tree, "name": f"{config.name}-{arm}".replace(":", "_")}, where="options")

@@ -1,0 +1,66 @@
+"""Which noise levels training draws: densities of σ, given by their quantile functions.
+
+A quantile function serves the training loop, which feeds it uniform numbers, and evaluation, which feeds it a grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+
+from specreg import _checks
+from specreg.diffusion.schedules import vp_sigma
+
+NoiseDensity = Callable[[float], float]
+"""From u in (0, 1) to σ."""
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """EDM: ln σ ~ N(mean, std²) (Karras et al. 2022, Table 1)."""
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __call__(self, u: float) -> float:
+        """σ at quantile u."""
+        return math.exp(NormalDist(self.mean, self.std).inv_cdf(u))
+
+
+@dataclass(frozen=True)
+class VPTime:
+    """VP: t ~ U(ε_t, 1), σ = σ(t)."""
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    epsilon_t: float = 1e-5
+
+    def __call__(self, u: float) -> float:
+        """σ at quantile u."""
+        t = torch.tensor(self.epsilon_t + u * (1 - self.epsilon_t), dtype=torch.float64)
+        return float(vp_sigma(t, beta_d=self.beta_d, beta_min=self.beta_min))
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """VE: ln σ ~ U(ln σ_min, ln σ_max)."""
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+
+    def __call__(self, u: float) -> float:
+        """σ at quantile u."""
+        return self.sigma_min * math.pow(self.sigma_max / self.sigma_min, u)
+
+
+NOISE_DENSITIES: dict[str, type] = {"edm": LogNormal, "vp": VPTime, "ve": LogUniform}
+
+
+def build(name: str, **options: float) -> NoiseDensity:
+    """Build the density of "edm", "vp" or "ve" training, with its options."""
+    density: NoiseDensity = _checks.build("noise density", NOISE_DENSITIES, name, options)
+    return density

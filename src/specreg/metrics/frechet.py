@@ -1,0 +1,115 @@
+"""Frechet distance between feature distributions, seen as Gaussians, from float64 sufficient statistics.
+
+    d² = ‖μ − ν‖² + Tr A + Tr B − 2 Tr (A B)^½                              (Dowson & Landau 1982)
+
+Tr (A B)^½ is computed as the sum of singular values of B^½ A^½, with square roots of symmetric matrices from their
+eigenvalues: nothing can turn imaginary, and the distance is not negative however few the samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class GaussianStatistics(NamedTuple):
+    """Mean and covariance of features, float64 on the CPU."""
+
+    mean: Tensor  # [D]
+    covariance: Tensor  # [D, D], with N − 1
+    samples: int | None  # None where a reference file does not say
+
+
+class FeatureAccumulator:
+    """Sums of features `[N, D]`, batch by batch, in float64; its state saves as plain arrays."""
+
+    def __init__(self, dimensions: int):
+        self.count = 0
+        self.total = torch.zeros(dimensions, dtype=torch.float64)
+        self.outer = torch.zeros(dimensions, dimensions, dtype=torch.float64)
+
+    def add(self, features: Tensor) -> None:
+        """Add features `[N, D]`; raises ValueError for other shapes and for values that are not finite."""
+        if features.ndim != 2 or features.shape[1] != len(self.total):
+            raise ValueError(f"features must be [N, {len(self.total)}]; got {list(features.shape)}")
+        x = features.detach().double().cpu()
+        if not bool(x.isfinite().all()):
+            bad = int((~x.isfinite()).any(1).sum())
+            raise ValueError(f"features must be finite; {bad} of {len(x)} rows are not")
+        self.count += len(x)
+        self.total += x.sum(0)
+        self.outer += x.T @ x
+
+    def statistics(self) -> GaussianStatistics:
+        """Mean and covariance of what was added; raises ValueError for fewer than two samples."""
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 samples; got {self.count}")
+        mean = self.total / self.count
+        covariance = (self.outer - self.count * mean.outer(mean)) / (self.count - 1)
+        return GaussianStatistics(mean, (covariance + covariance.T) / 2, self.count)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What `restore` reads back."""
+        return {"count": np.array(self.count), "total": self.total.numpy(), "outer": self.outer.numpy()}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Go on from what `state` returned."""
+        self.count = int(state["count"])
+        self.total = torch.from_numpy(np.array(state["total"]))
+        self.outer = torch.from_numpy(np.array(state["outer"]))
+
+
+def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
+    """d² between two Gaussians (FID, where the features are Inception's), at least 0."""
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"expected features of one size; got {len(a.mean)} and {len(b.mean)}")
+    root_a, root_b = _root(a.covariance), _root(b.covariance)
+    cross = torch.linalg.svdvals(root_b @ root_a).sum()
+    # The traces of the roots' squares: both sides of the difference then see the same rounding.
+    traces = root_a.square().sum() + root_b.square().sum()
+    distance = (a.mean - b.mean).square().sum() + traces - 2 * cross
+    return max(0.0, float(distance))
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Symmetric square root `[D, D]`; eigenvalues that rounding made negative are 0."""
+    values, vectors = torch.linalg.eigh(covariance)
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root
+
+
+def load_statistics(path: Path) -> GaussianStatistics:
+    """Read an .npz with "mu" `[D]` and "sigma" `[D, D]`, such as EDM's reference files; nothing is unpickled.
+
+    Raises ValueError that names the file for anything else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in ("mu", "sigma") if key not in file.files]
+            if missing:
+                raise ValueError(f"expected arrays mu and sigma; got {', '.join(file.files) or 'none'}")
+            mean, covariance = (np.asarray(file[key], dtype=np.float64) for key in ("mu", "sigma"))
+            count = int(file["count"]) if "count" in file.files else None
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as feature statistics ({error})") from None
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not np.isfinite(covariance).all():
+        raise ValueError(
+            f"{path}: expected finite mu [D] and sigma [D, D]; got {list(mean.shape)} and {list(covariance.shape)}"
+        )
+    return GaussianStatistics(torch.from_numpy(mean), torch.from_numpy((covariance + covariance.T) / 2), count)
+
+
+def save_statistics(path: Path, statistics: GaussianStatistics) -> None:
+    """Write what `load_statistics` reads, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial.npz")
+    arrays: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
+    if statistics.samples is not None:
+        arrays["count"] = np.array(statistics.samples)
+    np.savez(partial, **arrays)
+    partial.replace(path)

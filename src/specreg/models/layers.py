@@ -1,0 +1,260 @@
+"""Layers that the EDM networks share: resampling convolutions, embeddings of the noise level, the residual block.
+
+Parameter names are those of the public checkpoints. Sources: Song et al. 2021 ("Score-based generative modeling
+through SDEs", DDPM++ and NCSN++), Dhariwal & Nichol 2021 (ADM), Karras et al. 2022 (EDM, appendix F).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def group_norm(channels: int, *, eps: float) -> nn.GroupNorm:
+    """GroupNorm of min(32, channels // 4) groups."""
+    return nn.GroupNorm(max(1, min(32, channels // 4)), channels, eps=eps)
+
+
+class Init(NamedTuple):
+    """How weights start: uniform, variance gain²·2/(fan_in + fan_out) ("fan_avg") or gain²/(3·fan_in) ("fan_in")."""
+
+    gain: float = 1.0
+    mode: str = "fan_avg"
+
+    @torch.no_grad()
+    def fill(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Fill a weight `[out, in, ...]`, and its bias as the mode has it."""
+        space = weight[0, 0].numel() if weight.ndim > 2 else 1
+        fan_in, fan_out = weight.shape[1] * space, weight.shape[0] * space
+        bound = math.sqrt(6 / (fan_in + fan_out) if self.mode == "fan_avg" else 1 / fan_in)
+        weight.uniform_(-bound, bound).mul_(self.gain)
+        if bias is not None:
+            bias.zero_() if self.mode == "fan_avg" else bias.uniform_(-bound, bound).mul_(self.gain)
+
+
+class Linear(nn.Linear):
+    """A linear layer with a stated initialization."""
+
+    def __init__(self, features_in: int, features_out: int, *, bias: bool = True, init: Init):
+        super().__init__(features_in, features_out, bias=bias)
+        init.fill(self.weight, self.bias)
+
+
+class Conv2d(nn.Module):
+    """Convolution that may halve or double the resolution with a fixed separable filter; `kernel=0` only resamples.
+
+    `[B, in, H, W]` to `[B, out, H', W']`. `fused` strides the filter after the convolution instead of before it, so
+    that both see one padding.
+
+    Args:
+        channels_in: of the input.
+        channels_out: of the output; must equal `channels_in` without a kernel.
+        kernel: side of the kernel, odd, or 0.
+        up: double the resolution first.
+        down: halve it.
+        resample_filter: taps along one axis, normalized here; (1, 1) is the box filter.
+        fused: see above; only with `down`.
+        init: of the weights; `bias` starts at 0 or as the mode has it.
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    resample_filter: Tensor | None
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        kernel: int,
+        up: bool = False,
+        down: bool = False,
+        resample_filter: Sequence[float] = (1, 1),
+        fused: bool = False,
+        init: Init = Init(),  # noqa: B008  (immutable)
+    ):
+        super().__init__()
+        self.up, self.down, self.fused, self.pad = up, down, fused, kernel // 2
+        self.box = tuple(resample_filter) == (1, 1)
+        self.weight = self.bias = None
+        if kernel:
+            self.weight = nn.Parameter(torch.empty(channels_out, channels_in, kernel, kernel))
+            self.bias = nn.Parameter(torch.zeros(channels_out))
+            init.fill(self.weight, self.bias)
+        taps = torch.tensor(resample_filter, dtype=torch.float32)
+        taps = taps.outer(taps) / taps.sum().square()
+        self.register_buffer("resample_filter", taps[None, None] if up or down else None)
+        self.filter_pad = (len(resample_filter) - 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        if self.fused and self.down and self.weight is not None:
+            x = F.conv2d(x, self.weight, padding=self.pad + self.filter_pad)
+            x = self._halve(x, 0)
+            assert self.bias is not None
+            return x + self.bias.to(x.dtype)[:, None, None]
+        if self.up:
+            x = self._double(x)
+        if self.down:
+            x = self._halve(x, self.filter_pad)
+        return x if self.weight is None else F.conv2d(x, self.weight, self.bias, padding=self.pad)
+
+    def _double(self, x: Tensor) -> Tensor:
+        if self.box:
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        taps = self._taps(x)
+        return F.conv_transpose2d(x, 4 * taps, groups=x.shape[1], stride=2, padding=self.filter_pad)
+
+    def _halve(self, x: Tensor, padding: int) -> Tensor:
+        if self.box:
+            return F.avg_pool2d(x, 2)
+        return F.conv2d(x, self._taps(x), groups=x.shape[1], stride=2, padding=padding)
+
+    def _taps(self, x: Tensor) -> Tensor:
+        assert self.resample_filter is not None
+        return self.resample_filter.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+
+    def extra_repr(self) -> str:
+        """Shape and resampling."""
+        shape = "resample" if self.weight is None else "×".join(map(str, self.weight.shape))
+        return shape + (", up" if self.up else "") + (", down" if self.down else "") + (", fused" if self.fused else "")
+
+
+class PositionalEmbedding(nn.Module):
+    """[cos, sin] of c_noise times frequencies that fall geometrically from 1 to 1/10000, `[B]` to `[B, channels]`.
+
+    With `endpoint` the last frequency is exactly 1/10000 (DDPM++), else the one after it would be (ADM).
+    """
+
+    def __init__(self, channels: int, *, endpoint: bool):
+        super().__init__()
+        self.count, self.last = channels // 2, channels // 2 - endpoint
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """See the class; always in float32."""
+        powers = torch.arange(self.count, dtype=torch.float32, device=c_noise.device) / self.last
+        angles = c_noise.float()[:, None] * (1 / 10000) ** powers
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class FourierEmbedding(nn.Module):
+    """[cos, sin] of 2π·c_noise times fixed normal frequencies of standard deviation 16, `[B]` to `[B, channels]`."""
+
+    freqs: Tensor
+
+    def __init__(self, channels: int, *, scale: float = 16.0):
+        super().__init__()
+        self.register_buffer("freqs", torch.randn(channels // 2) * scale)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """See the class; always in float32."""
+        angles = c_noise.float()[:, None] * (2 * math.pi * self.freqs.float())
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class BlockOptions(NamedTuple):
+    """What all blocks of a network have in common."""
+
+    embedding: int  # channels of the noise embedding
+    dropout: float
+    eps: float  # of GroupNorm
+    resample_filter: Sequence[float]
+    scale_shift: bool  # the embedding scales and shifts after norm1 (ADM); else it is added before
+    project_resampled: bool  # a 1×1 convolution on the skip of resampling blocks too
+    skip_scale: float  # of the output after each residual sum
+    head_channels: int | None  # channels of an attention head; None: one head
+    init: Init
+    init_zero: Init  # last layer of each residual branch
+    init_attention: Init | None  # of qkv; None: as `init`
+
+
+class UNetBlock(nn.Module):
+    """GroupNorm, SiLU, convolution, twice, with the noise embedding between; then self-attention where asked for.
+
+    `[B, in, H, W]` and `[B, E]` to `[B, out, H', W']`. Attention over heads of fewer channels than the network has
+    leaves no head, and then there is none.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        options: BlockOptions,
+        *,
+        up: bool = False,
+        down: bool = False,
+        attention: bool = False,
+    ):
+        super().__init__()
+        o = options
+        self.channels_in, self.channels_out = channels_in, channels_out
+        self.scale_shift, self.skip_scale, self.dropout = o.scale_shift, o.skip_scale, o.dropout
+        self.heads = channels_out // (o.head_channels or channels_out) if attention else 0
+        resample = {"up": up, "down": down, "resample_filter": o.resample_filter}
+        self.norm0 = group_norm(channels_in, eps=o.eps)
+        self.conv0 = Conv2d(channels_in, channels_out, kernel=3, up=up, down=down, resample_filter=o.resample_filter,
+                            init=o.init)  # fmt: skip
+        self.affine = Linear(o.embedding, channels_out * (1 + o.scale_shift), init=o.init)
+        self.norm1 = group_norm(channels_out, eps=o.eps)
+        self.conv1 = Conv2d(channels_out, channels_out, kernel=3, init=o.init_zero)
+        self.skip: Conv2d | None = None
+        if channels_in != channels_out or up or down:
+            project = o.project_resampled or channels_in != channels_out
+            self.skip = Conv2d(channels_in, channels_out, kernel=int(project), init=o.init, **resample)  # type: ignore[arg-type]
+        if self.heads:
+            self.norm2 = group_norm(channels_out, eps=o.eps)
+            self.qkv = Conv2d(channels_out, 3 * channels_out, kernel=1, init=o.init_attention or o.init)
+            self.proj = Conv2d(channels_out, channels_out, kernel=1, init=o.init_zero)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """See the class."""
+        h = self.conv0(F.silu(self.norm0(x)))
+        moved = self.affine(embedding)[:, :, None, None].to(h.dtype)
+        if self.scale_shift:
+            scale, shift = moved.chunk(2, dim=1)
+            h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+        else:
+            h = F.silu(self.norm1(h + moved))
+        h = self.conv1(F.dropout(h, self.dropout, self.training))
+        h = (h + (x if self.skip is None else self.skip(x))) * self.skip_scale
+        out: Tensor = (h + self._attend(h)) * self.skip_scale if self.heads else h
+        return out
+
+    def _attend(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        qkv = self.qkv(self.norm2(x)).reshape(b, self.heads, c // self.heads, 3, height * width)
+        q, k, v = qkv.permute(3, 0, 1, 4, 2).unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, height, width)
+        out: Tensor = self.proj(attended)
+        return out
+
+
+def condition_rows(name: str, value: Tensor, width: int) -> Tensor:
+    """Return conditioning as float rows `[B, width]`: class indices `[B]` become one-hot; other shapes are refused."""
+    if not value.is_floating_point() and value.ndim == 1:
+        return F.one_hot(value.long(), width).float()
+    if value.ndim != 2 or value.shape[1] != width:
+        raise ValueError(f"{name} must be [B, {width}]" + f"; got {list(value.shape)}")
+    return value
+
+
+def resolution_levels(resolution: int, levels: int) -> list[int]:
+    """Sides of the levels; raises ValueError where one of them is odd before it is halved."""
+    if resolution % 2 ** (levels - 1):
+        raise ValueError(
+            f"img_resolution must be a multiple of {2 ** (levels - 1)} for {levels} levels; got {resolution}"
+        )
+    return [resolution >> level for level in range(levels)]
+
+
+def check_image(x: Tensor, channels: int, levels: int) -> None:
+    """Raise ValueError unless `x` is `[B, channels, H, W]` with sides that the levels can halve."""
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(f"x must be [B, {channels}, H, W]; got {list(x.shape)}")
+    if x.shape[2] % 2 ** (levels - 1) or x.shape[3] % 2 ** (levels - 1):
+        raise ValueError(f"height and width must be multiples of {2 ** (levels - 1)}; got {list(x.shape)}")

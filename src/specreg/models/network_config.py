@@ -1,0 +1,161 @@
+"""What an EDM network is, as data: architecture, preconditioning and their options; read from and written to JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from specreg import _checks
+from specreg.diffusion import precond
+from specreg.diffusion.precond import Preconditioned
+from specreg.models.adm import ADM
+from specreg.models.songunet import SongUNet
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"songunet": SongUNet, "adm": ADM}
+
+# Names that the public checkpoints use for the same things.
+_REFERENCE_NETWORKS = {"SongUNet": "songunet", "DhariwalUNet": "adm"}
+_REFERENCE_PRECONDITIONINGS = {"EDMPrecond": "edm", "VPPrecond": "vp", "VEPrecond": "ve", "iDDPMPrecond": "iddpm"}
+_REFERENCE_DEFAULT = {"edm": "DhariwalUNet", "vp": "SongUNet", "ve": "SongUNet", "iddpm": "DhariwalUNet"}
+_REFERENCE_OPTIONS = {"M": "steps", "C_1": "c_1", "C_2": "c_2"}
+# Options of the public classes that must have this value here; `use_fp16` is a matter of execution.
+_FIXED = {"decoder_type": "standard", "label_dropout": 0}
+_IGNORED = ("use_fp16",)
+
+# Far beyond any known network: a config comes from a file, and building it must stay cheap.
+_LARGEST = {
+    "img_resolution": 4096,
+    "img_channels": 1024,
+    "label_dim": 100_000,
+    "augment_dim": 1024,
+    "model_channels": 4096,
+    "channel_mult": 64,
+    "channel_mult_emb": 64,
+    "channel_mult_noise": 64,
+    "num_blocks": 64,
+    "attn_resolutions": 4096,
+}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """An EDM network without its weights.
+
+    Args:
+        architecture: "songunet" (DDPM++ and NCSN++) or "adm".
+        preconditioning: "edm", "vp", "ve" or "iddpm".
+        network: the architecture's keyword arguments.
+        preconditioning_options: those of the preconditioning, e.g. sigma_data.
+
+    Raises ValueError for unknown names and for values that no such network has.
+    """
+
+    architecture: Literal["songunet", "adm"]
+    preconditioning: Literal["edm", "vp", "ve", "iddpm"]
+    network: Mapping[str, Any]
+    preconditioning_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _checks.choice("architecture", self.architecture, ARCHITECTURES)
+        known = list(inspect.signature(ARCHITECTURES[self.architecture]).parameters)
+        for name, value in self.network.items():
+            if name not in known:
+                raise ValueError(
+                    f"{self.architecture} has no option {name!r}{_checks.nearest(name, known)}; "
+                    f"it has {', '.join(known)}"
+                )
+            _check_option(name, value)
+        if "img_resolution" not in self.network:
+            raise ValueError(f"{self.architecture} needs img_resolution; got {', '.join(self.network) or 'no option'}")
+        for name, value in self.preconditioning_options.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{name} must be a number; got {_checks.shown(value)}")
+            if name == "steps" and not (isinstance(value, int) and 1 < value <= 100_000):
+                raise ValueError(f"steps must be whole, from 2 to 100000; got {_checks.shown(value)}")
+        precond.build(self.preconditioning, **self.preconditioning_options)
+
+    @classmethod
+    def from_reference(cls, preconditioning: str, keywords: Mapping[str, Any]) -> NetworkConfig:
+        """Read the class name and keyword arguments that the public checkpoints record."""
+        _checks.choice("preconditioning class", preconditioning, _REFERENCE_PRECONDITIONINGS)
+        kind = _REFERENCE_PRECONDITIONINGS[preconditioning]
+        given = dict(keywords)
+        model_type = given.pop("model_type", _REFERENCE_DEFAULT[kind])
+        if not isinstance(model_type, str):
+            raise ValueError(f"model_type must be a name; got {_checks.shown(model_type)}")
+        _checks.choice("model_type", model_type, _REFERENCE_NETWORKS)
+        for name, expected in _FIXED.items():
+            if given.pop(name, expected) != expected:
+                raise ValueError(f"{name} must be {expected!r} here; got {_checks.shown(keywords[name])}")
+        for name in _IGNORED:
+            given.pop(name, None)
+        names = {item.name for item in fields(precond.PRECONDITIONINGS[kind])}
+        options = {_REFERENCE_OPTIONS.get(name, name): value for name, value in given.items()}
+        return cls(
+            _REFERENCE_NETWORKS[model_type],  # type: ignore[arg-type]
+            kind,  # type: ignore[arg-type]
+            {name: value for name, value in options.items() if name not in names},
+            {name: value for name, value in options.items() if name in names},
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> NetworkConfig:
+        """Read what `to_json` wrote; raises ValueError for anything else."""
+        try:
+            tree = json.loads(text)
+            return cls(**tree)
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"expected the JSON of a network config; got {text[:80]!r} ({error})") from None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+
+    def build(self, *, seed: int = 0, **changes: Any) -> Preconditioned:
+        """The network with initial weights, a function of `seed` alone; `changes` replace options, e.g. dropout."""
+        options = {**self.network, **changes}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = ARCHITECTURES[self.architecture](**options)
+        return Preconditioned(model, precond.build(self.preconditioning, **self.preconditioning_options))
+
+    def skeleton(self, **changes: Any) -> Preconditioned:
+        """The network on the meta device: its names and shapes without memory."""
+        with torch.device("meta"):
+            return self.build(**changes)
+
+
+def _check_option(name: str, value: Any) -> None:
+    """Refuse option values that no network of these architectures has."""
+    many = name in ("channel_mult", "attn_resolutions", "resample_filter")
+    if many and not (isinstance(value, (list, tuple)) and len(value) <= 16):
+        raise ValueError(f"{name} must be a short list of numbers; got {_checks.shown(value)}")
+    for item in value if many else (value,):
+        if name in _LARGEST:
+            if not (type(item) is int and 0 <= item <= _LARGEST[name]):
+                raise ValueError(f"{name} must be whole, from 0 to {_LARGEST[name]}; got {_checks.shown(item)}")
+        elif name in ("embedding_type", "encoder_type"):
+            if not isinstance(item, str):
+                raise ValueError(f"{name} must be a name; got {_checks.shown(item)}")
+        elif isinstance(item, bool) or not isinstance(item, (int, float)):
+            raise ValueError(f"{name} must be a number; got {_checks.shown(item)}")
+    if name == "dropout" and not 0 <= value < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1; got {value}")
+    if name in ("channel_mult", "resample_filter") and not value:
+        raise ValueError(f"{name} must not be empty")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,190 @@
+"""Trained networks from files: EDM pickles (no code is run), safetensors, .pt, and diffusers folders.
+
+A safetensors file carries its `NetworkConfig` as JSON under "network" in its metadata; a .pt file written here is
+{"network": JSON, "tensors": {...}}, read with weights_only=True.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from specreg import _checks
+from specreg.diffusion.precond import Preconditioned
+from specreg.models.network_config import NetworkConfig
+from specreg.models.pickles import CheckpointRefused, Record, read_pickle
+
+SUFFIXES = (".pkl", ".safetensors", ".pt", ".pth")
+_NESTED = ("tensors", "ema", "model", "state_dict", "params")
+_MOST_MODULES = 100_000
+
+
+class Pretrained(NamedTuple):
+    """A network as a file holds it."""
+
+    config: NetworkConfig
+    tensors: dict[str, Tensor]
+    source: str
+
+    def build(self, *, dropout: float | None = None) -> Preconditioned:
+        """The network with its weights, in float32, in evaluation mode; `dropout` replaces the file's own.
+
+        Raises CheckpointRefused where tensors are missing, extra or misshapen, before any memory is taken.
+        """
+        changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
+        check_tensors(self.tensors, self.config.skeleton().state_dict(), self.source)
+        network = self.config.build(**changes)
+        network.load_state_dict({name: tensor.float() for name, tensor in self.tensors.items()})
+        return network.eval()
+
+
+def read(path: str | Path, *, config: NetworkConfig | None = None) -> Pretrained:
+    """Read a checkpoint by its suffix, one of `SUFFIXES`; `config` is for files that do not say what they hold.
+
+    Raises FileNotFoundError, or ValueError with the file and what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such checkpoint: {path}")
+    _checks.choice(f"{path}: suffix", path.suffix, SUFFIXES)
+    if path.suffix == ".pkl":
+        return _from_pickle(path)
+    text, tensors = _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch(path)
+    try:
+        found = NetworkConfig.from_json(text) if text is not None else config
+    except ValueError as error:
+        raise CheckpointRefused(f"{path}: {error}") from None
+    if found is None:
+        raise CheckpointRefused(f"{path}: does not say what network it holds; expected a config beside it")
+    return Pretrained(found, tensors, str(path))
+
+
+def save(path: str | Path, network: Pretrained | Preconditioned, *, config: NetworkConfig | None = None) -> None:
+    """Write a network as .safetensors or .pt; a module needs its `config`. The file appears whole or not at all."""
+    path = Path(path)
+    _checks.choice(f"{path}: suffix", path.suffix, (".safetensors", ".pt"))
+    if isinstance(network, Pretrained):
+        config, tensors = network.config, network.tensors
+    else:
+        if config is None:
+            raise TypeError("a module needs its config; got none")
+        tensors = network.state_dict()
+    check_tensors(tensors, config.skeleton().state_dict(), str(path))
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    if path.suffix == ".pt":
+        torch.save({"network": config.to_json(), "tensors": tensors}, partial)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(tensors, partial, metadata={"network": config.to_json()})
+    partial.replace(path)
+
+
+def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+    """Raise CheckpointRefused that names what is missing, extra or misshapen among `found`."""
+    problems = []
+    for kind, names in (("missing", expected.keys() - found.keys()), ("extra", found.keys() - expected.keys())):
+        if names:
+            problems.append(f"{len(names)} {kind}: {_few(sorted(names))}")
+    wrong = [
+        f"{name} is {list(found[name].shape)}, expected {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    if wrong:
+        problems.append(f"{len(wrong)} misshapen: {_few(wrong)}")
+    if problems:
+        raise CheckpointRefused(f"{where}: its tensors are not this network's; {'; '.join(problems)}")
+
+
+def _few(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+
+
+def _from_pickle(path: Path) -> Pretrained:
+    content = read_pickle(path)
+    network = content.get("ema") if isinstance(content, dict) else None
+    if not isinstance(network, Record):
+        raise CheckpointRefused(f"{path}: expected a dict with the network under 'ema'; got {_described(content)}")
+    keywords, positional = network.state.get("_init_kwargs"), network.state.get("_init_args")
+    if not isinstance(keywords, dict) or positional:
+        raise CheckpointRefused(f"{path}: expected the network's keyword arguments under _init_kwargs; there are none")
+    try:
+        config = NetworkConfig.from_reference(network.class_name, keywords)
+        return Pretrained(config, _tensors(network), str(path))
+    except CheckpointRefused as refusal:
+        raise CheckpointRefused(f"{path}: {refusal}") from None
+    except ValueError as error:
+        raise CheckpointRefused(f"{path}: {error}") from None
+
+
+def _described(content: Any) -> str:
+    return f"keys {', '.join(map(str, content))}"[:200] if isinstance(content, dict) else type(content).__name__
+
+
+def _tensors(network: Record) -> dict[str, Tensor]:
+    """Parameters and buffers of a record and its submodules, by their dotted names."""
+    tensors: dict[str, Tensor] = {}
+    visited = 0
+
+    def walk(record: Any, prefix: str, above: tuple[int, ...]) -> None:
+        nonlocal visited
+        visited += 1
+        if not isinstance(record, Record):
+            raise CheckpointRefused(f"{prefix.rstrip('.')}: expected a module; got {type(record).__name__}")
+        if id(record) in above or len(above) > 32 or visited > _MOST_MODULES:
+            raise CheckpointRefused(f"{prefix.rstrip('.')[:200]}: modules contain themselves, or are too many")
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in _entries(record, kind, prefix):
+                if isinstance(tensor, Tensor):
+                    tensors[f"{prefix}{name}"] = tensor
+                elif tensor is not None:
+                    raise CheckpointRefused(f"{prefix}{name}: expected a tensor; got {type(tensor).__name__}")
+        for name, module in _entries(record, "_modules", prefix):
+            if module is not None:
+                walk(module, f"{prefix}{name}.", (*above, id(record)))
+
+    walk(network, "", ())
+    return tensors
+
+
+def _entries(record: Record, kind: str, prefix: str) -> list[tuple[Any, Any]]:
+    found = record.state.get(kind, {})
+    if not isinstance(found, dict):
+        raise CheckpointRefused(f"{prefix}{kind}: expected a dict; got {type(found).__name__}")
+    return list(found.items())
+
+
+def _from_safetensors(path: Path) -> tuple[str | None, dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return metadata.get("network"), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointRefused(f"{path}: cannot be read as safetensors ({error})") from None
+
+
+def _from_torch(path: Path) -> tuple[str | None, dict[str, Tensor]]:
+    """A .pt file: one written here, a state dict, or one under the usual names."""
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        offender = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), first)
+        raise CheckpointRefused(f"{path}: refused by torch.load(weights_only=True): {offender}") from None
+    if not isinstance(content, dict):
+        raise CheckpointRefused(f"{path}: expected a dict of tensors; got {type(content).__name__}")
+    text = content.get("network")
+    nested = next((content[key] for key in _NESTED if isinstance(content.get(key), dict)), content)
+    tensors = {str(name): value for name, value in nested.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointRefused(f"{path}: expected a dict of tensors; got {_described(content)}")
+    return (text if isinstance(text, str) else None), tensors

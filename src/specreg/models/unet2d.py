@@ -1,0 +1,67 @@
+"""diffusers' UNet2DModel, called like the other networks, and read from its own folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+_NEEDS = 'model kind "unet2d" needs diffusers: pip install "specreg[diffusers]"'
+
+
+class UNet2D(nn.Module):
+    """diffusers' UNet2DModel of these options, called as `(x [B, C, H, W], t [B])`."""
+
+    def __init__(self, **options: Any):
+        super().__init__()
+        try:
+            from diffusers import UNet2DModel
+        except ImportError as error:
+            raise ImportError(_NEEDS) from error
+        self.unet: Any = UNet2DModel(**options)  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Network output of the shape of `x`."""
+        out: Tensor = self.unet(x, t).sample
+        return out
+
+
+def options_of(network: UNet2D) -> dict[str, Any]:
+    """The options that build the same network again, as plain values."""
+    return {name: value for name, value in network.unet.config.items() if not name.startswith("_")}
+
+
+def from_options(options: Mapping[str, Any]) -> UNet2D:
+    """The network of `options_of`, with initial weights."""
+    return UNet2D(**options)
+
+
+def from_folder(folder: Path) -> UNet2D:
+    """Read a diffusers model or pipeline folder whose network is a UNet2DModel, from safetensors, without network.
+
+    Raises FileNotFoundError where there is none, ValueError for other networks and for tensors that do not fit.
+    """
+    try:
+        from diffusers import UNet2DModel
+    except ImportError as error:
+        raise ImportError(_NEEDS) from error
+    from safetensors.torch import load_file
+
+    from specreg.models.pretrained import check_tensors
+
+    home = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
+    if not (home / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: expected a diffusers folder with config.json, or unet/config.json")
+    config: dict[str, Any] = dict(UNet2DModel.load_config(home, local_files_only=True))
+    if config.get("_class_name") != "UNet2DModel":
+        raise ValueError(f"{home / 'config.json'}: expected a UNet2DModel; got {config.get('_class_name')!r}")
+    weights = home / "diffusion_pytorch_model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{home}: expected {weights.name}; there is none")
+    network = UNet2D(**{name: value for name, value in config.items() if not name.startswith("_")})
+    tensors = load_file(weights)
+    check_tensors(tensors, network.unet.state_dict(), str(weights))
+    network.unet.load_state_dict(tensors)
+    return network

@@ -1,0 +1,1 @@
+"""The paper's tables from checkpoints and data that a user has."""

@@ -1,0 +1,152 @@
+"""The EDM networks against what the public implementations computed from the same weights."""
+
+import pytest
+import torch
+
+import reference_vectors as vectors
+from specreg.diffusion import heun
+from specreg.models.network_config import NetworkConfig
+
+
+def reference(name):
+    config, tensors = vectors.load(name)
+    preconditioning = config.pop("precond")
+    network = NetworkConfig.from_reference(preconditioning, config).build().eval()
+    network.load_state_dict(vectors.parameters(tensors))
+    return network, tensors
+
+
+def relative(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("name", vectors.NAMES)
+def test_equal_to_the_reference_with_and_without_augment_labels(name):
+    network, tensors = reference(name)
+    x, sigma, condition = tensors["in/x"], tensors["in/sigma"], vectors.condition(tensors)
+    with torch.no_grad():
+        plain = network(x, sigma, **condition)
+        augmented = network(x, sigma, **condition, augment_labels=tensors["in/augment_labels"])
+    assert relative(plain, tensors["out/denoised"]) < 2e-5
+    assert relative(augmented, tensors["out/denoised_augmented"]) < 2e-5
+    assert relative(augmented, tensors["out/denoised"]) > 1e-3
+
+
+@pytest.mark.parametrize("name", vectors.NAMES)
+def test_five_heun_steps_are_the_reference_s(name):
+    network, tensors = reference(name)
+    condition = vectors.condition(tensors)
+    samples = heun(
+        lambda x, sigma: network(x, sigma, **condition),
+        tensors["in/latents"],
+        steps=5,
+        preconditioning=network.preconditioning,
+    )
+    assert samples.dtype == torch.float64
+    assert relative(samples, tensors["out/heun5"]) < 5e-4
+
+
+@pytest.mark.parametrize("name", ["edm_ncsnpp_cond", "edm_adm_cond"])
+def test_class_indices_are_one_hot_rows(name):
+    network, tensors = reference(name)
+    rows = tensors["in/class_labels"]
+    with torch.no_grad():
+        by_index = network(tensors["in/x"], tensors["in/sigma"], labels=rows.argmax(1))
+        by_row = network(tensors["in/x"], tensors["in/sigma"], labels=rows)
+    torch.testing.assert_close(by_index, by_row)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["edm_ddpmpp_uncond", "edm_ncsnpp_cond", "edm_adm_cond"])
+def test_half_precision_networks_keep_float32_preconditioning(name, dtype):
+    network, tensors = reference(name)
+    network.dtype = dtype
+    with torch.no_grad():
+        found = network(tensors["in/x"], tensors["in/sigma"], **vectors.condition(tensors))
+    assert found.dtype == torch.float32
+    error = (found - tensors["out/denoised"]).abs()
+    # What half precision may cost is the network's output times c_out, which is at most σ_data.
+    assert float(error.max()) < 200 * torch.finfo(dtype).eps
+    at_low_noise = network.preconditioning.coefficients(torch.tensor([0.002])).c_out
+    assert float(at_low_noise) < 0.003
+
+
+@pytest.mark.parametrize("name", ["edm_ncsnpp_cond", "edm_adm_cond"])
+def test_channels_last_changes_nothing(name):
+    network, tensors = reference(name)
+    network = network.to(memory_format=torch.channels_last)
+    x = tensors["in/x"].to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        found = network(x, tensors["in/sigma"], **vectors.condition(tensors))
+    assert relative(found, tensors["out/denoised"]) < 2e-5
+
+
+def test_networks_trace_without_a_graph_break():
+    network, tensors = reference("edm_ncsnpp_cond")
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        found = compiled(tensors["in/x"], tensors["in/sigma"], **vectors.condition(tensors))
+    assert relative(found, tensors["out/denoised"]) < 2e-5
+
+
+@pytest.mark.parametrize("architecture", ["songunet", "adm"])
+def test_gradients_reach_every_weight(architecture):
+    options = {"img_resolution": 8, "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1,
+               "attn_resolutions": [4], "label_dim": 3, "augment_dim": 9, "dropout": 0.1}  # fmt: skip
+    network = NetworkConfig(architecture, "edm", options).build(seed=1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(2, 3, 8, 8)
+    network(x, torch.ones(2), labels=torch.tensor([0, 2]), augment_labels=torch.ones(2, 9)).square().mean().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_initial_weights_are_a_function_of_the_seed_and_leave_the_global_state():
+    config = NetworkConfig("songunet", "edm", {"img_resolution": 8, "model_channels": 16, "channel_mult": [1]})
+    state = torch.get_rng_state()
+    a, b, c = (config.build(seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_the_real_checkpoints_architecture_has_62_million_parameters():
+    """EDM, Table 7: 62 million for AFHQv2 and FFHQ at 64×64, 56 million for CIFAR-10."""
+    common = {"img_channels": 3, "augment_dim": 9, "model_channels": 128, "num_blocks": 4, "attn_resolutions": [16]}
+    large = NetworkConfig("songunet", "edm", {**common, "img_resolution": 64, "channel_mult": [1, 2, 2, 2]})
+    small = NetworkConfig("songunet", "edm", {**common, "img_resolution": 32, "channel_mult": [2, 2, 2]})
+    counts = [sum(p.numel() for p in config.skeleton().parameters()) / 1e6 for config in (large, small)]
+    assert counts == pytest.approx([62, 56], abs=0.8)
+
+
+def test_config_survives_json_and_refuses_what_no_network_has():
+    config = NetworkConfig("adm", "vp", {"img_resolution": 16, "channel_mult": (1, 2)}, {"beta_d": 19.0})
+    again = NetworkConfig.from_json(config.to_json())
+    assert again.to_dict() == config.to_dict()
+    for options, said in [
+        ({"img_resolution": 16, "widht": 3}, "no option 'widht'"),
+        ({"img_resolution": 10**9}, "img_resolution must be whole"),
+        ({"img_resolution": 16, "num_blocks": 10**9}, "num_blocks must be whole"),
+        ({"img_resolution": 16, "dropout": 2.0}, "dropout must be"),
+        ({"channel_mult": [1]}, "needs img_resolution"),
+        ({"img_resolution": 16, "channel_mult": "12"}, "short list"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            NetworkConfig("songunet", "edm", options)
+    with pytest.raises(ValueError, match="decoder_type must be 'standard'"):
+        NetworkConfig.from_reference("EDMPrecond", {"img_resolution": 16, "decoder_type": "skip"})
+    with pytest.raises(ValueError, match="preconditioning class"):
+        NetworkConfig.from_reference("Evil", {})
+
+
+def test_wrong_calls_say_what_was_expected():
+    network = NetworkConfig(
+        "songunet", "edm", {"img_resolution": 8, "model_channels": 16, "channel_mult": [1, 1]}
+    ).build()
+    with pytest.raises(ValueError, match=r"x must be \[B, 3, H, W\]; got \[1, 1, 8, 8\]"):
+        network(torch.zeros(1, 1, 8, 8), torch.ones(1))
+    with pytest.raises(ValueError, match="multiples of 2"):
+        network(torch.zeros(1, 3, 7, 8), torch.ones(1))
+    with pytest.raises(ValueError, match="without classes"):
+        network(torch.zeros(1, 3, 8, 8), torch.ones(1), labels=torch.zeros(1, dtype=torch.int64))

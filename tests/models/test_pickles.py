@@ -1,0 +1,187 @@
+"""Hostile checkpoints are refused by the offender's name and do nothing; honest ones load as they are."""
+
+import importlib.util
+import pickle
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+import torch
+
+import reference_pickle
+import reference_vectors as vectors
+from specreg.models import pretrained
+from specreg.models.pickles import CheckpointRefused, read_pickle
+
+_spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
+hostile = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(hostile)
+
+NAMES = [name for name, _, _ in hostile.cases(Path("canary"))]
+
+
+def test_the_corpus_is_large_enough():
+    assert len(NAMES) == len(set(NAMES)) >= 30
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_pickles_are_refused_by_name_without_side_effects(name, tmp_path):
+    canary = tmp_path / "canary"
+    content, offender = {n: (c, o) for n, c, o in hostile.cases(canary)}[name]
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(content)
+    modules = set(sys.modules)
+    tracemalloc.start()
+    with pytest.raises(CheckpointRefused, match=offender) as refusal:
+        pretrained.read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not canary.exists()
+    assert "antigravity" not in set(sys.modules) - modules
+    assert peak < 50e6
+
+
+def test_code_in_pickles_would_have_run_elsewhere(tmp_path):
+    """The corpus is not harmless by accident: Python's own reader runs its first case."""
+    canary = tmp_path / "canary"
+    pickle.loads(hostile.cases(canary)[0][1])
+    assert canary.exists()
+
+
+def test_modules_that_contain_themselves_are_refused(tmp_path):
+    loop = hostile.program(
+        b"}",
+        hostile.text("ema"),
+        hostile.persistent(
+            ("type", hostile.text("class")),
+            ("class_name", hostile.text("EDMPrecond")),
+            (
+                "state",
+                b"}\x94(" + hostile.text("_init_args") + b")" + hostile.text("_init_kwargs") + b"}"
+                + hostile.text("img_resolution") + b"K\x08s" + hostile.text("_modules") + b"}" + hostile.text("model")
+                + hostile.persistent(
+                    ("type", hostile.text("class")), ("class_name", hostile.text("SongUNet")), ("state", b"h\x00")
+                )
+                + b"su",
+            ),
+        ),
+        b"s",
+    )  # fmt: skip
+    path = tmp_path / "loop.pkl"
+    path.write_bytes(loop)
+    with pytest.raises(CheckpointRefused, match="contain themselves"):
+        pretrained.read(path)
+
+
+def test_empty_and_missing_files(tmp_path):
+    (tmp_path / "empty.pkl").write_bytes(b"")
+    with pytest.raises(CheckpointRefused, match="expected 1 to"):
+        pretrained.read(tmp_path / "empty.pkl")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        pretrained.read(tmp_path / "none.pkl")
+    (tmp_path / "x.ckpt").write_bytes(b"x")
+    with pytest.raises(ValueError, match="suffix must be one of"):
+        pretrained.read(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(("name", "precond"), [("edm_ncsnpp_cond", "edm"), ("vp_ddpmpp_uncond", "vp")])
+def test_the_sample_checkpoints_give_the_reference_s_outputs(name, precond):
+    found = pretrained.read(vectors.path(f"{name}.pkl"))
+    _, tensors = vectors.load(name)
+    assert found.config.preconditioning == precond
+    expected = vectors.parameters(tensors)
+    assert found.tensors.keys() == expected.keys()
+    assert all(torch.equal(found.tensors[key], expected[key]) for key in expected)
+    network = found.build()
+    assert not network.training
+    with torch.no_grad():
+        denoised = network(tensors["in/x"], tensors["in/sigma"], **vectors.condition(tensors))
+    torch.testing.assert_close(denoised, tensors["out/denoised"], rtol=1e-4, atol=2e-3)
+
+
+def test_module_source_is_never_kept(tmp_path):
+    content = vectors.path("edm_ncsnpp_cond.pkl").read_bytes()
+    found = read_pickle(vectors.path("edm_ncsnpp_cond.pkl"))
+    assert b"# module source removed" in content
+    assert set(vars(found["ema"])) == {"class_name", "state"}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_converted_files_hold_the_same_network(suffix, tmp_path):
+    original = pretrained.read(vectors.path("vp_ddpmpp_uncond.pkl"))
+    pretrained.save(tmp_path / f"x{suffix}", original)
+    pretrained.save(tmp_path / f"y{suffix}", original.build(), config=original.config)
+    for name in "xy":
+        again = pretrained.read(tmp_path / f"{name}{suffix}")
+        assert again.config.to_dict() == original.config.to_dict()
+        assert all(torch.equal(again.tensors[key], original.tensors[key]) for key in original.tensors)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_partial_checkpoints_say_what_is_missing_extra_and_misshapen(tmp_path):
+    original = pretrained.read(vectors.path("vp_ddpmpp_uncond.pkl"))
+    tensors = dict(original.tensors)
+    del tensors["model.map_layer0.weight"]
+    tensors["model.surplus"] = torch.ones(1)
+    tensors["model.map_layer1.bias"] = torch.ones(3)
+    with pytest.raises(CheckpointRefused) as refusal:
+        original._replace(tensors=tensors).build()
+    said = str(refusal.value)
+    assert "1 missing: model.map_layer0.weight" in said
+    assert "1 extra: model.surplus" in said
+    assert "1 misshapen: model.map_layer1.bias is [3], expected [64]" in said
+    torch.save({"state_dict": tensors}, tmp_path / "bare.pt")
+    with pytest.raises(CheckpointRefused, match="does not say what network"):
+        pretrained.read(tmp_path / "bare.pt")
+    with pytest.raises(CheckpointRefused, match="1 missing"):
+        pretrained.read(tmp_path / "bare.pt", config=original.config).build()
+
+
+def test_foreign_pt_files_with_code_are_refused_by_name(tmp_path):
+    canary = tmp_path / "canary"
+    torch.save({"model": hostile.Call(__import__("os").system, f"touch {canary}")}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointRefused, match=r"(posix|nt)\.system"):
+        pretrained.read(tmp_path / "x.pt")
+    (tmp_path / "x.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(CheckpointRefused, match="cannot be read as safetensors"):
+        pretrained.read(tmp_path / "x.safetensors")
+    assert not canary.exists()
+
+
+def test_diffusers_folders_load_and_say_what_is_wrong(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    from specreg.models.unet2d import from_folder, from_options, options_of
+
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    ).eval()  # fmt: skip
+    unet.save_pretrained(tmp_path / "pipeline" / "unet")
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 7])
+    for folder in (tmp_path / "pipeline", tmp_path / "pipeline" / "unet"):
+        network = from_folder(folder).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(network(x, t), unet(x, t).sample)
+    again = from_options(options_of(network)).eval()
+    again.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(again(x, t), unet(x, t).sample)
+    with pytest.raises(FileNotFoundError, match=r"unet/config.json"):
+        from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["songunet", "adm"])
+def test_networks_pickled_by_python_in_the_public_form_come_back(architecture, tmp_path):
+    options = {"img_resolution": 8, "img_channels": 3, "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1,
+               "attn_resolutions": [4], "label_dim": 3, "augment_dim": 9, "dropout": 0.1}  # fmt: skip
+    config = pretrained.NetworkConfig(architecture, "edm", options)
+    network = config.build(seed=3)
+    reference_pickle.write(tmp_path / "x.pkl", config, network.state_dict())
+    found = pretrained.read(tmp_path / "x.pkl")
+    assert found.config.to_dict() == config.to_dict()
+    assert found.tensors.keys() == network.state_dict().keys()
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in network.state_dict().items())
+    assert "torch_utils" not in sys.modules

@@ -1,0 +1,74 @@
+"""Write a network as the public checkpoints store theirs, through Python's own pickle: for tests and measurements."""
+
+import pickle
+import sys
+import types
+from contextlib import contextmanager
+
+import torch
+
+PERSISTENCE = "torch_utils.persistence"
+
+
+def _reconstruct_persistent_obj(meta):
+    raise AssertionError("this is only a name to pickle")
+
+
+class _Persistent:
+    """Pickles as the public code's persistent objects do."""
+
+    def __init__(self, class_name, state):
+        self.class_name, self.state = class_name, state
+
+    def __reduce__(self):
+        function = sys.modules[PERSISTENCE]._reconstruct_persistent_obj
+        meta = {"type": "class", "version": 6, "module_src": "raise SystemExit('code was run')",
+                "class_name": self.class_name, "state": self.state}  # fmt: skip
+        return function, (meta,)
+
+
+@contextmanager
+def _names():
+    module = types.ModuleType(PERSISTENCE)
+    function = types.FunctionType(_reconstruct_persistent_obj.__code__, {}, "_reconstruct_persistent_obj")
+    function.__module__, function.__qualname__ = PERSISTENCE, "_reconstruct_persistent_obj"
+    module._reconstruct_persistent_obj = function
+    parent = types.ModuleType("torch_utils")
+    parent.persistence = module
+    sys.modules |= {"torch_utils": parent, PERSISTENCE: module}
+    try:
+        yield
+    finally:
+        del sys.modules["torch_utils"], sys.modules[PERSISTENCE]
+
+
+def _module(tensors, prefix=""):
+    """The state of a module: its own tensors, and its submodules by their first name."""
+    own, below = {}, {}
+    for name, tensor in tensors.items():
+        head, dot, rest = name.partition(".")
+        (below.setdefault(head, {}) if dot else own)[rest if dot else head] = tensor
+    buffers = {name: tensor for name, tensor in own.items() if name in ("resample_filter", "freqs")}
+    parameters = {name: torch.nn.Parameter(t) for name, t in own.items() if name not in buffers}
+    modules = {}
+    for name, inner in below.items():
+        state = _module(inner, f"{prefix}{name}.")
+        if name in ("enc", "dec"):
+            modules[name] = torch.nn.ModuleDict()
+            modules[name].__dict__["_modules"] = state["_modules"]
+        else:
+            modules[name] = _Persistent("Module", state)
+    return {"training": False, "_parameters": parameters, "_buffers": buffers, "_modules": modules,
+            "_non_persistent_buffers_set": set(), "_init_args": (), "_init_kwargs": {}}  # fmt: skip
+
+
+def write(path, config, tensors):
+    """Write `tensors` of a SongUNet or ADM `config` (a NetworkConfig under EDM preconditioning)."""
+    assert config.preconditioning == "edm"
+    kinds = {"songunet": ("SongUNet", {"decoder_type": "standard"}), "adm": ("DhariwalUNet", {})}
+    model_type, fixed = kinds[config.architecture]
+    state = _module(tensors)
+    state["_init_kwargs"] = {**config.network, **fixed, "model_type": model_type, "use_fp16": False}
+    with _names(), path.open("wb") as file:
+        pickle.dump({"ema": _Persistent("EDMPrecond", state), "loss_fn": None, "augment_pipe": None,
+                     "dataset_kwargs": {"class_name": "training.dataset.ImageFolderDataset"}}, file)  # fmt: skip
