@@ -65,6 +65,8 @@ def main() -> None:
         regularizer(x0_hat, x0, specreg.NoiseLevel.edm(sigma)).loss.backward()
 
     step(None)
+    if options.device == "cuda":
+        torch.cuda.synchronize()
     began = time.perf_counter()
     for _ in range(options.rounds):
         step(None)
@@ -74,11 +76,13 @@ def main() -> None:
 
     x0_hat = (x0 + 0.1 * noise).requires_grad_()
     terms = {name: specreg.SpectralRegularizer(name, weight=1.0) for name in LOSSES}
-    alone = interleaved_seconds({name: lambda r=r: term(r, x0_hat) for name, r in terms.items()}, seconds=3)
+    alone = interleaved_seconds(
+        {name: lambda r=r: term(r, x0_hat) for name, r in terms.items()}, seconds=3, device=options.device
+    )
     together = {}
     if options.device == "cuda":
         steps = {"none": lambda: step(None)} | {name: lambda r=r: step(r) for name, r in terms.items()}
-        seconds = interleaved_seconds(steps, seconds=20)
+        seconds = interleaved_seconds(steps, seconds=20, device=options.device)
         together = {name: median_ratio(seconds[name], seconds["none"]) for name in terms}
 
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {options.threads} threads"

@@ -24,7 +24,7 @@ def settle_allocator() -> None:
 
 
 def interleaved_seconds(
-    steps: Mapping[str, Callable[[], Any]], *, seconds: float = 4.0, rounds: tuple[int, int] = (7, 101)
+    steps: Mapping[str, Callable[[], Any]], *, device: str, seconds: float = 4.0, rounds: tuple[int, int] = (7, 101)
 ) -> dict[str, np.ndarray]:
     """Seconds of each step in each round, `{name: [rounds]}`; every round runs all of them, so load is shared.
 
@@ -35,22 +35,22 @@ def interleaved_seconds(
     for name, step in steps.items():
         for _ in range(3):
             step()
-        repeats[name] = max(1, math.ceil(2e-3 / _once(step, 1)))
+        repeats[name] = max(1, math.ceil(2e-3 / _once(step, 1, device)))
     began = time.perf_counter()
     found: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for n in range(rounds[1]):
         turn = n % len(names)  # nobody is always first
         for name in names[turn:] + names[:turn]:
-            found[name].append(_once(steps[name], repeats[name]))
+            found[name].append(_once(steps[name], repeats[name], device))
         if n + 1 >= rounds[0] and time.perf_counter() - began > seconds:
             break
     return {name: np.array(values) for name, values in found.items()}
 
 
-def _once(step: Callable[[], Any], repeats: int) -> float:
+def _once(step: Callable[[], Any], repeats: int, device: str) -> float:
     """Mean seconds of `repeats` calls; on a GPU from an empty queue to an empty queue."""
-    cuda = torch.cuda.is_available()
+    cuda = device == "cuda"
     if cuda:
         torch.cuda.synchronize()
     began = time.perf_counter()
@@ -70,10 +70,10 @@ def median_ratio(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, fl
     return float(np.median(ratios)), float(ratios[low]), float(ratios[high])
 
 
-def peak_bytes(step: Callable[[], Any]) -> int:
+def peak_bytes(step: Callable[[], Any], *, device: str) -> int:
     """Most bytes that torch held during one call beyond what it held before (libraries' own workspace left out)."""
     step()
-    if torch.cuda.is_available():
+    if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -107,9 +107,9 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def kernel_launches(step: Callable[[], Any]) -> int | None:
+def kernel_launches(step: Callable[[], Any], *, device: str) -> int | None:
     """Kernels that one call starts on the GPU; None on a CPU."""
-    if not torch.cuda.is_available():
+    if device != "cuda":
         return None
     step()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -65,6 +66,13 @@ def compute_dtype(name: str, x: Tensor) -> torch.dtype:
     if not x.is_floating_point():
         raise TypeError(f"{name} must be a real floating-point tensor; got {x.dtype}")
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which autocast is off, on devices that autocast does not know too."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def image_like(name: str, x: Tensor, ndim: int | None) -> tuple[Tensor, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from specreg import _checks
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
-from specreg.transforms.fourier import bin_weights
 
 # ∂φ̂/∂F̂ grows as 1/Â. The gradient of a phase factor is limited to this many times that of an amplitude.
 PHASE_GRADIENT_LIMIT = 10.0
@@ -35,7 +33,7 @@ class FourierL1(Description):
     def evaluate(self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool) -> Evaluation:
         """See `Description`."""
         shape, space = x0.shape, x0.shape[-self.ndim :]
-        per_mean = 1.0 if self.reduction == "mean" else float(x0[0].numel())
+        terms = 1.0 if self.reduction == "mean" else float(x0[0].numel())
         if len(shape) - 2 > self.ndim:
             x0_hat, x0 = (x.reshape(shape[0], -1, *space) for x in (x0_hat, x0))
         parts = list(chunks(x0.shape, self.ndim, whole_samples=self.coupling == "norm", device=x0.device))
@@ -43,7 +41,7 @@ class FourierL1(Description):
         gradient = torch.empty_like(x0_hat) if wants_gradient and len(parts) > 1 else None
         for b, r in parts:
             w = None if weights is None else (weights if len(weights) == 1 else weights[b])[:, None]
-            part = _Part(x0_hat[b, r], x0[b, r], w, self, per_mean, wants_gradient)
+            part = _Part(x0_hat[b, r], x0[b, r], w, self, terms, wants_gradient)
             found = part.evaluate(careful=False)
             if x0.device.type == "cpu" and not bool(found.total.isfinite().all()):
                 refuse_non_finite(x0)
@@ -79,7 +77,7 @@ class _Part(NamedTuple):
     x0: Tensor
     weights: Tensor | None  # [b or 1, 1, *half]
     loss: FourierL1
-    per_mean: float  # coefficients a sample if the loss is a sum over them, 1 if it is their mean
+    terms: float  # coefficients a sample if the loss is a sum over them, 1 if it is their mean
     wants_gradient: bool
 
     def evaluate(self, *, careful: bool) -> _Found:
@@ -111,13 +109,14 @@ class _Part(NamedTuple):
         F_hat = self._spectrum(self.x0_hat)
         A_hat = _modulus(F_hat, careful)
         error = A_hat - A
-        present = A.sign()  # a coefficient that is 0 in x0 has no phase to agree with
-        unit.mul_(A.clamp_min_(_least(A)).reciprocal_())
-        value = torch.mul(F_hat.real, unit.real, out=A).addcmul_(F_hat.imag, unit.imag).neg_()
-        value.addcmul_(A_hat, present)
+        least = A.clamp_min(_least(A))
+        present = A.div_(least)  # 1, but 0 where x0 has no coefficient and so no phase to agree with
+        unit.mul_(least.reciprocal_())
+        value = torch.mul(F_hat.real, unit.real, out=least).addcmul_(F_hat.imag, unit.imag).neg_()
+        value.addcmul_(A_hat, present).clamp_min_(0.0)  # rounding
         present.add_(error.sign())
         total = self._total(value.add_(error.abs_()))
-        del A, value, error
+        del A, least, value, error
         if self.wants_gradient:
             F_hat.mul_(present.div_(A_hat.clamp_min_(_least(A_hat)))).sub_(unit)
         del unit, present, A_hat
@@ -128,7 +127,7 @@ class _Part(NamedTuple):
         A = _modulus(F_0, careful)
         F_hat = self._spectrum(self.x0_hat)
         A_hat = _modulus(F_hat, careful)
-        if careful:
+        if careful or F_0.device.type != "cpu":
             F_0.mul_(A.clamp_min(torch.finfo(A.dtype).tiny).reciprocal_())
         delta = _phase_difference(F_hat, F_0)
         del F_0
@@ -144,7 +143,7 @@ class _Part(NamedTuple):
             lever = error
         else:
             mean_error = self._total(error) / self.x0[0].numel()
-            factor = 1.0 + self._total(factor) * (self.per_mean / self.x0[0].numel())
+            factor = 1.0 + self._total(factor) * (self.terms / self.x0[0].numel())
             total = mean_error * factor * self.x0[0].numel()
             lever, factor = (_checks.append_dims(x, error.ndim) for x in (mean_error, factor))
         if radial is None or turn is None:
@@ -152,7 +151,7 @@ class _Part(NamedTuple):
         inverse = A_hat.clamp_min_(_least(A_hat)).reciprocal_()
         slope = torch.mul(lever, inverse, out=error).clamp_max_(PHASE_GRADIENT_LIMIT)
         if self.loss.coupling == "norm":
-            slope.mul_(self.per_mean)
+            slope.mul_(self.terms)
         F_hat.mul_(torch.complex(radial.mul_(factor).mul_(inverse), turn.mul_(slope).mul_(inverse)))
         del A, error, slope, delta, factor, lever, inverse, A_hat, radial, turn
         return _Found(total, self._adjoint(F_hat))
@@ -165,7 +164,9 @@ class _Part(NamedTuple):
         """Σ over the full spectrum of weighted values on the half spectrum: interior bins count twice."""
         if self.weights is not None:
             values.mul_(self.weights)
-        return values.sum(tuple(range(1, values.ndim - 1))) @ _bins(self.x0.shape[-1], values.dtype, values.device)
+        columns = values.sum(tuple(range(1, values.ndim - 1)))
+        total = 2.0 * columns.sum(1) - columns[:, 0]
+        return total if self.x0.shape[-1] % 2 else total - columns[:, -1]
 
     def _adjoint(self, F: Tensor) -> Tensor | None:
         """Take a gradient on the half spectrum, weights applied, back to x0_hat; overwrites F."""
@@ -178,12 +179,6 @@ class _Part(NamedTuple):
             torch.fft.ifftn(F, dim=others, norm="forward", out=F)
         x: Tensor = torch.fft.irfft(F, n=self.x0.shape[-1], dim=last, norm="forward")
         return x
-
-
-@lru_cache(maxsize=64)
-def _bins(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # autograd refuses to save a cached inference tensor
-        return bin_weights(size, dtype=dtype, device=device)
 
 
 def _least(amplitude: Tensor) -> float:

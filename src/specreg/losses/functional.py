@@ -6,9 +6,9 @@ difference; sums run over the full spectrum of all channels. Every loss takes te
 autocast says, and returns `[B]` in that dtype.
 
 `x0` is data: no gradient flows to it. The gradient with respect to `x0_hat` is finite and bounded for every input
-whose transform does not overflow (in float32, values up to 1e30); where |·| has a kink its subgradient is 0. For the
-Fourier losses it is known in closed form, so it is computed beside the value and autograd keeps that one tensor; they
-are differentiable once.
+whose transform does not overflow (in float32, values up to 1e30); where |·| has a kink its subgradient is 0. It is
+known in closed form, so it is computed beside the value and autograd keeps that one tensor; the losses are
+differentiable once.
 
 All raise TypeError for tensors that are not real floats, ValueError for shapes that differ, empty batches and,
 on the CPU, an `x0` with NaN or infinity (on an accelerator that test would stall the queue: there the loss
@@ -152,7 +152,7 @@ def wavelet_bands(
     """Mean |W − Ŵ| by band, `{name: [B]}`: "1dd" is band dd of level 1, the finest; the approximation is "a…a"."""
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
-    with torch.autocast(x0.device.type, enabled=False):
+    with _checks.without_autocast(x0.device):
         approx, details, _ = wavedecn(x0_hat - x0, wavelet, levels=levels, mode=mode, ndim=ndim)
     coefficients = [w for detail in details for w in detail.values()] + [approx]
     return {name: w.abs().flatten(1).mean(1) for name, w in zip(_bands(levels, ndim), coefficients, strict=True)}
@@ -161,7 +161,7 @@ def wavelet_bands(
 def _levels(levels: int | None, space: Sequence[int], wavelet: str) -> int:
     if levels is not None and levels < 1:
         raise ValueError(f"levels must be at least 1; got {levels}")
-    if torch.compiler.is_compiling():  # a range has a length: the graph is made for these sizes, as it must be
+    if torch.compiler.is_compiling():  # plain integers, where sizes may be symbols: the depth depends on them
         space = [len(range(n)) for n in space]
     deepest = max_levels(tuple(space), wavelet)  # refuses an unknown wavelet
     return deepest if levels is None else levels
@@ -197,7 +197,7 @@ def _made_band_centres(bands: tuple[str, ...], device: torch.device | None) -> T
 
 def _weights(frequency_weight: FrequencyWeight, frequency: Tensor, like: Tensor) -> Tensor:
     """The weights at `frequency` `[K]`, checked: `[B or 1, K]`, data in the dtype of `like` `[B, …]`."""
-    weights = frequency_weight(frequency.to(like)).detach().to(like)
+    weights = frequency_weight(frequency.to(like, copy=True)).detach().to(like)
     if weights.ndim != 2 or weights.shape[0] not in (1, len(like)) or weights.shape[1] != len(frequency):
         raise ValueError(
             f"frequency_weight must return [{len(like)} or 1, {len(frequency)}] for {len(frequency)} frequencies and "
@@ -226,7 +226,7 @@ def amplitude_bands(
 ) -> Tensor:
     """Mean |A − Â| in `bands` equal bands of |frequency| up to Nyquist, corners in the last: `[B, bands]`."""
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
-    with torch.autocast(x0.device.type, enabled=False):
+    with _checks.without_autocast(x0.device):
         error = fourier.half_spectrum(x0_hat, ndim=ndim, norm=norm).abs()
         error = (error - fourier.half_spectrum(x0, ndim=ndim, norm=norm).abs()).abs()
         return band_mean(error, x0.shape[-ndim:], bands)

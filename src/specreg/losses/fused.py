@@ -10,9 +10,8 @@ once.
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,7 +22,7 @@ from specreg import _checks
 from specreg._compile import traced_as_constant
 
 
-class Description:
+class Description(ABC):
     """A loss with its options as plain values; subclasses are frozen dataclasses of scalars and tuples of them."""
 
     kinds: ClassVar[dict[str, type[Description]]] = {}
@@ -85,8 +84,7 @@ def _evaluate(
     x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """The value `[B]`, and the gradient without its scale, empty when it is not wanted."""
-    device = x0.device.type
-    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+    with _checks.without_autocast(x0.device):
         value, gradient = loss.evaluate(x0_hat, x0, weights, wants_gradient)
     return value * loss.scale(x0.shape), value.new_empty(0) if gradient is None else gradient
 
@@ -122,7 +120,9 @@ class _Fused(torch.autograd.Function):
             if len(folded) == 2:  # weights may be one for all samples
                 x = x.expand(n, inputs[0].shape[0 if in_dims[0] != 0 else 1], *x.shape[2:])
             folded.append(x.flatten(0, 1))
-        value, gradient = _Fused.apply(*folded, *inputs[3:])
+        # Under vmap a tensor does not say whether it wants a gradient; here it does.
+        wants_gradient = inputs[4] or (torch.is_grad_enabled() and inputs[0].requires_grad)
+        value, gradient = _Fused.apply(*folded, inputs[3], wants_gradient)
         gradient = gradient.unflatten(0, (n, -1)) if gradient.numel() else gradient.expand(n, 0)
         return (value.unflatten(0, (n, -1)), gradient), (0, 0)
 
@@ -158,16 +158,21 @@ class _Scaled(torch.autograd.Function):
         raise RuntimeError("spectral losses are differentiable once; a second derivative was asked for")
 
 
-@torch.library.custom_op("specreg::value_and_gradient", mutates_args=())
+@torch.library.custom_op(
+    "specreg::value_and_gradient",
+    mutates_args=(),
+    schema="(Tensor x0_hat, Tensor x0, Tensor? weights, str loss, bool wants_gradient) -> (Tensor, Tensor)",
+)
 def _operator(
     x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: str, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    return _evaluate(x0_hat, x0, weights, _read(loss), wants_gradient)
+    value, gradient = _evaluate(x0_hat, x0, weights, _read(loss), wants_gradient)
+    return value, gradient.contiguous()  # a layout that the fake below can promise
 
 
 @_operator.register_fake
 def _(x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: str, wants_gradient: bool) -> tuple[Tensor, Tensor]:
-    return x0.new_empty(x0.shape[0]), torch.empty_like(x0_hat) if wants_gradient else x0.new_empty(0)
+    return x0.new_empty(x0.shape[0]), x0_hat.new_empty(x0_hat.shape if wants_gradient else 0)
 
 
 def _operator_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
