@@ -324,7 +324,8 @@ def _config(source: str, overrides: list[str] | None) -> Config:
     if Path(source).suffix in (".yaml", ".yml"):
         return load(Path(source), overrides or [])
     raise ConfigError(
-        f"expected a recipe ({', '.join(RECIPES)}) or a .yaml file; got {source!r}{_checks.nearest(source, RECIPES)}"
+        f"expected a recipe (`specreg recipes` lists them) or a .yaml file; "
+        f"got {source!r}{_checks.nearest(source, RECIPES)}"
     )
 
 
