@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measure import median_ratio
 from specreg.compare import BASELINE, label, resolve_arms, step_seconds
 from specreg.recipes import RECIPES
 from specreg.training.config import parse
 
 ARMS = ["amplitude@0.1", "amplitude@auto", "amplitude_phase@0.1", "amplitude_phase@auto", "haar@0.1", "haar@auto"]
-
-
-def ratio(ours: list[float], baseline: list[float]) -> tuple[float, float, float]:
-    """Median over rounds of ours / baseline, and the 95% interval of that median."""
-    ratios = np.sort(np.divide(ours, baseline))
-    n = len(ratios)
-    half = 1.96 * math.sqrt(n) / 2  # the binomial's normal limit
-    low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half))
-    return float(np.median(ratios)), float(ratios[low]), float(ratios[high])
 
 
 def main() -> None:
@@ -53,7 +44,7 @@ def main() -> None:
     table = Table("arm", "step, ms", "ratio to baseline", "95% interval", title=title, title_justify="left", box=None)
     rows = {}
     for arm, spectral in arms.items():
-        middle, low, high = ratio(seconds[arm], seconds[BASELINE])
+        middle, low, high = median_ratio(np.array(seconds[arm]), np.array(seconds[BASELINE]))
         rows[arm] = {"ms": 1000 * float(np.median(seconds[arm])), "ratio": middle, "low": low, "high": high}
         shown = ("", "") if arm == BASELINE else (f"{middle:.3f}", f"{low:.3f} … {high:.3f}")
         table.add_row(label(spectral), f"{rows[arm]['ms']:.1f}", *shown)

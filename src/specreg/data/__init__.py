@@ -1,17 +1,23 @@
-"""Data sets: image folders and archives, boards drawn on the fly, and the builder of archives."""
+"""Data sets: image folders and archives, folders of sound, boards drawn on the fly, and the builder of archives."""
 
 from __future__ import annotations
 
+from specreg.data.audio import AudioClip, AudioDataset
 from specreg.data.build import DEFAULT_EXCLUDE, DatasetReport, build_dataset
 from specreg.data.images import ImageDataset
+from specreg.data.mel import MelSettings, log_mel
 from specreg.data.synthetic import Checkerboards, board_bands, boards
 
 __all__ = [
     "DEFAULT_EXCLUDE",
+    "AudioClip",
+    "AudioDataset",
     "Checkerboards",
     "DatasetReport",
     "ImageDataset",
+    "MelSettings",
     "board_bands",
     "boards",
     "build_dataset",
+    "log_mel",
 ]

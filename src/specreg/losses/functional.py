@@ -20,17 +20,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from specreg import _checks
+from specreg._compile import traced_as_constant
+from specreg.losses.fourier_l1 import PHASE_GRADIENT_LIMIT as PHASE_GRADIENT_LIMIT
+from specreg.losses.fourier_l1 import FourierL1
+from specreg.losses.fused import fused
+from specreg.losses.wavelet_l1 import WaveletL1
 from specreg.transforms import fourier
 from specreg.transforms.fourier import Norm
 from specreg.transforms.radial import band_mean, half_grid
-from specreg.transforms.wavelet import Mode, max_levels, wavedecn
+from specreg.transforms.wavelet import Mode, band_keys, max_levels, wavedecn
 
 Reduction = Literal["mean", "sum"]
 Coupling = Literal["frequency", "norm", "projection"]
@@ -39,9 +43,6 @@ FrequencyWeight = Callable[[Tensor], Tensor]
 """Weight of each sample at each of some frequencies: `[K]` in cycles per sample -> `[B, K]`, or `[1, K]` for all."""
 REDUCTIONS = ("mean", "sum")
 COUPLINGS = ("frequency", "norm", "projection")
-
-# ∂φ̂/∂F̂ grows as 1/Â. The gradient of a phase factor is limited to this many times that of an amplitude.
-PHASE_GRADIENT_LIMIT = 10.0
 
 
 def amplitude(
@@ -127,23 +128,16 @@ def wavelet(
         reduction: "mean" or "sum" over all coefficients of a sample (γ weighs the coefficients, not their count).
         frequency_weight: weight of each sample at each band's centre frequency, a factor beside γ; no gradient.
     """
-    bands = wavelet_bands(x0_hat, x0, wavelet=wavelet, levels=levels, mode=mode, band_weights=band_weights, ndim=ndim)
     _checks.choice("reduction", reduction, REDUCTIONS)
-    shares = torch.stack([band.gamma * band.l1 for band in bands.values()], dim=1)
+    _checks.choice("mode", mode, get_args(Mode))
+    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    levels = _levels(levels, x0.shape[-ndim:], wavelet)
+    bands = _bands(levels, ndim)
+    gammas = _gammas(band_weights, bands, levels)
+    weights = None
     if frequency_weight is not None:
-        shares = shares * _weights(frequency_weight, band_centres(tuple(bands), shares.device), shares)
-    total = shares.sum(1)
-    if reduction == "mean":
-        total = total / sum(band.size for band in bands.values())
-    return _finite(total, x0)
-
-
-class Band(NamedTuple):
-    """One wavelet band's share of the loss."""
-
-    l1: Tensor  # [B], sum of |W − Ŵ|
-    size: int  # coefficients a sample
-    gamma: float
+        weights = _weights(frequency_weight, band_centres(bands, x0.device), x0)
+    return fused(WaveletL1(wavelet, levels, mode, ndim, reduction, gammas), x0_hat, x0, weights)
 
 
 def wavelet_bands(
@@ -153,28 +147,45 @@ def wavelet_bands(
     wavelet: str,
     levels: int | None = None,
     mode: Mode = "periodization",
-    band_weights: BandWeights | None = None,
     ndim: int | None = None,
-) -> dict[str, Band]:
-    """The wavelet loss by band: "1dd" is band dd of level 1, the finest; the approximation is "a…a" of the last."""
+) -> dict[str, Tensor]:
+    """Mean |W − Ŵ| by band, `{name: [B]}`: "1dd" is band dd of level 1, the finest; the approximation is "a…a"."""
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
-    levels = max_levels(x0.shape[-ndim:], wavelet) if levels is None else levels
+    levels = _levels(levels, x0.shape[-ndim:], wavelet)
     with torch.autocast(x0.device.type, enabled=False):
-        # W is linear: one transform of the difference serves for both.
         approx, details, _ = wavedecn(x0_hat - x0, wavelet, levels=levels, mode=mode, ndim=ndim)
-        bands = {f"{level}{name}": w for level, detail in enumerate(details, 1) for name, w in detail.items()}
-        bands[f"{levels}{'a' * ndim}"] = approx
-        gamma = _gammas(band_weights, list(bands), levels)
-        return {key: Band(w.abs().flatten(1).sum(1), w[0].numel(), gamma[key]) for key, w in bands.items()}
+    coefficients = [w for detail in details for w in detail.values()] + [approx]
+    return {name: w.abs().flatten(1).mean(1) for name, w in zip(_bands(levels, ndim), coefficients, strict=True)}
 
 
-@lru_cache(maxsize=64)
+def _levels(levels: int | None, space: Sequence[int], wavelet: str) -> int:
+    if levels is not None and levels < 1:
+        raise ValueError(f"levels must be at least 1; got {levels}")
+    if torch.compiler.is_compiling():  # a range has a length: the graph is made for these sizes, as it must be
+        space = [len(range(n)) for n in space]
+    deepest = max_levels(tuple(space), wavelet)  # refuses an unknown wavelet
+    return deepest if levels is None else levels
+
+
+@traced_as_constant
+def _bands(levels: int, ndim: int) -> tuple[str, ...]:
+    """Names of the bands, finest level first, the approximation last."""
+    details = [f"{level}{name}" for level in range(1, levels + 1) for name in band_keys(ndim)]
+    return (*details, f"{levels}{'a' * ndim}")
+
+
+@traced_as_constant
 def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> Tensor:
     """Centre frequency of wavelet bands such as "1dd" or "3aa", cycles per sample, float32 `[bands]`; cached.
 
     Along each axis details of level s fill 2^-(s+1) … 2^-s and the approximation what is below; several axes add as
     squares.
     """
+    return _made_band_centres(bands, device)
+
+
+@lru_cache(maxsize=64)
+def _made_band_centres(bands: tuple[str, ...], device: torch.device | None) -> Tensor:
     centres = []
     for band in bands:
         axes = band.lstrip("0123456789")
@@ -195,18 +206,19 @@ def _weights(frequency_weight: FrequencyWeight, frequency: Tensor, like: Tensor)
     return weights
 
 
-def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int) -> dict[str, float]:
+def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int) -> tuple[float, ...]:
+    """γ of each of `bands`."""
     if band_weights is None:
-        return dict.fromkeys(bands, 1.0)
+        return (1.0,) * len(bands)
     if isinstance(band_weights, Mapping):
         named = {key if isinstance(key, str) else f"{key[0]}{key[1]}": gamma for key, gamma in band_weights.items()}
         for name in named:
             if name not in bands:
                 raise ValueError(f"band_weights names {name!r}; the bands of {levels} levels are {', '.join(bands)}")
-        return {name: float(named.get(name, 1.0)) for name in bands}
+        return tuple(float(named.get(name, 1.0)) for name in bands)
     if len(band_weights) != levels:
         raise ValueError(f"band_weights must have one number for each of {levels} levels; got {len(band_weights)}")
-    return {name: float(band_weights[int(name.rstrip("ad")) - 1]) for name in bands}
+    return tuple(float(band_weights[int(name.rstrip("ad")) - 1]) for name in bands)
 
 
 def amplitude_bands(
@@ -233,16 +245,6 @@ def _pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor,
     return x0_hat.to(dtype), x0.detach().to(dtype), ndim
 
 
-def _finite(per_sample: Tensor, x0: Tensor) -> Tensor:
-    """Blame a non-finite loss on x0 if it is at fault; a bad x0 always shows in the value; a good one costs nothing."""
-    if per_sample.device.type != "cpu" or torch.compiler.is_compiling() or per_sample.isfinite().all():
-        return per_sample
-    bad = (~x0.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"x0 must be finite; it holds NaN or infinity in sample(s) {bad[:8]} of the batch")
-    return per_sample
-
-
 def _fourier(
     x0_hat: Tensor,
     x0: Tensor,
@@ -255,86 +257,9 @@ def _fourier(
     _checks.choice("norm", norm, fourier.NORMS)
     _checks.choice("reduction", reduction, REDUCTIONS)
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
-    with torch.autocast(x0.device.type, enabled=False):
-        weights = None
-        if frequency_weight is not None:
-            shape = tuple(x0.shape[-ndim:])
-            weights = _weights(frequency_weight, half_grid(shape, x0.dtype, x0.device), x0)
-            weights = weights.reshape(-1, *(1,) * (x0.ndim - 1 - ndim), *shape[:-1], shape[-1] // 2 + 1)
-        wants_gradient = torch.is_grad_enabled() and x0_hat.requires_grad
-        apply: Callable[..., Tensor] = _FourierL1.apply  # whether it is typed depends on torch's version
-        loss = apply(x0_hat, x0, weights, coupling, ndim, norm, reduction, wants_gradient)
-    return _finite(loss, x0)
-
-
-class _FourierL1(torch.autograd.Function):
-    """The Fourier losses with their gradient in closed form, radial (along F̂) and tangential (along iF̂)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x0_hat: Tensor,
-        x0: Tensor,
-        weights: Tensor | None,
-        coupling: Coupling | None,
-        ndim: int,
-        norm: Norm,
-        reduction: Reduction,
-        wants_gradient: bool,
-    ) -> Tensor:
-        F_hat = fourier.half_spectrum(x0_hat, ndim=ndim, norm=norm)
-        F = fourier.half_spectrum(x0, ndim=ndim, norm=norm)
-        bins = fourier.bin_weights(x0.shape[-1], dtype=x0.dtype, device=x0.device)
-        if weights is not None:
-            bins = bins * weights
-        count = x0[0].numel()
-        scale = 1.0 / count if reduction == "mean" else 1.0
-
-        A_hat = F_hat.abs()
-        excess = A_hat - F.abs()
-        error = excess.abs()
-        radial = excess.sign()
-        if coupling is None:
-            loss = scale * _total(bins * error)
-        elif coupling == "projection":
-            unit = torch.sgn(F)
-            along = (F_hat * unit.conj()).real
-            loss = scale * _total(bins * (error + torch.where(F == 0, 0.0, A_hat - along)))
-        else:
-            delta = fourier.phase_difference(F_hat, F)
-            if coupling == "frequency":
-                factor, lever = 1 + delta.abs(), error
-                loss = scale * _total(bins * error * factor)
-            else:
-                mean_error = _total(bins * error) / count
-                phase_norm = scale * _total(bins * delta.abs())
-                loss = scale * count * mean_error * (1 + phase_norm)
-                factor = _checks.append_dims(1 + phase_norm, error.ndim)
-                lever = _checks.append_dims(mean_error, error.ndim)
-        if not wants_gradient:
-            return loss
-
-        direction = torch.sgn(F_hat)
-        if coupling is None:
-            gradient = direction * radial
-        elif coupling == "projection":
-            gradient = torch.where(F == 0, direction * radial, direction * (radial + 1) - unit)
-        else:
-            slope = (lever / A_hat.clamp_min(torch.finfo(A_hat.dtype).tiny)).clamp_max(PHASE_GRADIENT_LIMIT)
-            slope = slope * (scale * count if coupling == "norm" else 1.0)
-            gradient = direction * torch.complex(radial * factor, slope * delta.sign())
-        if weights is not None:
-            gradient = gradient * weights
-        gradient = fourier.half_spectrum_adjoint(gradient, shape=x0.shape, ndim=ndim, norm=norm)
-        ctx.save_for_backward(gradient.mul_(scale))
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return _checks.append_dims(grad, gradient.ndim) * gradient, None, None, None, None, None, None, None
-
-
-def _total(x: Tensor) -> Tensor:
-    return x.flatten(1).sum(1)
+    weights = None
+    if frequency_weight is not None:
+        shape = tuple(x0.shape[-ndim:])
+        weights = _weights(frequency_weight, half_grid(shape, x0.dtype, x0.device), x0)
+        weights = weights.reshape(-1, *shape[:-1], shape[-1] // 2 + 1)
+    return fused(FourierL1(coupling, ndim, norm, reduction), x0_hat, x0, weights)

@@ -141,10 +141,9 @@ class Wavelet(SpectralLoss):
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |W − Ŵ| of each sample by level and band, unweighted by γ; level 1 is the finest."""
-        bands = functional.wavelet_bands(
+        return functional.wavelet_bands(
             x0_hat.detach(), x0, wavelet=self.wavelet, levels=self.levels, mode=self.mode, ndim=self.ndim
         )
-        return {name: band.l1 / band.size for name, band in bands.items()}
 
 
 LOSSES: dict[str, Callable[..., SpectralLoss]] = {
@@ -157,7 +156,8 @@ LOSSES: dict[str, Callable[..., SpectralLoss]] = {
 def build(name: str, **options: Any) -> SpectralLoss:
     """Build a loss by name: "amplitude", "amplitude_phase", a wavelet such as "haar" or "bior1.3", or "wavelet:NAME".
 
-    Options are the class's own; an unknown name or option is refused with the nearest known one.
+    So is "mr_stft", see `specreg.losses.stft`. Options are the class's own; an unknown name or option is refused with
+    the nearest known one.
     """
     prefix, _, wavelet = name.partition(":")
     wavelets = pywt.wavelist(kind="discrete")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg._compile import traced_as_constant
 from specreg.transforms import fourier
 
 
@@ -82,9 +83,14 @@ class _RadialBins(NamedTuple):
     size: Tensor  # [bins]
 
 
-@lru_cache(maxsize=64)
+@traced_as_constant
 def _radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _RadialBins:
     """The bins of `power_spectrum`, made on the CPU once, so that a call on an accelerator waits for nothing."""
+    return _made_radial_bins(shape, dtype, device)
+
+
+@lru_cache(maxsize=64)
+def _made_radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _RadialBins:
     with torch.inference_mode(False):  # autograd refuses to save a cached inference tensor
         longest = max(shape)
         wavenumber = (frequency_grid(shape) * longest).round().long().flatten()
@@ -95,9 +101,14 @@ def _radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.devic
         return _RadialBins(number.to(device), *(x.to(dtype).to(device) for x in floats))
 
 
-@lru_cache(maxsize=64)
+@traced_as_constant
 def half_grid(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """`frequency_grid` flattened, `[half]`, in a dtype and on a device; cached."""
+    return _made_half_grid(shape, dtype, device)
+
+
+@lru_cache(maxsize=64)
+def _made_half_grid(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return frequency_grid(shape).flatten().to(dtype).to(device)
 

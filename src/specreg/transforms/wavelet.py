@@ -8,12 +8,16 @@ of PyWavelets) and x the extended signal, one step along one axis of N samples i
 
 and gives M = ⌊(N + L - 1)/2⌋ coefficients a band, or ⌈N/2⌉ with periodization. Both are built from
 `_analyze`, a downsampling correlation, and its adjoint `_synthesize`, each of which is the other's gradient.
-They add one shifted slice a non-zero tap in place: for the short filters of a loss that is faster than a
-convolution, keeps the tensor's own precision whatever autocast and TF32 say, and needs no case for Haar.
+They add one shifted slice a non-zero tap: for the short filters of a loss that is faster than a convolution,
+keeps the tensor's own precision whatever autocast and TF32 say, and needs no case for Haar.
+
+A loss that knows its gradient needs neither autograd nor normalized coefficients: `level` and `level_adjoint` are one
+level and its transpose, with filters divided by their largest taps and the factors handed back.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from itertools import product
@@ -26,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specreg import _checks
+from specreg._compile import traced_as_constant
 
 Mode = Literal["periodization", "periodic", "zero", "symmetric", "reflect", "constant"]
 """How a signal continues beyond its ends, in PyWavelets' names; only `periodization` adds no coefficients."""
@@ -45,6 +50,7 @@ class WaveletCoefficients(NamedTuple):
     shape: tuple[int, ...]
 
 
+@traced_as_constant
 def max_levels(shape: Sequence[int], wavelet: str) -> int:
     """Return the deepest level with coefficients free of boundary effects along every axis, or 1 if none.
 
@@ -90,9 +96,9 @@ def wavedecn(
     details = []
     for _ in range(levels):
         for axis in range(-1, -ndim - 1, -1):  # each puts its band axis in front: the first one ends up first
-            x = _analyze_axis(x, axis, bank, mode)
+            x = _analyze_axis(x, axis, bank, mode, _analyze)
         x, *high = x.flatten(0, ndim - 1).unbind()
-        details.append(dict(zip(_band_keys(ndim), high, strict=True)))
+        details.append(dict(zip(band_keys(ndim), high, strict=True)))
     return WaveletCoefficients(x, tuple(details), shape)
 
 
@@ -107,7 +113,7 @@ def waverecn(coefficients: WaveletCoefficients, wavelet: str, *, mode: Mode = "p
     _checks.choice("mode", mode, get_args(Mode))
     bank = _filter_bank(wavelet)
     x, details, shape = coefficients
-    ndim, keys = len(shape), _band_keys(len(shape))
+    ndim, keys = len(shape), band_keys(len(shape))
     for level in range(len(details), 0, -1):
         bands = details[level - 1]
         if set(bands) != set(keys):
@@ -120,9 +126,47 @@ def waverecn(coefficients: WaveletCoefficients, wavelet: str, *, mode: Mode = "p
     return x
 
 
-def _band_keys(ndim: int) -> list[str]:
+def band_keys(ndim: int) -> list[str]:
     """Return the names of the detail bands in the order of their index: 'd', or 'ad', 'da', 'dd', …"""
     return ["".join(letters) for letters in product("ad", repeat=ndim)][1:]
+
+
+def level(x: Tensor, wavelet: str, *, mode: Mode, ndim: int) -> Tensor:
+    """One level of the transform without gradient: `[B, C, *space]` to `[2^ndim, B, C, *coarse]`, low-pass band first.
+
+    Band k is to be multiplied by `level_factors(wavelet, ndim)[k]`.
+    """
+    bank = _filter_bank(wavelet, divided=True)
+    for axis in range(-1, -ndim - 1, -1):
+        x = _analyze_axis(x, axis, bank, mode, _correlate)
+    return x.flatten(0, ndim - 1)
+
+
+def level_adjoint(y: Tensor, wavelet: str, *, mode: Mode, shape: Sequence[int]) -> Tensor:
+    """The transpose of `level` on axes of sizes `shape`: `[2^ndim, B, C, *coarse]` to `[B, C, *shape]`."""
+    bank, ndim = _filter_bank(wavelet, divided=True), len(shape)
+    y = y.reshape(*(2,) * ndim, *y.shape[1:])
+    for axis, n in zip(range(-ndim, 0), shape, strict=True):
+        y = _analyze_axis_adjoint(y, axis, bank, mode, n)
+    return y
+
+
+def level_factors(wavelet: str, ndim: int) -> tuple[float, ...]:
+    """What the bands of `level` lack, in their order."""
+    low, high = _filter_bank(wavelet, divided=True).factors
+    return tuple(math.prod(choice) for choice in product((low, high), repeat=ndim))
+
+
+@lru_cache(maxsize=256)
+def coefficient_count(shape: tuple[int, ...], wavelet: str, *, levels: int, mode: Mode, ndim: int) -> int:
+    """How many coefficients `wavedecn` makes of one sample of `shape`, `(C, *space)`."""
+    length = _filter_bank(wavelet).length
+    lead, space = math.prod(shape[:-ndim]), shape[-ndim:]
+    count = 0
+    for _ in range(levels):
+        space = tuple(_margins(n, length, mode)[2] for n in space)
+        count += (2**ndim - 1) * math.prod(space)
+    return lead * (count + math.prod(space))
 
 
 # --- filters ------------------------------------------------------------------------------------------------
@@ -135,10 +179,12 @@ class _FilterBank(NamedTuple):
     length: int
     analysis: Taps  # reversed, so that analysis is a correlation
     synthesis: Taps
+    factors: tuple[float, float]  # what the taps were divided by
 
 
 @cache
-def _filter_bank(name: str) -> _FilterBank:
+def _filter_bank(name: str, *, divided: bool = False) -> _FilterBank:
+    """The filters of a wavelet; `divided` by their largest tap, which then comes first and costs no multiplication."""
     names = pywt.wavelist(kind="discrete")
     if name not in names:
         near = _checks.nearest(str(name).lower(), names)
@@ -147,28 +193,51 @@ def _filter_bank(name: str) -> _FilterBank:
             f"got {name!r}{near}"
         )
     w = pywt.Wavelet(name)
-
-    def taps(*filters: Sequence[float]) -> Taps:
-        return tuple(tuple((j, float(h)) for j, h in enumerate(f) if h != 0) for f in filters)
-
-    return _FilterBank(w.dec_len, taps(w.dec_lo[::-1], w.dec_hi[::-1]), taps(w.rec_lo, w.rec_hi))
+    filters = (w.dec_lo[::-1], w.dec_hi[::-1], w.rec_lo, w.rec_hi)
+    factors = [max(f, key=abs) if divided else 1.0 for f in filters]
+    taps = [
+        tuple(sorted(((j, h / factor) for j, h in enumerate(f) if h != 0), key=lambda tap: divided and tap[1] != 1.0))
+        for f, factor in zip(filters, factors, strict=True)
+    ]
+    return _FilterBank(w.dec_len, (taps[0], taps[1]), (taps[2], taps[3]), (factors[0], factors[1]))
 
 
 # --- one axis -----------------------------------------------------------------------------------------------
 
 
-def _analyze_axis(x: Tensor, axis: int, bank: _FilterBank, mode: Mode) -> Tensor:
+def _analyze_axis(
+    x: Tensor, axis: int, bank: _FilterBank, mode: Mode, correlate: Callable[[Tensor, Taps, int], Tensor]
+) -> Tensor:
     """Map `[..., N, ...]` to `[2, ..., M, ...]`: the low- and the high-pass band along `axis` (negative)."""
-    n, length = x.shape[axis], bank.length
+    left, right, count = _margins(x.shape[axis], bank.length, mode)
+    lead, tail = x.shape[:axis], x.shape[axis:][1:]
+    x = _extend(x.reshape(lead.numel(), x.shape[axis], tail.numel()), left, right, mode)
+    return correlate(x, bank.analysis, count).reshape(2, *lead, count, *tail)
+
+
+def _analyze_axis_adjoint(y: Tensor, axis: int, bank: _FilterBank, mode: Mode, n: int) -> Tensor:
+    """The transpose of `_analyze_axis`: `[2, ..., M, ...]` to `[..., N, ...]`."""
+    left, right, count = _margins(n, bank.length, mode)
+    lead, tail = y.shape[1:axis], y.shape[axis:][1:]
+    y = y.reshape(2, lead.numel(), count, tail.numel())
+    x = _spread(y, bank.analysis, left + n + right)
+    core = x.narrow(1, left, n)
+    if mode != "zero" and left + right:
+        before, after = _edges(n, left, right, mode, x.device)
+        core = core.contiguous()
+        core.index_add_(1, before, x[:, :left]).index_add_(1, after, x[:, left + n :])
+    return core.reshape(*lead, n, *tail)
+
+
+def _margins(n: int, length: int, mode: Mode) -> tuple[int, int, int]:
+    """By how much a signal of `n` is extended on either side, and how many coefficients a band that makes."""
     if mode == "periodization":
         left, count = length // 2 - 1, (n + 1) // 2
     else:
         left, count = length - 2, (n + length - 1) // 2
     if mode == "reflect" and n == 1:
         raise ValueError("mode 'reflect' needs at least 2 samples along every axis at every level; got 1")
-    lead, tail = x.shape[:axis], x.shape[axis:][1:]
-    x = _extend(x.reshape(lead.numel(), n, tail.numel()), left, 2 * (count - 1) + length - left - n, mode)
-    return _analyze(x, bank.analysis, count).reshape(2, *lead, count, *tail)
+    return left, 2 * (count - 1) + length - left - n, count
 
 
 def _synthesize_axis(y: Tensor, axis: int, bank: _FilterBank, mode: Mode, n: int) -> Tensor:
@@ -239,16 +308,51 @@ def _synthesize(y: Tensor, taps: Taps, size: int) -> Tensor:
     return apply(y, taps, size)
 
 
-class _Analyze(torch.autograd.Function):
-    generate_vmap_rule = True
+def _correlate(x: Tensor, taps: Taps, count: int) -> Tensor:
+    """What `_analyze` computes."""
+    phases = [x[:, p::2] for p in (0, 1)]
+    if x.shape[2] == 1 and sum(map(len, taps)) > 4:  # many taps along the last axis: deinterleave once
+        phases = [phase.contiguous() for phase in phases]
+    y = x.new_empty(2, x.shape[0], count, x.shape[2])
+    for band, pairs in zip(y, taps, strict=True):
+        _weighted_sum([(phases[j % 2][:, j // 2 : j // 2 + count], tap) for j, tap in pairs], out=band)
+    return y
 
+
+def _spread(y: Tensor, taps: Taps, size: int) -> Tensor:
+    """What `_synthesize` computes."""
+    count = y.shape[2]
+    x = y.new_empty(y.shape[1], size, y.shape[3])
+    for p in (0, 1):
+        phase = x[:, p::2]
+        pairs = [(j // 2, band, tap) for band, pairs in zip(y, taps, strict=True) for j, tap in pairs if j % 2 == p]
+        if {start for start, _, _ in pairs} == {0} and phase.shape[1] == count:
+            _weighted_sum([(band, tap) for _, band, tap in pairs], out=phase)
+            continue
+        total = torch.zeros_like(phase, memory_format=torch.contiguous_format) if y.shape[3] == 1 else phase.zero_()
+        for start, band, tap in pairs:
+            total[:, start : start + count].add_(band, alpha=tap)
+        if total is not phase:
+            phase.copy_(total)
+    return x
+
+
+def _weighted_sum(parts: Sequence[tuple[Tensor, float]], *, out: Tensor) -> None:
+    """Σ weight · tensor into `out`, a pass over memory saved where the first weight is 1."""
+    (first, weight), *rest = parts
+    if weight == 1.0 and rest:
+        (second, alpha), *rest = rest
+        torch.add(first, second, alpha=alpha, out=out)
+    else:
+        torch.mul(first, weight, out=out)
+    for tensor, alpha in rest:
+        out.add_(tensor, alpha=alpha)
+
+
+class _Analyze(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, taps: Taps, count: int) -> Tensor:
-        y = x.new_zeros(2, x.shape[0], count, x.shape[2])
-        for band, pairs in enumerate(taps):
-            for j, tap in pairs:
-                y[band].add_(x[:, j : j + 2 * count - 1 : 2], alpha=tap)
-        return y
+        return _correlate(x, taps, count)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Taps, int], output: Tensor) -> None:
@@ -258,18 +362,16 @@ class _Analyze(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         return _synthesize(grads[0], ctx.taps, ctx.size), None, None
 
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, ...], x: Tensor, taps: Taps, count: int) -> tuple[Tensor, int]:
+        y = _analyze(x.movedim(in_dims[0], 0).flatten(0, 1), taps, count)
+        return y.reshape(2, info.batch_size, -1, *y.shape[2:]), 1
+
 
 class _Synthesize(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(y: Tensor, taps: Taps, size: int) -> Tensor:
-        count = y.shape[2]
-        x = y.new_zeros(y.shape[1], size, y.shape[3])
-        for band, pairs in enumerate(taps):
-            for j, tap in pairs:
-                x[:, j : j + 2 * count - 1 : 2].add_(y[band], alpha=tap)
-        return x
+        return _spread(y, taps, size)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Taps, int], output: Tensor) -> None:
@@ -278,3 +380,8 @@ class _Synthesize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         return _analyze(grads[0], ctx.taps, ctx.count), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, ...], y: Tensor, taps: Taps, size: int) -> tuple[Tensor, int]:
+        x = _synthesize(y.movedim(in_dims[0], 1).flatten(1, 2), taps, size)
+        return x.reshape(info.batch_size, -1, *x.shape[1:]), 0

@@ -1,0 +1,5 @@
+"""`python -m benchmarks`: see `benchmarks.losses`."""
+
+from benchmarks.losses import main
+
+main()

@@ -1,0 +1,261 @@
+"""Clips of sound with their log-mel spectrograms, whole or as random crops: what a vocoder is trained and scored on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from specreg._checks import choice
+from specreg.data.audio_files import (
+    LJSPEECH_HELD_OUT,
+    Header,
+    Part,
+    list_audio,
+    read_header,
+    read_mono,
+    resampled_length,
+    select,
+)
+from specreg.data.mel import MelSettings, log_mel
+
+Short = Literal["pad", "skip"]
+Verify = Literal["header", "decode"]
+
+logger = logging.getLogger(__name__)
+NAMED = 20  # files that a line of the log names; the report has all of them
+
+
+class AudioClip(NamedTuple):
+    """Sound and what a vocoder sees of it."""
+
+    audio: Tensor  # [1, T], float32 in [-1, 1]
+    mel: Tensor  # [n_mels, frames], float32 in [0, 1]
+    start: int  # its first sample in the clip
+    name: str  # the clip's file
+
+
+@dataclass
+class AudioReport:
+    """What became of every file of the part asked for: `files == clips + len(damaged) + len(skipped_short)`."""
+
+    files: int = 0
+    clips: int = 0
+    seconds: float = 0.0
+    """Of the clips, before padding."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Left out: file and reason."""
+    skipped_short: list[str] = field(default_factory=list)
+    """Left out, being shorter than a crop."""
+    padded_short: list[str] = field(default_factory=list)
+    """Shorter than a crop, and padded with silence at their end."""
+    resampled: dict[int, int] = field(default_factory=dict)
+    """Clips of each other sample rate, Hz."""
+    mixed_down: int = 0
+    """Clips of more than one channel."""
+    unlisted: list[str] = field(default_factory=list)
+    """In LJSpeech's wavs/, but not in its metadata.csv: left out."""
+
+    def notices(self, sample_rate: int) -> list[str]:
+        """Return what a user should know, a line each; `sample_rate` is the data set's, Hz."""
+        said = [f"clips resampled from {rate} to {sample_rate} Hz: {n}" for rate, n in self.resampled.items()]
+        said += [f"clips of several channels mixed down to one: {self.mixed_down}"] if self.mixed_down else []
+        for what, names in (
+            ("files left out, unreadable", [f"{name}, {why}" for name, why in self.damaged.items()]),
+            ("files left out, shorter than a crop", self.skipped_short),
+            ("files padded with silence, shorter than a crop", self.padded_short),
+            ("files left out, not in metadata.csv", self.unlisted),
+        ):
+            shown = [*names[:NAMED], f"and {len(names) - NAMED} more, named in the report"][: len(names)]
+            said += [f"{what}: {len(names)} ({'; '.join(shown)})"] if names else []
+        return said
+
+
+class AudioDataset(Dataset[AudioClip]):
+    """Mono clips of a folder of wav, flac, ogg or mp3 files, or of LJSpeech's layout (metadata.csv beside wavs/).
+
+    Args:
+        path: the folder; its subfolders count.
+        mel: sample rate, hop and mel settings; sound at another rate is resampled, of several channels averaged, and
+            both are told.
+        crop_frames: mel frames of a random crop; it has crop_frames · hop samples.
+        part: "train", "held_out", or "all".
+        held_out: file-name patterns, or a fraction of the clips (by a hash of seed and name). None is LJ001-* and
+            LJ002-* in LJSpeech's layout, and elsewhere refused unless the part is "all".
+        seed: of that hash.
+        short: what becomes of a clip shorter than a crop: "pad" with silence at its end, or "skip".
+        verify: "header" reads what files say of themselves; "decode" reads every sample once, so that a file
+            damaged further on is found here and not in training, where it is an error.
+        max_damaged: files that may be damaged before it is an error. Each is named.
+        cache: a folder for the decoded sound and its spectrograms, float32, made on first use and mapped into memory
+            after; None computes both at every access. Entries depend on the file's path, size and time and on the
+            mel settings.
+
+    Item i is clip i as a whole, its audio cut to the last whole hop, so that `audio.shape[-1] == hop · frames`.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no clip is left, too many are damaged, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        mel: MelSettings | None = None,
+        crop_frames: int = 62,
+        part: Part = "all",
+        held_out: Sequence[str] | float | None = None,
+        seed: int = 0,
+        short: Short = "pad",
+        verify: Verify = "header",
+        max_damaged: int = 10,
+        cache: str | Path | None = None,
+    ) -> None:
+        choice("part", part, get_args(Part))
+        choice("short", short, get_args(Short))
+        choice("verify", verify, get_args(Verify))
+        self.path, self.mel, self.crop_frames = Path(path), mel or MelSettings(), crop_frames
+        self.cache = None if cache is None else Path(cache)
+        if crop_frames < 1 or self.crop_samples <= self.mel.n_fft // 2:
+            raise ValueError(
+                f"crop_frames · hop must be more than n_fft / 2 = {self.mel.n_fft // 2} samples; got "
+                f"{crop_frames} · {self.mel.hop}"
+            )
+        listing = list_audio(self.path)
+        if held_out is None and not listing.is_ljspeech and part != "all":
+            raise ValueError(f"{self.path}: part {part!r} needs held_out, patterns or a fraction; got None")
+        if isinstance(held_out, float) and not 0 < held_out < 1:
+            raise ValueError(f"held_out, as a fraction, must be between 0 and 1; got {held_out}")
+        if isinstance(held_out, (str, int)):
+            raise TypeError(f"held_out must be a list of patterns or a fraction; got {held_out!r}")
+        out = LJSPEECH_HELD_OUT if held_out is None else held_out
+        names, absent = (select(some, part, out, seed=seed) for some in (listing.names, listing.absent))
+        self.report = AudioReport(
+            len(names) + len(absent), unlisted=list(select(listing.unlisted, part, out, seed=seed))
+        )
+        self.report.damaged = dict.fromkeys(absent, "listed in metadata.csv, not there")
+        self.names, self._lengths = self._scan(names, short, verify, max_damaged)
+        for notice in self.report.notices(self.mel.sample_rate):
+            logger.warning("%s: %s", self.path, notice)
+        if not self.names:
+            raise ValueError(
+                f"no clip is left of the {self.report.files} files in part {part!r} of {self.path}: "
+                f"{len(self.report.damaged)} damaged, {len(self.report.skipped_short)} too short"
+            )
+
+    @property
+    def crop_samples(self) -> int:
+        """Samples of a crop."""
+        return self.crop_frames * self.mel.hop
+
+    def samples(self, i: int) -> int:
+        """Samples of clip i at the data set's rate, padding included."""
+        return max(self._lengths[i], self.crop_samples)
+
+    def item(self, i: int) -> AudioClip:
+        """Return clip i as a whole."""
+        frames = self.samples(i) // self.mel.hop
+        return self._part(i, 0, frames)
+
+    def crop(self, i: int, generator: np.random.Generator) -> AudioClip:
+        """Return `crop_frames` frames of clip i, from a frame that one draw of `generator` chooses.
+
+        Mel frame k is centred on sample k · hop of the crop; its window looks beyond the crop's edges into the clip.
+        """
+        return self._part(i, self.crop_start(i, generator), self.crop_frames)
+
+    def crop_start(self, i: int, generator: np.random.Generator) -> int:
+        """Draw the first frame of a crop of clip i, each that leaves a whole crop equally likely."""
+        return int(generator.integers(self.samples(i) // self.mel.hop - self.crop_frames + 1))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> AudioClip:
+        return self.item(i)
+
+    def _scan(
+        self, names: Sequence[str], short: Short, verify: Verify, max_damaged: int
+    ) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Names and lengths of the clips to use, the others noted in the report."""
+        report, kept = self.report, {}
+        for name in names:
+            try:
+                header = read_header(self.path / name)
+                if verify == "decode":
+                    read_mono(self.path / name, header.sample_rate)
+            except ValueError as error:
+                report.damaged[name] = str(error).removeprefix(f"cannot read the sound {self.path / name}: ")
+                continue
+            length = resampled_length(header.samples, header.sample_rate, self.mel.sample_rate)
+            if length < self.crop_samples:
+                (report.padded_short if short == "pad" else report.skipped_short).append(name)
+            if length >= self.crop_samples or short == "pad":
+                kept[name] = length
+                self._note(header)
+        if len(report.damaged) > max_damaged:
+            listed = ", ".join(f"{name} ({why})" for name, why in list(report.damaged.items())[:5])
+            raise ValueError(
+                f"{len(report.damaged)} files in {self.path} are damaged, "
+                f"more than max_damaged = {max_damaged}: {listed}"
+            )
+        report.clips, report.seconds = len(kept), sum(kept.values()) / self.mel.sample_rate
+        return tuple(kept), tuple(kept.values())
+
+    def _note(self, header: Header) -> None:
+        if header.sample_rate != self.mel.sample_rate:
+            self.report.resampled[header.sample_rate] = self.report.resampled.get(header.sample_rate, 0) + 1
+        self.report.mixed_down += header.channels > 1
+
+    def _part(self, i: int, start: int, frames: int) -> AudioClip:
+        hop, begin = self.mel.hop, start * self.mel.hop
+        if self.cache is not None:
+            sound, spectrogram = self._cached(i)
+            audio = torch.from_numpy(np.array(sound[begin : begin + frames * hop]))
+            mel = torch.from_numpy(np.array(spectrogram[:, start : start + frames]))
+            return AudioClip(audio[None], mel, begin, self.names[i])
+        # Around the part, what its first and last windows and the reflection at a clip's end reach.
+        margin = -(-self.mel.n_fft // hop)
+        first = max(0, start - margin)
+        count = (start - first + frames + margin) * hop
+        around = self._read(i, first * hop, count)
+        mel = log_mel(around, self.mel, start=start - first, frames=frames)
+        audio = around[begin - first * hop :][: frames * hop].clone()
+        return AudioClip(audio[None], mel, begin, self.names[i])
+
+    def _read(self, i: int, start: int = 0, samples: int | None = None) -> Tensor:
+        """Part of clip i, `[T]`, padded where the clip is short."""
+        length = self.samples(i)
+        sound = read_mono(self.path / self.names[i], self.mel.sample_rate, start=start, samples=samples)
+        wanted = length - start if samples is None else min(samples, length - start)
+        return torch.from_numpy(np.pad(sound, (0, wanted - len(sound))))
+
+    def _cached(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Sound and spectrogram of clip i, mapped; made where they are not there yet."""
+        assert self.cache is not None
+        file = self.path / self.names[i]
+        stat = file.stat()
+        settings = [str(file.resolve()), stat.st_size, stat.st_mtime_ns, self.crop_frames, asdict(self.mel)]
+        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+        paths = self.cache / f"{key}.audio.npy", self.cache / f"{key}.mel.npy"
+        if not all(path.exists() for path in paths):
+            self.cache.mkdir(parents=True, exist_ok=True)
+            sound = self._read(i)
+            for path, values in zip(paths, (sound, log_mel(sound, self.mel)), strict=True):
+                partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+                with partial.open("wb") as out:
+                    np.save(out, values.numpy())
+                partial.replace(path)
+        return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")

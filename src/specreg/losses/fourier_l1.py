@@ -1,0 +1,212 @@
+"""Value and gradient of the Fourier losses, in as few passes over memory as we know how.
+
+Transforms are left unnormalized and the normalization goes into the scalar: all couplings are homogeneous in the two
+spectra (the phase difference is of degree 0). Gradients along F̂ are radial, across it (along iF̂) tangential; the
+adjoint of the transform takes them back to x0_hat. See `functional` for the formulas.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from specreg import _checks
+from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
+from specreg.transforms.fourier import bin_weights
+
+# ∂φ̂/∂F̂ grows as 1/Â. The gradient of a phase factor is limited to this many times that of an amplitude.
+PHASE_GRADIENT_LIMIT = 10.0
+
+
+@dataclass(frozen=True)
+class FourierL1(Description):
+    """‖A − Â‖₁ (coupling None) or one of the couplings of Eq. 15; weights are `[B or 1, *half spectrum]`."""
+
+    coupling: str | None
+    ndim: int
+    norm: str
+    reduction: str
+
+    def evaluate(self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool) -> Evaluation:
+        """See `Description`."""
+        shape, space = x0.shape, x0.shape[-self.ndim :]
+        per_mean = 1.0 if self.reduction == "mean" else float(x0[0].numel())
+        if len(shape) - 2 > self.ndim:
+            x0_hat, x0 = (x.reshape(shape[0], -1, *space) for x in (x0_hat, x0))
+        parts = list(chunks(x0.shape, self.ndim, whole_samples=self.coupling == "norm", device=x0.device))
+        value = x0.new_zeros(shape[0])
+        gradient = torch.empty_like(x0_hat) if wants_gradient and len(parts) > 1 else None
+        for b, r in parts:
+            w = None if weights is None else (weights if len(weights) == 1 else weights[b])[:, None]
+            part = _Part(x0_hat[b, r], x0[b, r], w, self, per_mean, wants_gradient)
+            found = part.evaluate(careful=False)
+            if x0.device.type == "cpu" and not bool(found.total.isfinite().all()):
+                refuse_non_finite(x0)
+                found = part.evaluate(careful=True)
+            if len(parts) == 1:
+                value, gradient = found
+                break
+            value[b] += found.total
+            if gradient is not None and found.gradient is not None:
+                gradient[b, r] = found.gradient
+        return Evaluation(value, None if gradient is None else gradient.reshape(shape))
+
+    def options(self) -> tuple[str | int | None, ...]:
+        """See `Description`."""
+        return self.coupling, self.ndim, self.norm, self.reduction
+
+    def scale(self, shape: torch.Size) -> float:
+        """1/(C·∏space) for a mean, times the normalization of the transform."""
+        size = shape[-self.ndim :].numel()
+        normalization = {"ortho": 1.0 / math.sqrt(size), "backward": 1.0, "forward": 1.0 / size}[self.norm]
+        return normalization / shape[1:].numel() if self.reduction == "mean" else normalization
+
+
+class _Found(NamedTuple):
+    total: Tensor  # [b]
+    gradient: Tensor | None
+
+
+class _Part(NamedTuple):
+    """A chunk `[b, r, *space]` of a batch, and what is asked of it."""
+
+    x0_hat: Tensor
+    x0: Tensor
+    weights: Tensor | None  # [b or 1, 1, *half]
+    loss: FourierL1
+    per_mean: float  # coefficients a sample if the loss is a sum over them, 1 if it is their mean
+    wants_gradient: bool
+
+    def evaluate(self, *, careful: bool) -> _Found:
+        """Value and gradient in units of unnormalized spectra.
+
+        `careful` takes amplitudes in a slower way that neither over- nor underflows.
+        """
+        if self.loss.coupling is None:
+            return self._amplitude(careful)
+        return self._projection(careful) if self.loss.coupling == "projection" else self._phase(careful)
+
+    def _amplitude(self, careful: bool) -> _Found:
+        F_0 = self._spectrum(self.x0)
+        error = _modulus(F_0, careful, scratch=F_0)
+        F_hat = self._spectrum(self.x0_hat)
+        A_hat = _modulus(F_hat, careful, scratch=F_0)
+        del F_0
+        torch.sub(A_hat, error, out=error)
+        if self.wants_gradient:
+            F_hat.mul_(error.sign().div_(A_hat.clamp_min_(_least(A_hat))))
+        del A_hat
+        total = self._total(error.abs_())
+        del error
+        return _Found(total, self._adjoint(F_hat))
+
+    def _projection(self, careful: bool) -> _Found:
+        unit = self._spectrum(self.x0)
+        A = _modulus(unit, careful)
+        F_hat = self._spectrum(self.x0_hat)
+        A_hat = _modulus(F_hat, careful)
+        error = A_hat - A
+        present = A.sign()  # a coefficient that is 0 in x0 has no phase to agree with
+        unit.mul_(A.clamp_min_(_least(A)).reciprocal_())
+        value = torch.mul(F_hat.real, unit.real, out=A).addcmul_(F_hat.imag, unit.imag).neg_()
+        value.addcmul_(A_hat, present)
+        present.add_(error.sign())
+        total = self._total(value.add_(error.abs_()))
+        del A, value, error
+        if self.wants_gradient:
+            F_hat.mul_(present.div_(A_hat.clamp_min_(_least(A_hat)))).sub_(unit)
+        del unit, present, A_hat
+        return _Found(total, self._adjoint(F_hat))
+
+    def _phase(self, careful: bool) -> _Found:
+        F_0 = self._spectrum(self.x0)
+        A = _modulus(F_0, careful)
+        F_hat = self._spectrum(self.x0_hat)
+        A_hat = _modulus(F_hat, careful)
+        if careful:
+            F_0.mul_(A.clamp_min(torch.finfo(A.dtype).tiny).reciprocal_())
+        delta = _phase_difference(F_hat, F_0)
+        del F_0
+        error = torch.sub(A_hat, A, out=A)
+        radial = error.sign() if self.wants_gradient else None
+        error.abs_()
+        turn = delta.sign() if self.wants_gradient else None
+        factor = delta.abs_()
+        lever: Tensor
+        if self.loss.coupling == "frequency":
+            factor.add_(1.0)
+            total = self._total(error * factor)
+            lever = error
+        else:
+            mean_error = self._total(error) / self.x0[0].numel()
+            factor = 1.0 + self._total(factor) * (self.per_mean / self.x0[0].numel())
+            total = mean_error * factor * self.x0[0].numel()
+            lever, factor = (_checks.append_dims(x, error.ndim) for x in (mean_error, factor))
+        if radial is None or turn is None:
+            return _Found(total, None)
+        inverse = A_hat.clamp_min_(_least(A_hat)).reciprocal_()
+        slope = torch.mul(lever, inverse, out=error).clamp_max_(PHASE_GRADIENT_LIMIT)
+        if self.loss.coupling == "norm":
+            slope.mul_(self.per_mean)
+        F_hat.mul_(torch.complex(radial.mul_(factor).mul_(inverse), turn.mul_(slope).mul_(inverse)))
+        del A, error, slope, delta, factor, lever, inverse, A_hat, radial, turn
+        return _Found(total, self._adjoint(F_hat))
+
+    def _spectrum(self, x: Tensor) -> Tensor:
+        spectrum: Tensor = torch.fft.rfftn(x, dim=tuple(range(-self.loss.ndim, 0)))
+        return spectrum
+
+    def _total(self, values: Tensor) -> Tensor:
+        """Σ over the full spectrum of weighted values on the half spectrum: interior bins count twice."""
+        if self.weights is not None:
+            values.mul_(self.weights)
+        return values.sum(tuple(range(1, values.ndim - 1))) @ _bins(self.x0.shape[-1], values.dtype, values.device)
+
+    def _adjoint(self, F: Tensor) -> Tensor | None:
+        """Take a gradient on the half spectrum, weights applied, back to x0_hat; overwrites F."""
+        if not self.wants_gradient:
+            return None
+        if self.weights is not None:
+            F.mul_(self.weights)
+        *others, last = range(-self.loss.ndim, 0)
+        if others:  # in two steps, because irfftn keeps two more copies of the spectrum
+            torch.fft.ifftn(F, dim=others, norm="forward", out=F)
+        x: Tensor = torch.fft.irfft(F, n=self.x0.shape[-1], dim=last, norm="forward")
+        return x
+
+
+@lru_cache(maxsize=64)
+def _bins(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # autograd refuses to save a cached inference tensor
+        return bin_weights(size, dtype=dtype, device=device)
+
+
+def _least(amplitude: Tensor) -> float:
+    """Below this amplitude the direction of a coefficient fades to 0; its square has few digits or none."""
+    return 10.0 * math.sqrt(torch.finfo(amplitude.dtype).tiny)
+
+
+def _modulus(F: Tensor, careful: bool, *, scratch: Tensor | None = None) -> Tensor:
+    """|F|, which may use up `scratch`, a tensor like F, or F itself.
+
+    On the CPU, where torch's complex abs takes three times as long, √(re² + im²), which overflows beyond 1e19 in
+    float32, unless `careful`.
+    """
+    if careful or F.device.type != "cpu":
+        return F.abs()
+    parts = torch.view_as_real(F)
+    squares = parts * parts if scratch is None else torch.mul(parts, parts, out=torch.view_as_real(scratch))
+    return torch.add(squares[..., 0], squares[..., 1]).sqrt_()
+
+
+def _phase_difference(F_hat: Tensor, F_0: Tensor) -> Tensor:
+    """φ̂ − φ wrapped to (−π, π], 0 wherever a coefficient is 0; overwrites F_0."""
+    # Not conj(), which is lazy, and inside an operator nobody looks at its mark.
+    turned = F_0.conj_physical_().mul_(F_hat)
+    # Two real tensors, because atan2 of them is quicker than angle; + 0.0, because atan2(±0, −0) would be ±π.
+    return torch.atan2(turned.imag.contiguous(), turned.real + 0.0)

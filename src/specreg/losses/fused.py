@@ -1,0 +1,214 @@
+"""Losses that compute their gradient beside their value, and how autograd, torch.compile and vmap see them.
+
+All spectral losses here have a gradient in closed form that is nearly free once the value is known. `fused` hides that
+behind one call: value and gradient come from `evaluate` of a loss's description, autograd keeps the one gradient
+tensor, and the backward pass is one multiplication. Under torch.compile the same work is an opaque operator,
+`specreg::value_and_gradient`, so that the graph of a whole training step stays whole. Such losses are differentiable
+once.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from specreg import _checks
+from specreg._compile import traced_as_constant
+
+
+class Description:
+    """A loss with its options as plain values; subclasses are frozen dataclasses of scalars and tuples of them."""
+
+    kinds: ClassVar[dict[str, type[Description]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Description.kinds[cls.__name__] = cls
+
+    @abstractmethod
+    def evaluate(self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool) -> Evaluation:
+        """Value and gradient, both without the factor `scale`, for checked `[B, C, *space]` of one dtype.
+
+        `weights` is what the loss defines it to be.
+        """
+
+    @abstractmethod
+    def scale(self, shape: torch.Size) -> float:
+        """What value and gradient are to be multiplied by, for samples of `shape` `[B, C, *space]`."""
+
+    @abstractmethod
+    def options(self) -> tuple[Any, ...]:
+        """What the class is to be called with to get the same again."""
+
+    def written(self) -> str:
+        """The description as a string, which is what an operator's signature can carry."""
+        return _written(type(self).__name__, self.options())
+
+
+@traced_as_constant
+def _written(kind: str, options: tuple[Any, ...]) -> str:
+    return json.dumps([kind, *options])
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> Description:
+    kind, *options = json.loads(text)
+    return Description.kinds[kind](*(tuple(x) if isinstance(x, list) else x for x in options))
+
+
+class Evaluation(NamedTuple):
+    """What a loss knows after one look at a batch."""
+
+    value: Tensor  # [B]
+    gradient: Tensor | None  # of each value with respect to its sample of x0_hat, in the shape of x0_hat
+
+
+def fused(loss: Description, x0_hat: Tensor, x0: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The loss of each sample, `[B]`, differentiable once with respect to `x0_hat`, and to nothing else."""
+    wants_gradient = torch.is_grad_enabled() and x0_hat.requires_grad
+    if torch.compiler.is_compiling():
+        operator: Callable[..., tuple[Tensor, Tensor]] = torch.ops.specreg.value_and_gradient
+        value, _ = operator(x0_hat, x0, weights, loss.written(), wants_gradient)
+    else:
+        apply: Callable[..., tuple[Tensor, Tensor]] = _Fused.apply  # whether it is typed depends on torch's version
+        value, _ = apply(x0_hat, x0, weights, loss, wants_gradient)
+    return value
+
+
+def _evaluate(
+    x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """The value `[B]`, and the gradient without its scale, empty when it is not wanted."""
+    device = x0.device.type
+    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        value, gradient = loss.evaluate(x0_hat, x0, weights, wants_gradient)
+    return value * loss.scale(x0.shape), value.new_empty(0) if gradient is None else gradient
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        return _evaluate(x0_hat, x0, weights, loss, wants_gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.scale = inputs[3].scale(inputs[0].shape)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, grads[0])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        """A mapped axis is only more samples: fold it into the batch and unfold what comes out."""
+        n = info.batch_size
+        folded: list[Tensor | None] = []
+        for x, axis in zip(inputs[:3], in_dims[:3], strict=True):
+            if x is None:
+                folded.append(None)
+                continue
+            x = x.unsqueeze(0).expand(n, *x.shape) if axis is None else x.movedim(axis, 0)
+            if len(folded) == 2:  # weights may be one for all samples
+                x = x.expand(n, inputs[0].shape[0 if in_dims[0] != 0 else 1], *x.shape[2:])
+            folded.append(x.flatten(0, 1))
+        value, gradient = _Fused.apply(*folded, *inputs[3:])
+        gradient = gradient.unflatten(0, (n, -1)) if gradient.numel() else gradient.expand(n, 0)
+        return (value.unflatten(0, (n, -1)), gradient), (0, 0)
+
+
+def _backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return None, None, None, None, None
+    (gradient,) = ctx.saved_tensors
+    scaled: Callable[..., Tensor] = _Scaled.apply if torch.is_grad_enabled() else _scaled
+    return scaled(grad * ctx.scale, gradient), None, None, None, None
+
+
+def _scaled(grad: Tensor, gradient: Tensor) -> Tensor:
+    """grad · gradient, of `[B]` and `[B, C, *space]`."""
+    return _checks.append_dims(grad, gradient.ndim) * gradient
+
+
+class _Scaled(torch.autograd.Function):
+    """The same where a graph is built of the backward pass: how `gradient` depends on x0_hat is not known."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, gradient: Tensor) -> Tensor:
+        return _scaled(grad, gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None]:
+        raise RuntimeError("spectral losses are differentiable once; a second derivative was asked for")
+
+
+@torch.library.custom_op("specreg::value_and_gradient", mutates_args=())
+def _operator(
+    x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: str, wants_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    return _evaluate(x0_hat, x0, weights, _read(loss), wants_gradient)
+
+
+@_operator.register_fake
+def _(x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: str, wants_gradient: bool) -> tuple[Tensor, Tensor]:
+    return x0.new_empty(x0.shape[0]), torch.empty_like(x0_hat) if wants_gradient else x0.new_empty(0)
+
+
+def _operator_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.scale = _read(inputs[3]).scale(inputs[0].shape)
+    ctx.save_for_backward(output[1])
+
+
+def _operator_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    (gradient,) = ctx.saved_tensors
+    return _scaled(grad * ctx.scale, gradient), None, None, None, None
+
+
+_operator.register_autograd(_operator_backward, setup_context=_operator_context)
+
+
+CHUNK = (2**20, 2**22)
+"""Fewest and most values of a chunk: beneath, calls cost more than work; above, memory is fresh pages, not cache."""
+
+
+def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Parts of `[B, R, *space]` to work on one after another: slices of B and of R.
+
+    On the CPU about a quarter of the batch at a time, if that is large, which bounds the memory for spectra and keeps
+    the work in the cache; rows R, on which the transform acts one by one, are divided only where a single sample is
+    large, and are never fewer than threads. Elsewhere all at once.
+    """
+    samples, rows = shape[:2]
+    size = shape[-ndim:].numel()
+    wanted = max(CHUNK[0], min(CHUNK[1], samples * rows * size // 4), size * torch.get_num_threads())
+    if device.type != "cpu" or wanted >= samples * rows * size:
+        yield slice(samples), slice(rows)
+        return
+    take = max(1, wanted // (rows * size))
+    part = rows if whole_samples or take > 1 else max(1, min(rows, wanted // size))
+    for b in range(0, samples, take):
+        for r in range(0, rows, part):
+            yield slice(b, min(b + take, samples)), slice(r, min(r + part, rows))
+
+
+def refuse_non_finite(x0: Tensor) -> None:
+    """Raise the ValueError that blames a non-finite loss on x0, if x0 is at fault."""
+    bad = (~x0.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"x0 must be finite; it holds NaN or infinity in sample(s) {bad[:8]} of the batch")

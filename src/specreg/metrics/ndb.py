@@ -1,0 +1,115 @@
+"""Number of statistically different bins (Richardson and Weiss 2018, arXiv 1805.12462), and the bins' divergence.
+
+k-means cuts the space of real features into K bins. If generated features have the distribution of the real ones, their
+shares of the bins differ by sampling noise alone. With p of M real and q of N generated features in a bin, the two
+proportions are held against each other by
+
+    z = (p − q) / √(r·(1 − r)·(1/M + 1/N)),    r = (M·p + N·q)/(M + N),
+
+and the bin counts as different where |z| is beyond the normal quantile of the significance level. NDB/K is the share of
+such bins: about the significance level when nothing differs. scikit-learn is imported on first use.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class NDBResult(NamedTuple):
+    """How two sets of features fill the bins of one of them."""
+
+    share: float  # NDB/K in [0, 1], the figure that papers report
+    different: int  # bins that differ significantly
+    bins: int  # K
+    js_divergence: float  # Jensen-Shannon divergence of the two histograms, nats, 0 to ln 2
+    z: NDArray[np.float64]  # [K], positive where the samples have too little
+    reference: NDArray[np.float64]  # [K], share of the real features in each bin
+    samples: NDArray[np.float64]  # [K], share of the generated features in each bin
+
+
+def ndb(
+    samples: ArrayLike,
+    reference: ArrayLike,
+    *,
+    bins: int = 100,
+    significance: float = 0.05,
+    whiten: bool = True,
+    seed: int = 0,
+) -> NDBResult:
+    """Count the statistically different bins.
+
+    Args:
+        samples: generated features, `[N, D]`.
+        reference: real features, `[M, D]`, M of at least `bins`.
+        bins: K.
+        significance: of the two-sided test in each bin, in (0, 1).
+        whiten: divide each feature by its standard deviation over the real ones, as the authors do; constant features
+            are left as they are.
+        seed: of k-means, which runs ten times and keeps the best.
+
+    Raises:
+        ValueError: for shapes that do not match, too few features, values that are not finite.
+    """
+    real, fake = _features("reference", reference), _features("samples", samples)
+    if real.shape[1] != fake.shape[1]:
+        raise ValueError(f"samples and reference must have one width; got {fake.shape[1]} and {real.shape[1]}")
+    if not 2 <= bins <= len(real):
+        raise ValueError(f"bins must be between 2 and the {len(real)} real features; got {bins}")
+    if not 0 < significance < 1:
+        raise ValueError(f"significance must be between 0 and 1; got {significance}")
+    scale = real.std(axis=0) if whiten else np.ones(real.shape[1])
+    scale[scale == 0] = 1
+    centre = real.mean(axis=0)
+    clusters = _kmeans(bins, seed).fit((real - centre) / scale)
+    p = np.bincount(clusters.labels_, minlength=bins) / len(real)
+    q = np.bincount(clusters.predict((fake - centre) / scale), minlength=bins) / len(fake)
+    z = proportion_z(p, q, len(real), len(fake))
+    different = int((two_sided_p(z) < significance).sum())
+    return NDBResult(different / bins, different, bins, js_divergence(p, q), z, p, q)
+
+
+def proportion_z(p: ArrayLike, q: ArrayLike, count_p: int, count_q: int) -> NDArray[np.float64]:
+    """Two-proportion z of shares p of `count_p` and q of `count_q`, pooled; 0 where both are 0 or both are 1."""
+    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    pooled = (count_p * p + count_q * q) / (count_p + count_q)
+    error = np.sqrt(pooled * (1 - pooled) * (1 / count_p + 1 / count_q))
+    z: NDArray[np.float64] = np.divide(p - q, error, out=np.zeros_like(error), where=error > 0)
+    return z
+
+
+def two_sided_p(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability of a standard normal number at least as far from 0 as z."""
+    return np.array([math.erfc(abs(value) / math.sqrt(2)) for value in z])
+
+
+def js_divergence(p: ArrayLike, q: ArrayLike) -> float:
+    """Jensen-Shannon divergence of two histograms `[K]` that sum to 1, in nats: 0 (equal) to ln 2 (disjoint)."""
+    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    middle = (p + q) / 2
+
+    def kl(a: NDArray[np.float64]) -> float:
+        held = a > 0
+        return float((a[held] * np.log(a[held] / middle[held])).sum())
+
+    return max(0.0, (kl(p) + kl(q)) / 2)
+
+
+def _features(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    features = np.asarray(values, dtype=np.float64)
+    if features.ndim != 2 or features.size == 0:
+        raise ValueError(f"{name} must be features [N, D], at least one; got {list(features.shape)}")
+    if not np.isfinite(features).all():
+        raise ValueError(f"{name} must be finite; {int((~np.isfinite(features)).any(1).sum())} rows are not")
+    return features
+
+
+def _kmeans(bins: int, seed: int) -> Any:
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError as error:
+        raise ImportError('NDB needs scikit-learn: pip install "specreg[eval-audio]"') from error
+    return KMeans(bins, n_init=10, random_state=seed)

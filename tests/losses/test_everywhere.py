@@ -1,0 +1,271 @@
+"""The losses inside what users run them in: torch.compile, vmap, odd memory layouts, mixed precision, accelerators."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import specreg
+from specreg.losses import amplitude, amplitude_phase, build, fused, wavelet
+from specreg.losses.wavelet_l1 import WaveletL1
+from specreg.transforms.wavelet import wavedecn
+
+LOSSES = {
+    "amplitude": build("amplitude"),
+    "frequency": build("amplitude_phase"),
+    "norm": build("amplitude_phase", coupling="norm", reduction="sum"),
+    "projection": build("amplitude_phase", coupling="projection"),
+    "haar": build("haar"),
+    "bior1.3": build("bior1.3", levels=2, mode="symmetric", band_weights=[2.0, 0.5]),
+}
+SHAPES = [(3, 15), (3, 2, 16), (2, 3, 8, 10), (2, 1, 4, 6, 5)]
+
+
+def pair(shape, dtype=torch.float32, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x0 = torch.randn(shape, generator=g, dtype=torch.float64)
+    return (x0 + 0.3 * torch.randn(shape, generator=g, dtype=torch.float64)).to(dtype), x0.to(dtype)
+
+
+def evaluate(loss, x0_hat, x0):
+    """Values of a loss, and the gradient of a sum that weighs samples differently."""
+    x = x0_hat.detach().requires_grad_()
+    value = loss(x, x0)
+    (value * torch.arange(1.0, 1 + len(x0), dtype=value.dtype)).sum().backward()
+    return value.detach(), x.grad
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_compiled_graph_is_whole_and_equal(name, shape):
+    torch.compiler.reset()
+    x0_hat, x0 = pair(shape)
+    compiled = torch.compile(lambda x, y: 2.0 * LOSSES[name](1.0 * x, y), fullgraph=True, backend="aot_eager")
+    expected, gradient = evaluate(lambda x, y: 2.0 * LOSSES[name](x, y), x0_hat, x0)
+    found, compiled_gradient = evaluate(compiled, x0_hat, x0)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(compiled_gradient, gradient)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x0_hat, x0), expected)
+
+
+def test_a_whole_training_step_compiles_with_inductor():
+    torch.compiler.reset()
+    regularizer = specreg.SpectralRegularizer("amplitude_phase", weight=0.1, noise_weight="snr", band_weight="wiener")
+    net = torch.nn.Conv2d(1, 1, 3, padding=1)
+
+    def step(x0, noise, sigma):
+        level = specreg.NoiseLevel.edm(sigma)
+        x_t = level.diffuse(x0, noise)
+        x0_hat = specreg.recover_x0(net(x_t), x_t, level, prediction="v")
+        return (x0_hat - x0).square().mean() + regularizer(x0_hat, x0, level).loss
+
+    x0, noise = pair((4, 1, 8, 8))
+    batch = (x0, noise, torch.tensor([0.1, 0.5, 1.0, 5.0]))
+    gradients = []
+    for run in (step, torch.compile(step, fullgraph=True)):
+        net.zero_grad()
+        run(*batch).backward()
+        gradients.append([p.grad.clone() for p in net.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
+def test_the_operator_is_registered_as_torch_asks(loss):
+    x0_hat, x0 = pair((2, 3, 8, 10))
+    if isinstance(loss, specreg.losses.Wavelet):
+        description = WaveletL1("haar", 2, "periodization", 2, "mean", (1.0,) * 7)
+    else:
+        description = fused.Description.kinds["FourierL1"](getattr(loss, "coupling", None), 2, "ortho", "mean")
+    torch.library.opcheck(
+        torch.ops.specreg.value_and_gradient,
+        (x0_hat.requires_grad_(), x0, None, description.written(), True),
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("in_dims", [(0, 0), (1, None), (None, 0)], ids=str)
+def test_vmap_is_a_loop(name, in_dims):
+    loss = LOSSES[name]
+    x0_hat, x0 = pair((2, 3, 8, 6))
+    others, _ = pair((4, 2, 3, 8, 6), seed=1)
+    args = [x if axis is None else others.movedim(0, axis) for x, axis in zip((x0_hat, x0), in_dims, strict=True)]
+    found = torch.func.vmap(loss, in_dims=in_dims)(*args)
+    rows = [[x if axis is None else x.select(axis, i) for x, axis in zip(args, in_dims, strict=True)] for i in range(4)]
+    torch.testing.assert_close(found, torch.stack([loss(*row) for row in rows]))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_per_sample_gradients_by_vmap_of_grad(name):
+    loss = LOSSES[name]
+    x0_hat, x0 = pair((3, 2, 8, 6))
+    found = torch.func.vmap(torch.func.grad(lambda x, y: loss(x[None], y[None]).sum()))(x0_hat, x0)
+    x = x0_hat.clone().requires_grad_()
+    loss(x, x0).sum().backward()
+    torch.testing.assert_close(found, x.grad)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_memory_layout_does_not_matter_and_is_kept(name):
+    x0_hat, x0 = pair((2, 3, 8, 6))
+    expected, gradient = evaluate(LOSSES[name], x0_hat, x0)
+    for layout in (
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+        lambda x: torch.stack([x, x], -1)[..., 0],
+    ):
+        found, layout_gradient = evaluate(LOSSES[name], layout(x0_hat), layout(x0))
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(layout_gradient, gradient)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_chunks_change_nothing(name, monkeypatch):
+    for shape in [(5, 40), (3, 2, 16, 12), (1, 3, 16, 12)]:
+        x0_hat, x0 = pair(shape, torch.float64)
+        whole = evaluate(LOSSES[name], x0_hat, x0)
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "CHUNK", (1, 200))
+            patch.setattr(torch, "get_num_threads", lambda: 1)
+            parts = list(fused.chunks(x0.shape if x0.ndim > 2 else x0[:, None].shape, max(1, x0.ndim - 2),
+                                      whole_samples=name == "norm", device=x0.device))  # fmt: skip
+            assert len(parts) > 1 or (name == "norm" and len(x0) == 1)
+            torch.testing.assert_close(evaluate(LOSSES[name], x0_hat, x0), whole, rtol=1e-12, atol=1e-15)
+
+
+def test_chunks_cover_everything_once():
+    for shape, ndim, whole in [
+        ((5, 7, 300, 300), 2, False),
+        ((1, 9, 1000, 700), 2, False),
+        ((8, 3, 600, 600), 2, True),
+    ]:
+        seen = torch.zeros(shape[:2], dtype=torch.int64)
+        for b, r in fused.chunks(torch.Size(shape), ndim, whole_samples=whole, device=torch.device("cpu")):
+            seen[b, r] += 1
+            assert not whole or r == slice(0, shape[1]) or r == slice(shape[1])
+        assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("wavelet_name", ["haar", "db2", "bior1.3", "coif1"])
+@pytest.mark.parametrize("mode", ["periodization", "periodic", "zero", "symmetric", "reflect", "constant"])
+@pytest.mark.parametrize("shape", [(2, 1, 17), (2, 2, 8, 11), (2, 1, 4, 5, 6)], ids=str)
+def test_wavelet_gradients_equal_autograd_through_the_transform(wavelet_name, mode, shape):
+    x0_hat, x0 = pair(shape, torch.float64)
+    x = x0_hat.clone().requires_grad_()
+    approx, details, _ = wavedecn(x - x0, wavelet_name, levels=2, mode=mode)
+    bands = [approx, *(w for detail in details for w in detail.values())]
+    expected = sum(w.abs().flatten(1).sum(1) for w in bands)
+    expected.sum().backward()
+    y = x0_hat.clone().requires_grad_()
+    value = wavelet(y, x0, wavelet=wavelet_name, levels=2, mode=mode, reduction="sum")
+    value.sum().backward()
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(y.grad, x.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_values_that_overflow_when_squared_are_exact():
+    x0_hat, x0 = pair((2, 1, 8, 8), torch.float64)
+    for loss in (amplitude, amplitude_phase):
+        found, gradient = evaluate(loss, (1e25 * x0_hat).float(), (1e25 * x0).float())
+        expected, true_gradient = evaluate(loss, 1e25 * x0_hat, 1e25 * x0)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(gradient.double(), true_gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_second_derivative_is_refused():
+    x0_hat, x0 = pair((2, 1, 8, 8))
+    x0_hat.requires_grad_()
+    (gradient,) = torch.autograd.grad(amplitude(x0_hat, x0).square().sum(), x0_hat, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        gradient.square().sum().backward()
+
+
+class _NoFloat64(TorchDispatchMode):
+    """What an Apple GPU demands: float64 does not exist there."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else (out,):
+            assert not isinstance(x, torch.Tensor) or x.dtype not in (torch.float64, torch.complex128), func
+        return out
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_no_float64_on_the_way(name, dtype):
+    x0_hat, x0 = pair((2, 3, 8, 6), dtype)
+    regularizer = specreg.SpectralRegularizer(LOSSES[name], weight=0.1, noise_weight="snr", band_weight="wiener")
+    level = specreg.NoiseLevel.edm(torch.tensor([0.3, 2.0]))
+    x0_hat.requires_grad_()
+    regularizer(x0_hat, x0, level)  # frequency grids are made once, on the CPU, in float64
+    with _NoFloat64():
+        regularizer(x0_hat, x0, level).loss.backward()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_nothing_waits_for_an_accelerator(name):
+    """On fake CUDA tensors every read of a value is an error."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from specreg.losses import fourier_l1
+    from specreg.transforms import wavelet as transform
+
+    caches = (fourier_l1._bins, transform._edges)
+    for cached in caches:
+        cached.cache_clear()
+    try:
+        with FakeTensorMode():
+            x0_hat, x0 = (torch.empty(2, 3, 8, 6, device="cuda") for _ in range(2))
+            value = LOSSES[name](x0_hat.requires_grad_(), x0)  # the gradient is computed here too
+            assert value.requires_grad
+            assert value.device.type == "cuda"
+    finally:
+        for cached in caches:
+            cached.cache_clear()
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", LOSSES)
+def test_cuda_agrees_with_the_cpu_and_never_synchronizes(name, dtype):
+    x0_hat, x0 = pair((4, 3, 32, 32), dtype)
+    expected, gradient = evaluate(LOSSES[name], x0_hat, x0)
+    x, y = x0_hat.cuda().requires_grad_(), x0.cuda()
+    weights = torch.arange(1.0, 5.0, device="cuda")
+    LOSSES[name](x, y)  # caches are filled once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        value = LOSSES[name](x, y)
+        (value * weights).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(value.cpu(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(x.grad.cpu(), gradient, rtol=1e-2, atol=1e-3 * float(gradient.abs().max()))
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", LOSSES)
+def test_cuda_graphs_capture_value_and_gradient(name):
+    x0_hat, x0 = (t.cuda() for t in pair((4, 3, 32, 32)))
+    x0_hat.requires_grad_()
+
+    def step():
+        x0_hat.grad = None
+        LOSSES[name](x0_hat, x0).sum().backward()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    expected = x0_hat.grad.clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    x0_hat.grad.zero_()
+    graph.replay()
+    torch.testing.assert_close(x0_hat.grad, expected)
