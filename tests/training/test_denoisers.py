@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from specreg.diffusion import Preconditioned
 from specreg.models import pretrained
 from specreg.recipes import RECIPES
 from specreg.training import checkpoint
-from specreg.training.config import ConfigError, parse
+from specreg.training.config import ConfigError, dump, parse
 from specreg.training.ema import EMA
 from specreg.training.trainer import NonFiniteLoss, Trainer, learning_rate
 
@@ -121,6 +122,27 @@ def test_resumed_and_accumulated_runs_agree(data, tmp_path):
     one, two = log(tmp_path / "one")[0], log(tmp_path / "two")[0]
     for key in ("base", "grad_norm"):
         assert one[key] == pytest.approx(two[key], rel=1e-4)
+
+
+def test_two_processes_train_like_one(data, tmp_path):
+    config = tiny(data, "model.dropout=0", "model.classes=3", "training.steps=2", "spectral.weight=1")
+    train(config, tmp_path / "one")
+    (tmp_path / "config.yaml").write_text(dump(config))
+    (tmp_path / "run.py").write_text(
+        "import sys; from pathlib import Path; from specreg.training.config import load; "
+        "from specreg.training.trainer import Trainer; "
+        "Trainer(load(Path(sys.argv[1])), Path(sys.argv[2])).run()"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
+         str(tmp_path / "run.py"), str(tmp_path / "config.yaml"), str(tmp_path / "two")],
+        check=True, capture_output=True, timeout=180,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    one, two = log(tmp_path / "one"), log(tmp_path / "two")
+    for key in ("base", "spectral", "grad_norm"):
+        assert two[0][key] == pytest.approx(one[0][key], rel=1e-5)
+        assert two[1][key] == pytest.approx(one[1][key], rel=1e-2)
 
 
 def test_nan_gradients_stop_the_run_and_keep_the_last_good_state(data, tmp_path):
