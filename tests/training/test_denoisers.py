@@ -124,6 +124,22 @@ def test_resumed_and_accumulated_runs_agree(data, tmp_path):
         assert one[key] == pytest.approx(two[key], rel=1e-4)
 
 
+def test_a_resumed_fine_tune_keeps_the_run_s_dropout_and_needs_no_checkpoint(data, tmp_path):
+    """The file says 0.5, the run 0: both halves of a resumed run must follow the run."""
+    described = {"img_resolution": 8, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "dropout": 0.5,
+                 "attn_resolutions": [4], "augment_dim": 9}  # fmt: skip
+    network = pretrained.NetworkConfig("songunet", "edm", described)
+    source = tmp_path / "start.safetensors"
+    pretrained.save(source, network.build(seed=1), config=network)
+    start = ("model.kind=pretrained", f"model.checkpoint={source}", "model.dropout=0")
+    train(tiny(data, *start), tmp_path / "whole")
+    train(tiny(data, *start, "training.steps=2"), tmp_path / "parts")
+    source.unlink()
+    train(tiny(data, *start), tmp_path / "parts")
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_two_processes_train_like_one(data, tmp_path):
     config = tiny(data, "model.dropout=0", "model.classes=3", "training.steps=2", "spectral.weight=1")
     train(config, tmp_path / "one")
@@ -242,7 +258,7 @@ def test_a_diffusers_folder_goes_on_under_ddpm(data, tmp_path):
     )  # fmt: skip
     unet.save_pretrained(tmp_path / "pipeline" / "unet")
     config = tiny(data, "diffusion.objective=ddpm", "data.augment=0", "model.kind=pretrained", "sampling.sampler=ddim",
-                  f"model.checkpoint={tmp_path / 'pipeline'}", "training.steps=1")  # fmt: skip
+                  "model.dropout=0", f"model.checkpoint={tmp_path / 'pipeline'}", "training.steps=1")  # fmt: skip
     train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "pipeline")
     results = evaluation.evaluate(tmp_path / "run", evaluation.load_truth(config))
