@@ -62,7 +62,7 @@ def test_dry_run_prints_a_config_that_can_be_run(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "checkerbord"], "a recipe (demo, checkerboard, textures) or a .yaml file; got 'checkerbord'"),
+        (["train", "checkerbord"], "a recipe (`specreg recipes` lists them) or a .yaml file; got 'checkerbord'"),
         (["train", "none.yaml"], "none.yaml: cannot be read: No such file or directory"),
         (["train", "checkerboard", "training.stps=3"], "no such key 'training.stps' (did you mean 'steps'?)"),
         (["train", "textures"], "data.path: expected a folder, zip or array of images"),

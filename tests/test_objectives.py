@@ -118,8 +118,8 @@ def test_spectral_term_of_a_denoiser_is_lambda_times_the_loss_of_its_output(nois
     amplitude = [np.abs(np.fft.fft2(x.numpy(), norm="ortho")) for x in (x0, x0_hat)]
     per_sample = np.abs(amplitude[0] - amplitude[1]).sum((1, 2, 3))
     weights = np.ones(2) if lam else (sigma.numpy() ** 2 + 0.25) / (0.5 * sigma.numpy()) ** 2
-    assert float(terms.spectral.loss) == pytest.approx(float((weights * per_sample).mean()), rel=1e-4)
-    assert float(terms.loss) == pytest.approx(float(terms.base.mean() + terms.spectral.loss), rel=1e-6)
+    assert terms.spectral.loss.item() == pytest.approx(float((weights * per_sample).mean()), rel=1e-4)
+    assert terms.loss.item() == pytest.approx((terms.base.mean() + terms.spectral.loss).item(), rel=1e-6)
     assert model.seen == {"labels": labels}
 
 

@@ -199,8 +199,8 @@ def sample(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")] = Path("samples"),
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the first; image i has seed + i.")] = 0,
-    sampler: Annotated[str | None, typer.Option(help="ddim or ancestral.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of DDIM.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, ancestral or heun.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of DDIM or Heun.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Of DDIM.")] = None,
 ) -> None:
     """Draw images from a trained run as PNG files, one seed an image; what is not given is as in the run."""
@@ -324,7 +324,8 @@ def _config(source: str, overrides: list[str] | None) -> Config:
     if Path(source).suffix in (".yaml", ".yml"):
         return load(Path(source), overrides or [])
     raise ConfigError(
-        f"expected a recipe ({', '.join(RECIPES)}) or a .yaml file; got {source!r}{_checks.nearest(source, RECIPES)}"
+        f"expected a recipe (`specreg recipes` lists them) or a .yaml file; "
+        f"got {source!r}{_checks.nearest(source, RECIPES)}"
     )
 
 

@@ -90,7 +90,9 @@ def reproduce(
     except KeyboardInterrupt:
         err.print("Stopped. Run the same command again to go on.")
         raise typer.Exit(130) from None
-    table = Table("", *table1.columns(content), title=f"Table 1, {images} samples a seed", title_justify="left")
+    table = Table(title=f"Table 1, {images} samples a seed", title_justify="left")
+    for i, header in enumerate(["", *table1.columns(content)]):
+        table.add_column(header, no_wrap=i < 2)
     for line in table1.lines_of(content):
         table.add_row(*line)
     out.print(table)

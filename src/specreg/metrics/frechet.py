@@ -9,12 +9,24 @@ eigenvalues: nothing can turn imaginary, and the distance is not negative howeve
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+
+class Gaussian(Protocol):
+    """A mean `[D]` and a covariance `[D, D]`, float64, of whatever embedding."""
+
+    @property
+    def mean(self) -> Tensor:
+        """`[D]`."""
+
+    @property
+    def covariance(self) -> Tensor:
+        """`[D, D]`."""
 
 
 class GaussianStatistics(NamedTuple):
@@ -64,7 +76,7 @@ class FeatureAccumulator:
         self.outer = torch.from_numpy(np.array(state["outer"]))
 
 
-def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """d² between two Gaussians (FID, where the features are Inception's), at least 0."""
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"expected features of one size; got {len(a.mean)} and {len(b.mean)}")

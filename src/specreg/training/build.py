@@ -57,7 +57,7 @@ def build_network(config: Config, channels: int, *, saved: Mapping[str, Any] | N
     Raises ConfigError where a pretrained network does not fit the run.
     """
     if saved is not None:
-        return _described(saved)
+        return _described(saved, config)
     kind, seed = config.model.kind, integer_seed(config.seed, Stream.INIT)
     if kind == "pretrained":
         network = _pretrained(config)
@@ -71,9 +71,9 @@ def build_network(config: Config, channels: int, *, saved: Mapping[str, Any] | N
     return network
 
 
-def _described(saved: Mapping[str, Any]) -> Network:
+def _described(saved: Mapping[str, Any], config: Config) -> Network:
     if "denoiser" in saved:
-        return Network(NetworkConfig(**saved["denoiser"]).build(), dict(saved))
+        return Network(NetworkConfig(**saved["denoiser"]).build(dropout=config.model.dropout), dict(saved))
     return Network(unet2d.from_options(saved["unet2d"]), dict(saved))
 
 
@@ -85,6 +85,10 @@ def _pretrained(config: Config) -> Network:
             "got nothing"
         )
     if path.is_dir():
+        if config.model.dropout:
+            raise ConfigError(
+                f"model.dropout: a diffusers network keeps its own; expected 0, got {config.model.dropout}"
+            )
         unet = unet2d.from_folder(path)
         return Network(unet, {"unet2d": unet2d.options_of(unet)})
     found = pretrained.read(path)
