@@ -109,7 +109,7 @@ def test_per_sample_gradients_by_vmap_of_grad(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_flow_back_through_vmap(name):
-    x0_hat, x0 = pair((2, 3, 8, 6))
+    _, x0 = pair((2, 3, 8, 6))
     others, _ = pair((4, 2, 3, 8, 6), seed=1)
     gradients = []
     for run in (
