@@ -39,7 +39,7 @@ class SpectralRegularizer(nn.Module):
     Args:
         loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", "wavelet:NAME"), or any callable
             `(x0_hat, x0) -> [B]`, such as `specreg.losses.Wavelet("bior1.3", levels=3)`.
-        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=0.5)`, for short "auto", which finds it
+        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=5.0)`, for short "auto", which finds it
             while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
             which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
             bit-identical to training without it, while `per_sample` still says what the loss would be.

@@ -91,7 +91,7 @@ class SpectralConfig(_Strict):
 
     name: str = Field("amplitude_phase", description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME")
     weight: float | Literal["auto"] = Field(0.1, description="λ; auto finds it while training")
-    ratio: float = Field(0.5, gt=0, allow_inf_nan=False, description="of gradients at the output (weight: auto)")
+    ratio: float = Field(5.0, gt=0, allow_inf_nan=False, description="of gradients at the output (weight: auto)")
     smoothing: float = Field(0.98, ge=0, lt=1, description="share of the mean kept a step (weight: auto)")
     warmup: int = Field(0, ge=0, description="steps over which λ ramps up from 0")
     ramp: Literal["linear", "cosine"] = Field("linear", description="shape of that ramp")
