@@ -95,7 +95,7 @@ def test_lambda_belongs_to_no_graph_and_backward_gives_the_terms_own_gradient():
 def test_half_precision_goes_through_a_float32_copy():
     x0, _, level, _, output = batch("v", size=8)
     half = output.detach().half().requires_grad_()
-    reg = SpectralRegularizer("amplitude", weight=AutoWeight())
+    reg = SpectralRegularizer("amplitude", weight=AutoWeight(ratio=0.5))
 
     def term(o):
         x0_hat = recover_x0(o, level.diffuse(x0, torch.randn_like(x0)), level, prediction="v")
