@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from specreg.evaluation import Trained
     from specreg.training.config import Config
 
 out = Console(markup=False, emoji=False)
@@ -28,8 +30,10 @@ def convert(
     from specreg.models import pretrained
 
     if source.is_dir():
-        from specreg.evaluation import averaged_network
+        from specreg.evaluation import averaged_network, trained_diffwave
 
+        if (trained := trained_diffwave(source)) is not None:
+            return _export_diffwave(trained, target)
         found = averaged_network(source)
     else:
         found = pretrained.read(source, config=pretrained.read(like).config if like else None)
@@ -40,6 +44,48 @@ def convert(
         f"{network.architecture} under {network.preconditioning} preconditioning, {parameters:,} parameters: {target}",
         soft_wrap=True,
     )
+    return None
+
+
+def _export_diffwave(trained: Trained, target: Path) -> None:
+    """Write a run's DiffWave in the public format."""
+    from specreg.models.diffwave import DiffWave
+    from specreg.models.diffwave_checkpoint import save_diffwave
+
+    if target.suffix != ".pt":
+        raise ValueError(f"expected a .pt file to write a DiffWave to; got {target}")
+    model, training = trained.model, trained.config.training
+    assert isinstance(model, DiffWave)
+    params = {"batch_size": training.batch_size, "learning_rate": training.lr, "max_grad_norm": training.clip}
+    save_diffwave(target, model, step=trained.step, other_params=params)
+    parameters = sum(p.numel() for p in model.parameters())
+    out.print(f"DiffWave at {model.config.sample_rate} Hz, {parameters:,} parameters: {target}", soft_wrap=True)
+
+
+def sample_clips(trained: Trained, folder: Path, count: int, seed: int, sampler: str | None, *, device: str) -> None:
+    """Vocode held-out clips of a run's data into `folder` as wav files."""
+    from specreg import evaluation_audio
+    from specreg.models.diffwave import DiffWave
+    from specreg.training.config import parse
+
+    tree = trained.config.model_dump(mode="json")
+    tree["sampling"] |= {"count": count, "seed": seed, **({"sampler": sampler} if sampler else {})}
+    config = parse(tree, where="options")
+    assert isinstance(trained.model, DiffWave)
+    truth = evaluation_audio.load_truth(config, network=trained.model.config, scored=False)
+    with err.status(f"vocoding {len(truth.clips)} clips at step {trained.step}"):
+        clips = dict(evaluation_audio.vocode(config, trained.model, truth, device=device))
+    evaluation_audio.save_clips(folder, clips, truth.settings.sample_rate)
+    out.print(f"{len(clips)} clips: {folder}", soft_wrap=True)
+
+
+def print_left_out(results: Mapping[str, Any]) -> None:
+    """Say which metrics did not run, and how many clips have no value."""
+    for metric, why in (results.get("missing") or {}).items():
+        err.print(f"not measured: {metric}. {why}", soft_wrap=True)
+    for metric, clips in (results.get("failures") or {}).items():
+        number = clips if isinstance(clips, int) else len(clips)
+        err.print(f"clips without a value: {number} in {metric}", soft_wrap=True)
 
 
 def reproduce(

@@ -48,7 +48,7 @@ def diffwave_small() -> dict[str, Any]:
         "diffusion": {"objective": "diffwave"},
         "arms": arms(),
         "training": {
-            "steps": 1500, "batch_size": 4, "lr": 1e-3, "warmup": 50, "decay": "cosine", "clip": None, "ema": 0.0,
+            "steps": 1500, "batch_size": 4, "lr": 2e-3, "warmup": 50, "decay": "cosine", "clip": None, "ema": 0.0,
             "checkpoint_every": 250,
         },
         "sampling": {"count": 16, "sampler": "fast"},
