@@ -65,6 +65,7 @@ ALLOWED = {
         "data",
         "metrics",
         "evaluation",
+        "compare",
     },
     "__init__": {"losses", "diffusion", "auto_weight", "regularizer"},
     "__main__": {"cli"},

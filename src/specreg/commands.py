@@ -89,18 +89,27 @@ def print_left_out(results: Mapping[str, Any]) -> None:
 
 
 def reproduce(
-    what: Annotated[str, typer.Argument(help="table1: EDM image models.", metavar="TABLE")],
+    what: Annotated[
+        str, typer.Argument(help="table1: EDM image models; table2: the DiffWave vocoder.", metavar="TABLE")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the recipes, such as training.steps=50.", metavar="KEY=VALUE")
     ] = None,
-    checkpoints: Annotated[Path, typer.Option(help="Folder of the public checkpoints.")] = Path("checkpoints"),
-    data: Annotated[Path, typer.Option(help="Folder of the data archives.")] = Path("datasets"),
-    images: Annotated[int, typer.Option(min=2, help="Samples of each network and seed.")] = 50_000,
-    seeds: Annotated[int, typer.Option(min=1, help="Of training and sampling.")] = 3,
-    rows: Annotated[str | None, typer.Option(help="Recipes, with commas between; default all.")] = None,
-    arms: Annotated[str | None, typer.Option(help="edm, or losses with or without -weighted; default all.")] = None,
-    inception: Annotated[Path | None, typer.Option(help="Inception weights for FID.")] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("runs/table1"),
+    checkpoints: Annotated[Path, typer.Option(help="table1: folder of the public checkpoints.")] = Path("checkpoints"),
+    checkpoint: Annotated[Path | None, typer.Option(help="table2: the DiffWave .pt to fine-tune.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder of the archives (table1) or clips (table2).")] = Path("datasets"),
+    images: Annotated[int, typer.Option(min=2, help="table1: samples of each network and seed.")] = 50_000,
+    steps: Annotated[int | None, typer.Option(min=1, help="table2: of training; default 150000.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Of training and sampling; default 3 (table1) or 5 (table2).")
+    ] = None,
+    rows: Annotated[str | None, typer.Option(help="table1: recipes, with commas between; default all.")] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(help="edm, or losses with or without -weighted (table1); losses as haar@1e-4 (table2)."),
+    ] = None,
+    inception: Annotated[Path | None, typer.Option(help="table1: Inception weights for FID.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder of the results; default runs/TABLE.")] = None,
 ) -> None:
     """Rebuild a table of the paper from what is there. The same command again goes on where it stopped."""
     import torch
@@ -110,7 +119,12 @@ def reproduce(
     from specreg.metrics.features import InceptionFeatures, WeightsMissing, find_inception
     from specreg.reproduce import table1
 
-    _checks.choice("table", what, ["table1"])
+    _checks.choice("table", what, ["table1", "table2"])
+    folder = folder or Path("runs") / what
+    if what == "table2":
+        named = arms.split(",") if arms else None
+        return _table2(checkpoint, data, folder, steps, seeds or 5, named, overrides or [])
+    seeds = seeds or 3
     extract = None
     try:
         weights = find_inception(inception)
@@ -141,6 +155,38 @@ def reproduce(
         table.add_row(*line)
     out.print(table)
     out.print(f"table: {folder / 'table1.md'}", soft_wrap=True)
+    return None
+
+
+def _table2(
+    checkpoint: Path | None,
+    data: Path,
+    folder: Path,
+    steps: int | None,
+    seeds: int,
+    arms: list[str] | None,
+    overrides: list[str],
+) -> None:
+    from rich.table import Table
+
+    from specreg.report import build_report
+    from specreg.reproduce import table2
+
+    if checkpoint is None:
+        raise ValueError("--checkpoint: table2 expects the DiffWave .pt to fine-tune; got nothing")
+    config = table2.configure(checkpoint, data, steps=steps, overrides=overrides)
+    try:
+        content = table2.run(config, folder, seeds=seeds, arms=arms, console=err)
+    except KeyboardInterrupt:
+        err.print("Stopped. Run the same command again to go on.")
+        raise typer.Exit(130) from None
+    table = Table(*table2.header(content), title=f"Table 2, {config.training.steps} steps", title_justify="left")
+    for line in table2.lines(content):
+        table.add_row(*line)
+    out.print(table)
+    print_left_out(content)
+    out.print(f"table: {folder / 'table2.md'}", soft_wrap=True)
+    out.print(f"report: {build_report(folder)}", soft_wrap=True)
 
 
 def path_overrides(checkpoint: Path | None, data: Path | None) -> list[str]:

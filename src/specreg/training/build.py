@@ -114,7 +114,8 @@ def _denoiser_config(config: Config, channels: int) -> NetworkConfig:
         "dropout": model.dropout,
     }
     objective = config.diffusion.objective
-    assert objective != "ddpm" and objective != "diffwave"  # the config sees to it
+    assert objective != "ddpm"  # the config sees to both
+    assert objective != "diffwave"
     if model.kind == "adm":
         return NetworkConfig("adm", objective, options)
     return NetworkConfig("songunet", objective, {**options, **models.SONGUNET_FORMS[model.kind]})
