@@ -61,6 +61,7 @@ def test_table_of_a_tiny_network_goes_on_where_it_stopped(files, tmp_path):
     assert list(lines) == ["DiffWave", "haar@1e-4"]
     assert lines["haar@1e-4"]["paper's FAD ↓"] == "1.729"
     assert "FAD ↓" not in lines["DiffWave"]
+    assert table2.beside(content)[1][:2] == ["haar@1e-4", "–\npaper 1.729"]
     assert lines["DiffWave"]["seeds"] == "2"
     values = [row["mean"] for row in content["table"] if (row["arm"], row["metric"]) == ("none", "lsd_db")]
     assert lines["DiffWave"]["log-spectral distance ↓"].startswith(f"{values[0]:.2f} ± ")

@@ -180,8 +180,9 @@ def _table2(
     except KeyboardInterrupt:
         err.print("Stopped. Run the same command again to go on.")
         raise typer.Exit(130) from None
-    table = Table(*table2.header(content), title=f"Table 2, {config.training.steps} steps", title_justify="left")
-    for line in table2.lines(content):
+    title = f"Table 2, {config.training.steps} steps, {seeds} seeds"
+    table = Table("arm", *table2.COLUMNS.values(), title=title, title_justify="left", show_lines=True)
+    for line in table2.beside(content):
         table.add_row(*line)
     out.print(table)
     print_left_out(content)

@@ -85,6 +85,17 @@ def lines(content: dict[str, Any]) -> list[list[str]]:
     return found
 
 
+def beside(content: dict[str, Any]) -> list[list[str]]:
+    """The paper's five metrics alone, narrow enough for a terminal: an arm's cells hold our value above the paper's."""
+    rows = {(row["arm"], row["metric"]): row for row in content["table"]}
+    found = []
+    for arm in (each["name"] for each in content["arms"]):
+        paper = zip(COLUMNS, published.TABLE2[arm], strict=True)
+        cells = [f"{_cell(rows.get((arm, name)), METRICS[name].digits)}\npaper {value}" for name, value in paper]
+        found.append([arm if arm != BASELINE else "DiffWave", *cells])
+    return found
+
+
 def measured(content: dict[str, Any]) -> list[str]:
     """Metrics that were measured: the paper's in its order, then the others."""
     return [name for name in dict.fromkeys([*COLUMNS, *content["metrics"]]) if name in content["metrics"]]
