@@ -100,9 +100,10 @@ def train(
     source: Source,
     overrides: Overrides = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Network to start from: EDM .pkl, .safetensors, .pt or a diffusers folder.")
+        Path | None,
+        typer.Option(help="Network to start from: EDM .pkl, .safetensors, .pt, a diffusers folder, DiffWave .pt."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder, zip or array of images.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder, zip or array of images; folder of sound files.")] = None,
     loss: Annotated[
         str | None, typer.Option(help="Spectral loss or one of the recipe's arms; none trains without.")
     ] = None,
@@ -128,13 +129,14 @@ def train(
         trainer.run()
     if not trainer.accelerator.is_main_process:
         return None
-    evaluation.save_images(run_folder / "truth" / "samples.npy", truth.images[:64])
+    truth.save(run_folder / "truth")
     results = evaluation.evaluate(run_folder, truth, command=comparing.command_line(), device=trainer.device)
     table = Table("metric", "value", title=f"{config.title}, step {results['step']}", title_justify="left")
     for name, value in results["metrics"].items():
         metric = evaluation.METRICS[name]
         table.add_row(metric.label, f"{value:.{metric.digits}f} {metric.unit}")
     out.print(table)
+    commands.print_left_out(results)
     _print_path("report", build_report(run_folder))
     return None
 
@@ -189,6 +191,7 @@ def _compare(
     out.print(table)
     for sentence in verdicts(result):
         out.print(sentence)
+    commands.print_left_out(result)
     _print_path("report", build_report(run_folder))
     return None
 
@@ -196,14 +199,17 @@ def _compare(
 @app.command(epilog=example("specreg sample runs/demo/none-seed0 --count 16 --out samples"))
 def sample(
     run_folder: Annotated[Path, typer.Argument(help="A run folder with checkpoints.", metavar="RUN")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")] = Path("samples"),
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("samples"),
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the first; image i has seed + i.")] = 0,
-    sampler: Annotated[str | None, typer.Option(help="ddim, ancestral or heun.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, ancestral or heun; fast or full for sound.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of DDIM or Heun.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Of DDIM.")] = None,
 ) -> None:
-    """Draw images from a trained run as PNG files, one seed an image; what is not given is as in the run."""
+    """Draw from a trained run, one seed a sample: PNG images, or held-out clips of sound vocoded as wav files.
+
+    What is not given is as in the run.
+    """
     import torch
     from PIL import Image
 
@@ -212,6 +218,8 @@ def sample(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trained = evaluation.load_model(run_folder, device)
+    if trained.config.data.kind == "audio":
+        return commands.sample_clips(trained, out_folder, count, seed, sampler, device=device)
     settings = {"count": count, "seed": seed, "sampler": sampler, "steps": steps, "eta": eta}
     given = {name: value for name, value in settings.items() if value is not None}
     tree = trained.config.model_dump(mode="json")
@@ -223,6 +231,7 @@ def sample(
         Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(out_folder / f"{seed + i:06d}.png")
     (out_folder / "config.yaml").write_text(dump(config), encoding="utf-8")
     _print_path(f"{count} images", out_folder)
+    return None
 
 
 @app.command(epilog=example("specreg report runs/demo"))

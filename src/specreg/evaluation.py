@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from specreg import diffusion, models
+from specreg import diffusion, evaluation_audio, models
 from specreg._files import write_json
 from specreg.data.synthetic import board_bands, boards
 from specreg.denoising import DenoisingMap, denoising_map
 from specreg.diffusion import StackedGenerator
+from specreg.evaluation_audio import SoundTruth
 from specreg.metrics import spectra
+from specreg.metrics.described import Metric
+from specreg.models.diffwave import DiffWave
 from specreg.models.network_config import NetworkConfig
 from specreg.models.pretrained import Pretrained
 from specreg.training import checkpoint
@@ -30,18 +33,6 @@ RESULTS_VERSION = 3
 
 TRUTH_SEED = 1
 """Checkerboards of the truth are drawn from this seed, those of training from 0; the family of boards is the same."""
-
-
-class Metric(NamedTuple):
-    """How a metric is shown and read."""
-
-    label: str
-    unit: str
-    better: str  # lower, higher, or zero: nearer to 0
-    digits: int
-    help: str
-    absolute: bool = False  # a property of the samples alone, not a distance to the truth
-    side: str = "samples"  # what is measured: "samples" (rollout), or "denoising" of real images (teacher's side)
 
 
 METRICS = {
@@ -73,6 +64,7 @@ METRICS = {
         "denoising error above half Nyquist", "dB", "lower", 3,
         "the same at frequencies from 0.25 cycles per pixel up", side="denoising",
     ),
+    **evaluation_audio.METRICS,
 }  # fmt: skip
 
 
@@ -88,8 +80,22 @@ class Truth(NamedTuple):
         """SHA-256 of the images, by which results know what they were measured against."""
         return hashlib.sha256(self.images.contiguous().numpy().tobytes()).hexdigest()
 
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Of an image, (C, H, W)."""
+        return tuple(self.images.shape[1:])
 
-def load_truth(config: Config, *, count: int = 2048) -> Truth:
+    def save(self, folder: Path) -> None:
+        """Write the first images as `samples.npy`."""
+        save_images(folder / "samples.npy", self.images[:64])
+
+
+def load_truth(config: Config, *, count: int = 2048) -> Truth | SoundTruth:
+    """What samples are measured against: held-out clips of sound, or up to `count` real images."""
+    return evaluation_audio.load_truth(config) if config.data.kind == "audio" else load_images(config, count=count)
+
+
+def load_images(config: Config, *, count: int = 2048) -> Truth:
     """Up to `count` real images: held-out ones where the run names some, the training images otherwise.
 
     Raises ValueError where they are not of the training images' size and channels, or fewer than two.
@@ -138,6 +144,13 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Trained:
     model = build_network(config, shape[0], saved=state.get("network")).module.to(device).eval()
     model.load_state_dict(weights)
     return Trained(config, model, shape, state["step"], state["seconds"], state.get("regularizer"))
+
+
+def trained_diffwave(folder: Path) -> Trained | None:
+    """A run folder's last checkpoint where the run is of a DiffWave; None where it is of another kind."""
+    path = folder / "config.yaml"
+    sound = path.is_file() and configs.load(path).data.kind == "audio"
+    return load_model(folder) if sound else None
 
 
 def averaged_network(folder: Path) -> Pretrained:
@@ -249,21 +262,20 @@ def measure_denoising(
 
 def evaluate(
     folder: Path,
-    truth: Truth,
+    truth: Truth | SoundTruth,
     *,
     arm: str | None = None,
     command: str | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """Sample the run in `folder`, measure, and write `samples/samples.npy` and `results.json`; returns the results."""
+    """Sample the run in `folder`, measure, and write `samples/` and `results.json`; returns the results."""
     trained = load_model(folder, device)
-    config, model, shape, step, seconds, _ = trained
-    settings = config.sampling
-    images = draw_samples(config, model, shape, device=device)
-    values, spectrum = measure(images, config, truth)
-    denoised = measure_denoising(trained, truth, device=device)
-    values |= {"denoising_error_db": denoised.error_db(), "denoising_high_db": denoised.error_db(low=0.25)}
-    save_images(folder / "samples" / "samples.npy", images)
+    config, model, _, step, seconds, _ = trained
+    if isinstance(truth, SoundTruth):
+        assert isinstance(model, DiffWave)
+        found = evaluation_audio.evaluate(config, model, truth, folder, device=device)
+    else:
+        found = _evaluate_images(trained, truth, folder, device)
     results = {
         "version": RESULTS_VERSION,
         "title": config.title,
@@ -271,13 +283,8 @@ def evaluate(
         "arm": arm or (config.spectral.name if config.spectral else "none"),
         "seed": config.seed,
         "step": step,
-        "samples": len(images),
-        "sampling": settings.model_dump(),
-        "sampler": _described_sampler(config),
-        "metrics": values,
-        "described": {name: METRICS[name]._asdict() for name in values},
-        "spectrum": spectrum_record(spectrum),
-        "denoising": denoised.record(),
+        "sampling": config.sampling.model_dump(),
+        **found,
         "timing": {**timing(folder / "metrics.jsonl"), "train_seconds": seconds},
         "truth": truth_record(config, truth),
         "truth_sha256": truth.fingerprint,
@@ -287,6 +294,24 @@ def evaluate(
     return results
 
 
+def _evaluate_images(trained: Trained, truth: Truth, folder: Path, device: torch.device | str) -> dict[str, Any]:
+    """Images drawn and measured: that part of results.json."""
+    config = trained.config
+    images = draw_samples(config, trained.model, trained.shape, device=device)
+    values, spectrum = measure(images, config, truth)
+    denoised = measure_denoising(trained, truth, device=device)
+    values |= {"denoising_error_db": denoised.error_db(), "denoising_high_db": denoised.error_db(low=0.25)}
+    save_images(folder / "samples" / "samples.npy", images)
+    return {
+        "samples": len(images),
+        "sampler": _described_sampler(config),
+        "metrics": values,
+        "described": {name: METRICS[name]._asdict() for name in values},
+        "spectrum": spectrum_record(spectrum),
+        "denoising": denoised.record(),
+    }
+
+
 def _described_sampler(config: Config) -> str:
     settings = config.sampling
     if settings.sampler == "heun":
@@ -294,12 +319,14 @@ def _described_sampler(config: Config) -> str:
     return f"DDIM, {settings.steps} steps, eta {settings.eta:g}" if settings.sampler == "ddim" else "ancestral"
 
 
-def truth_record(config: Config, truth: Truth) -> dict[str, Any]:
+def truth_record(config: Config, truth: Truth | SoundTruth) -> dict[str, Any]:
     """The truth as the report shows it: its spectrum, and what real images score.
 
     Distances are those of some real images to the others, the floor of what samples can reach: as many as there are
     samples, or half of the truth where it is small.
     """
+    if isinstance(truth, SoundTruth):
+        return truth.record()
     count = min(config.sampling.count, len(truth.images) // 2)
     chosen = torch.zeros(len(truth.images), dtype=torch.bool)
     chosen[torch.linspace(0, len(chosen) - 1, count).round().long()] = True

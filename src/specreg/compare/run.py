@@ -50,13 +50,13 @@ def compare(
     console, state = console or Console(stderr=True), processes()
     truth = evaluation.load_truth(config)
     for spectral in arms.values():
-        try_regularizer(spectral, truth.images.shape[1:])
+        try_regularizer(spectral, truth.item_shape)
     config = config.model_copy(update={"arms": dict(arms)})
     study = Study(config, folder, list(seeds), truth, command or command_line())
     if jobs < 1 or (jobs > 1 and state.num_processes > 1):
         raise ConfigError(f"--jobs: expected at least 1, and 1 under `accelerate launch`; got {jobs}")
     if state.is_main_process:
-        evaluation.save_images(folder / "truth" / "samples.npy", truth.images[:64])
+        truth.save(folder / "truth")
     for cell in study.cells:
         if state.is_main_process and jobs > 1:
             (study.at(*cell) / FAILURE).unlink(missing_ok=True)  # they get another try
@@ -202,7 +202,10 @@ def step_seconds(config: Config, arms: Iterable[str], *, rounds: int = 24, warmu
     warmup = min(warmup, config.training.steps - 1)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(cell_config(config, BASELINE, config.seed), Path(scratch), console=Console(quiet=True))
-        objectives = {arm: build_objective(cell_config(config, arm, config.seed), trainer.device) for arm in arms}
+        objectives = {
+            arm: build_objective(cell_config(config, arm, config.seed), trainer.device, network=trainer.description)
+            for arm in arms
+        }
         batches = trainer.batches()
         seconds: dict[str, list[float]] = {arm: [] for arm in objectives}
         for n in range(min(warmup + rounds, config.training.steps)):

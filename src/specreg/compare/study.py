@@ -22,6 +22,7 @@ from specreg._files import read_json, write_json
 from specreg.compare.arms import BASELINE, cell_config, cell_name, label
 from specreg.compare.paired import paired_difference, verdict
 from specreg.evaluation import METRICS, Truth
+from specreg.evaluation_audio import SoundTruth
 from specreg.training import config as configs
 from specreg.training.config import Config, SamplingConfig
 
@@ -35,7 +36,7 @@ class Study(NamedTuple):
     config: Config
     folder: Path
     seeds: list[int]
-    truth: Truth
+    truth: Truth | SoundTruth
     command: str
 
     @property
@@ -85,7 +86,9 @@ class Study(NamedTuple):
         """Everything the report needs besides the cells' own files; unfinished cells are left out of the table."""
         found = {cell: results["metrics"] for cell in self.cells if (results := self.results(*cell))}
         config, seeds = self.config, self.seeds
-        names = list(next(iter(found.values()), {}))
+        measured = {name for metrics in found.values() for name in metrics}
+        names = [name for name in METRICS if name in measured]
+        every = [results for cell in self.cells if (results := self.results(*cell))]
         return {
             "title": config.title,
             "command": self.command,
@@ -104,19 +107,31 @@ class Study(NamedTuple):
             ],
             "step_seconds": dict(step_seconds),
             "truth": evaluation.truth_record(config, self.truth),
+            **_left_out(every),
             "metrics": {name: METRICS[name]._asdict() for name in names},
             "table": [row for name in names for arm in config.arms if (row := _row(found, name, arm, seeds))],
         }
+
+
+def _left_out(every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What could not be measured in any or some cells: reasons by metric, and clips without a value counted."""
+    missing: dict[str, str] = {}
+    failures: dict[str, int] = {}
+    for results in every:
+        missing |= results.get("missing") or {}
+        for metric, clips in (results.get("failures") or {}).items():
+            failures[metric] = failures.get(metric, 0) + len(clips)
+    return {**({"missing": missing} if missing else {}), **({"failures": failures} if failures else {})}
 
 
 def _row(
     results: Mapping[tuple[str, int], Mapping[str, float]], metric: str, arm: str, seeds: Sequence[int]
 ) -> dict[str, Any] | None:
     """One metric of one arm over its finished seeds, paired where the baseline's are finished too."""
-    values = [results[arm, seed][metric] for seed in seeds if (arm, seed) in results]
+    values = [results[arm, seed][metric] for seed in seeds if metric in results.get((arm, seed), {})]
     if not values:
         return None
-    pairs = [seed for seed in seeds if (arm, seed) in results and (BASELINE, seed) in results]
+    pairs = [seed for seed in seeds if all(metric in results.get((side, seed), {}) for side in (arm, BASELINE))]
     better = METRICS[metric].better
     difference = None
     if arm != BASELINE:

@@ -141,6 +141,11 @@ def read_mono(path: Path, sample_rate: int, *, start: int = 0, samples: int | No
     return mono[start : None if samples is None else start + samples]
 
 
+def write_wav(path: Path, audio: NDArray[np.float32], sample_rate: int) -> None:
+    """Write mono sound `[T]` as 16-bit PCM, clipped to [-1, 1]."""
+    _soundfile().write(str(path), audio.clip(-1, 1), sample_rate, subtype="PCM_16")
+
+
 def _resample(mono: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
     try:
         import librosa

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from specreg.recipes.checkerboard import checkerboard, demo
+from specreg.recipes.diffwave import diffwave, diffwave_small
 from specreg.recipes.edm import EDM_RECIPES, edm_textures
 from specreg.recipes.images import textures
 
@@ -15,4 +16,6 @@ RECIPES: dict[str, Callable[[], dict[str, Any]]] = {
     "textures": textures,
     "edm-textures": edm_textures,
     **EDM_RECIPES,
+    "diffwave": diffwave,
+    "diffwave-small": diffwave_small,
 }

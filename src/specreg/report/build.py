@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from specreg.report import figures, heatmaps, logs, samples
+from specreg.report import figures, heatmaps, logs, samples, sound
 from specreg.report.reading import Arm, Cell, Record, Study, read_study
 from specreg.report.table import (
     SIDES,
@@ -22,6 +22,7 @@ from specreg.report.table import (
     metrics_of,
     step_time,
     truth_entries,
+    truth_name,
     verdict,
 )
 
@@ -65,6 +66,8 @@ def _page(study: Study, base: Path) -> Record:
         "verdicts": [(arm, verdict(comparison, arm.name)) for arm in others],
         "notices": _notices(study),
         "arms": study.arms,
+        "real": truth_name(comparison),
+        "clips": [_clip(clip) for clip in sound.clips(study)],
         "panels": [(panel, _data_uri("png", samples.png(panel.pixels))) for panel in samples.panels(study)],
         "plots": {name: (_svg(figure), alt) for name, alt, figure in [*figures.curves(study), *logs.curves(study)]},
         "maps": {heatmap.name: _map(heatmap) for heatmap in heatmaps.heatmaps(study)},
@@ -83,6 +86,8 @@ def _save_figures(study: Study) -> None:
     if panels:
         # 100 dpi: the figure is laid out in whole pixels.
         samples.samples_figure(panels).savefig(folder / "samples.png", dpi=100, metadata={"Software": None})
+    if clips := sound.clips(study):
+        sound.figure(clips).savefig(folder / "clips.png", dpi=150, metadata={"Software": None})
     drawn = {
         "spectrum": figures.spectrum_figure(study),
         "band_error": figures.band_error_figure(study),
@@ -96,6 +101,15 @@ def _save_figures(study: Study) -> None:
             figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
     for heatmap in heatmaps.heatmaps(study):
         heatmaps.figure(heatmap).savefig(folder / f"{heatmap.name}.png", dpi=200, metadata={"Software": None})
+
+
+def _clip(clip: sound.Clip) -> Record:
+    """Return one clip as the template shows it, each take with its player and its spectrogram."""
+    takes = [
+        (take.title, take.color, _data_uri("png", samples.png(take.pixels)), _data_uri("wav", take.wav, "audio"))
+        for take in clip.takes
+    ]
+    return {"name": clip.name, "seconds": f"{clip.seconds:.1f}", "seed": clip.seed, "takes": takes}
 
 
 def _map(heatmap: heatmaps.Heatmap) -> Record:
@@ -156,6 +170,10 @@ def _notices(study: Study) -> list[str]:
     if cut:
         lines = f"{len(cut)} truncated last line{'s' if len(cut) > 1 else ''}"
         notices.append(f"{lines} of metrics.jsonl left out: {'; '.join(cut)}.")
+    for metric, why in (study.comparison.get("missing") or {}).items():
+        notices.append(f"Not measured: {metric}. {why}")
+    for metric, count in (study.comparison.get("failures") or {}).items():
+        notices.append(f"{metric}: {count} clips have no value and are not in its means.")
     return notices
 
 
@@ -193,5 +211,5 @@ def _svg(figure: Figure) -> str:
     return _data_uri("svg+xml", figures.svg(figure))
 
 
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{b64encode(content).decode('ascii')}"
+def _data_uri(kind: str, content: bytes, family: str = "image") -> str:
+    return f"data:{family}/{kind};base64,{b64encode(content).decode('ascii')}"

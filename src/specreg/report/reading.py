@@ -207,6 +207,8 @@ def _one_arm(folder: Path) -> Record:
         "seeds": [seed],
         "cells": [{"arm": arm, "seed": seed, "folder": "."}],
         "truth": results.get("truth"),
+        "missing": results.get("missing"),
+        "failures": {metric: len(clips) for metric, clips in (results.get("failures") or {}).items()},
         "metrics": {key: (results.get("described") or {}).get(key) or {} for key in metrics},
         "table": [{"arm": arm, "metric": key, "mean": value, "n": 1} for key, value in metrics.items()],
     }

@@ -161,7 +161,7 @@ def _block(comparison: Record, metrics: list[Metric], *, timed: bool) -> list[li
     arms, truth = comparison["arms"], truth_entries(comparison, metrics)
     rows = [["", *(metric.title for metric in metrics)]]
     if truth:
-        rows.append(["real images", *(entry.value for entry in truth)])
+        rows.append([truth_name(comparison), *(entry.value for entry in truth)])
     for arm in arms:
         row = [str(arm.get("label") or arm["name"])]
         for entry in arm_entries(comparison, arm["name"], metrics):
@@ -174,6 +174,11 @@ def _block(comparison: Record, metrics: list[Metric], *, timed: bool) -> list[li
         column = ["time per step", *([""] if truth else []), *(" ".join(time or ("–",)) for time in times)]
         rows = [[*row, text] for row, text in zip(rows, column, strict=True)]
     return rows
+
+
+def truth_name(comparison: Record) -> str:
+    """Return what the truth is called."""
+    return str((comparison.get("truth") or {}).get("kind") or "real images")
 
 
 def step_time(comparison: Record, arm: str) -> tuple[str, str] | None:

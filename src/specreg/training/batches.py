@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from specreg.data.audio import AudioDataset
 from specreg.data.augment import Augment
 from specreg.models import Conditioning
 from specreg.training.build import ImageItems
@@ -61,6 +62,19 @@ class Items(Dataset[dict[str, Tensor]]):
         if self.classes:
             found["labels"] = torch.tensor(self.data.label(item))
         return {"x0": x0, **found}
+
+
+class Crops(Dataset[dict[str, Tensor]]):
+    """Random crops of clips by (step, index in the global batch): "x0" `[1, T]` and, for a vocoder, "mel"."""
+
+    def __init__(self, data: AudioDataset, config: Config, *, conditional: bool):
+        self.data, self.seed, self.conditional = data, config.seed, conditional
+        self.order = DataOrder(config.seed, len(data), config.training.batch_size)
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
+        step, index = place
+        clip = self.data.crop(self.order.item(step, index), rng(self.seed, Stream.AUGMENT, step, index))
+        return {"x0": clip.audio, "mel": clip.mel} if self.conditional else {"x0": clip.audio}
 
 
 def _check_labels(data: ImageItems, config: Config, classes: int) -> None:

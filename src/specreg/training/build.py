@@ -14,9 +14,12 @@ from specreg.auto_weight import AutoWeight
 from specreg.data import Checkerboards, ImageDataset
 from specreg.diffusion import NoiseLevel, Preconditioned, alphas_cumprod, band_weight, noise_density, noise_weight
 from specreg.models import pretrained, unet2d
+from specreg.models.diffwave import DiffWave, DiffWaveConfig
 from specreg.models.network_config import NetworkConfig
 from specreg.objectives import DDPMObjective, DenoiserObjective, Objective, inverse_variance
+from specreg.objectives_audio import DiffWaveObjective
 from specreg.regularizer import SpectralRegularizer
+from specreg.training import build_audio
 from specreg.training.config import DENOISERS, Config, ConfigError, DataConfig, SpectralConfig
 from specreg.training.randomness import Stream, integer_seed
 
@@ -59,6 +62,9 @@ def build_network(config: Config, channels: int, *, saved: Mapping[str, Any] | N
     if saved is not None:
         return _described(saved, config)
     kind, seed = config.model.kind, integer_seed(config.seed, Stream.INIT)
+    if config.diffusion.objective == "diffwave":
+        diffwave = build_audio.build_diffwave(config)
+        return Network(diffwave, build_audio.describe(diffwave.config))
     if kind == "pretrained":
         network = _pretrained(config)
     elif kind in DENOISERS:
@@ -72,6 +78,8 @@ def build_network(config: Config, channels: int, *, saved: Mapping[str, Any] | N
 
 
 def _described(saved: Mapping[str, Any], config: Config) -> Network:
+    if "diffwave" in saved:
+        return Network(DiffWave(DiffWaveConfig(**saved["diffwave"])), dict(saved))
     if "denoiser" in saved:
         return Network(NetworkConfig(**saved["denoiser"]).build(dropout=config.model.dropout), dict(saved))
     return Network(unet2d.from_options(saved["unet2d"]), dict(saved))
@@ -110,7 +118,8 @@ def _denoiser_config(config: Config, channels: int) -> NetworkConfig:
         "dropout": model.dropout,
     }
     objective = config.diffusion.objective
-    assert objective != "ddpm"  # the config sees to it
+    assert objective != "ddpm"  # the config sees to both
+    assert objective != "diffwave"
     if model.kind == "adm":
         return NetworkConfig("adm", objective, options)
     return NetworkConfig("songunet", objective, {**options, **models.SONGUNET_FORMS[model.kind]})
@@ -164,12 +173,17 @@ def build_schedule(config: Config) -> Tensor:
     return alphas_cumprod(config.diffusion.schedule, config.diffusion.timesteps)
 
 
-def build_objective(config: Config, device: torch.device | str = "cpu") -> Objective:
-    """The objective of a run, on `device`."""
+def build_objective(
+    config: Config, device: torch.device | str = "cpu", *, network: Mapping[str, Any] | None = None
+) -> Objective:
+    """The objective of a run, on `device`; `network` describes the network, as the run's checkpoints do."""
     regularizer = build_regularizer(config.spectral, calls_per_step=config.training.accumulate)
     kind = config.diffusion.objective
     if kind == "ddpm":
         return DDPMObjective(build_schedule(config).float().to(device), config.diffusion.prediction, regularizer)
+    if kind == "diffwave":
+        alphas = build_audio.diffwave_config(config, network).alphas_cumprod.float().to(device)
+        return DiffWaveObjective(alphas, regularizer, updates=config.diffusion.updates)
     weight = noise_weight.build("edm") if kind == "edm" else inverse_variance
     return DenoiserObjective(noise_density.build(kind), weight, regularizer)
 

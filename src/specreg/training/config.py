@@ -23,6 +23,7 @@ from pydantic import (
 
 from specreg import _checks, losses
 from specreg.diffusion import band_weight, noise_weight
+from specreg.training.config_audio import MetricsConfig, VocoderConfig, check_sound, is_sound
 
 
 def _text(value: Any) -> Any:
@@ -48,22 +49,28 @@ class _Strict(BaseModel):
 class DataConfig(_Strict):
     """What to train on."""
 
-    kind: Literal["checkerboard", "images"] = "checkerboard"
-    path: Path | None = Field(None, description="folder, zip or array of images (kind: images)")
-    test_path: Path | None = Field(None, description="held-out images that results are measured against")
+    kind: Literal["checkerboard", "images", "audio"] = "checkerboard"
+    path: Path | None = Field(None, description="folder, zip or array of images; folder of sound files (kind: audio)")
+    test_path: Path | None = Field(None, description="held-out images or clips that results are measured against")
     resolution: PositiveInt = 64
     channels: Literal[1, 3] | None = Field(None, description="None: as the first image has")
     squares: tuple[PositiveInt, ...] = Field((2, 4, 8), description="sides of the checkerboards' squares, pixels")
     count: PositiveInt = Field(10_000, description="checkerboards in an epoch")
     flip: bool = Field(False, description="mirror images left to right on a coin toss")
     augment: float = Field(0.0, ge=0, le=1, description="probability of each of EDM's augmentations; 0 for none")
+    held_out: Annotated[float, Field(gt=0, lt=1)] | tuple[str, ...] | None = Field(
+        None, description="clips to score on: a fraction or file-name patterns (audio); None: LJSpeech's LJ001, LJ002"
+    )
+    short: Literal["pad", "skip"] = Field("pad", description="what becomes of clips shorter than a crop (audio)")
+    max_damaged: int = Field(10, ge=0, description="damaged files before it is an error (audio)")
+    cache: Path | None = Field(None, description="folder for decoded clips and their log-mel (audio)")
 
 
 class ModelConfig(_Strict):
     """The network."""
 
-    kind: Literal["small_unet", "unet2d", "ddpmpp", "ncsnpp", "adm", "pretrained"] = Field(
-        "small_unet", description="unet2d: diffusers' UNet2DModel; pretrained: what model.checkpoint holds"
+    kind: Literal["small_unet", "unet2d", "ddpmpp", "ncsnpp", "adm", "diffwave", "pretrained"] = Field(
+        "small_unet", description="unet2d: diffusers' UNet2DModel; diffwave: see vocoder; pretrained: model.checkpoint"
     )
     checkpoint: Path | None = Field(None, description="EDM .pkl, .safetensors, .pt or diffusers folder to start from")
     width: PositiveInt = 32
@@ -78,12 +85,13 @@ class ModelConfig(_Strict):
 class DiffusionConfig(_Strict):
     """The forward process and what the network predicts."""
 
-    objective: Literal["ddpm", "edm", "vp", "ve"] = Field(
-        "ddpm", description="edm, vp, ve: denoisers in σ, with their noise densities and preconditioning"
+    objective: Literal["ddpm", "edm", "vp", "ve", "diffwave"] = Field(
+        "ddpm", description="edm, vp, ve: denoisers in σ, with their noise densities; diffwave: L1 on ε of sound"
     )
     schedule: Literal["linear", "cosine"] = "cosine"
     timesteps: PositiveInt = 1000
     prediction: Literal["epsilon", "v", "x0"] = "v"
+    updates: PositiveInt = Field(1, description="network calls of the DDIM estimate of x0_hat (diffwave)")
 
 
 class SpectralConfig(_Strict):
@@ -170,8 +178,10 @@ class TrainingConfig(_Strict):
 class SamplingConfig(_Strict):
     """What to draw after training."""
 
-    count: PositiveInt = 64
-    sampler: Literal["ddim", "ancestral", "heun"] = Field("ddim", description="heun: for edm, vp and ve objectives")
+    count: PositiveInt = Field(64, description="samples; of sound, held-out clips at most")
+    sampler: Literal["ddim", "ancestral", "heun", "fast", "full"] = Field(
+        "ddim", description="heun: for edm, vp and ve; fast, full: DiffWave's inference or training schedule"
+    )
     steps: PositiveInt = Field(50, description="of DDIM or Heun")
     eta: float = Field(0.0, ge=0, le=1, description="of DDIM: 0 deterministic, 1 ancestral")
     clip: bool = Field(True, description="clip x0_hat to [-1, 1] at every step (ddpm)")
@@ -198,6 +208,8 @@ class Config(_Strict):
     spectral: SpectralConfig | None = None
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
+    vocoder: VocoderConfig = VocoderConfig()
+    metrics: MetricsConfig = MetricsConfig()
     arms: dict[Name, SpectralConfig | None] = Field({}, description="named arms of a comparison")
 
     @model_validator(mode="after")
@@ -207,6 +219,9 @@ class Config(_Strict):
         pretrained = kind == "pretrained"
         if model.checkpoint is not None and not pretrained:
             raise ValueError(f"model.checkpoint: expected model.kind = pretrained beside it; got {kind}")
+        if is_sound(self):
+            check_sound(self)
+            return self
         fold = model.patch_size * 2 ** (len(model.multipliers) - 1)
         if side % fold and not pretrained:
             raise ValueError(f"data.resolution must be a multiple of {fold} for this network; got {side}")
@@ -317,6 +332,8 @@ def _fields(location: Sequence[str]) -> list[str]:
         "spectral": SpectralConfig,
         "training": TrainingConfig,
         "sampling": SamplingConfig,
+        "vocoder": VocoderConfig,
+        "metrics": MetricsConfig,
     }
     if not location:
         return list(Config.model_fields)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from rich.console import Console
+from torch import nn
 from torch.utils.data import DataLoader
 
 from specreg import models
@@ -19,7 +20,7 @@ from specreg._files import write_text
 from specreg.objectives import ObjectiveTerms
 from specreg.training import checkpoint
 from specreg.training import config as configs
-from specreg.training.batches import Batch, Items, Places
+from specreg.training.batches import Batch, Crops, Items, Places
 from specreg.training.build import (
     build_data,
     build_network,
@@ -27,6 +28,7 @@ from specreg.training.build import (
     restore_regularizer,
     try_regularizer,
 )
+from specreg.training.build_audio import build_clips, diffwave_config
 from specreg.training.config import Config, ConfigError
 from specreg.training.ema import EMA
 from specreg.training.randomness import Stream, draw, integer_seed
@@ -69,16 +71,13 @@ class Trainer:
                 f"got {settings.batch_size}"
             )
         self.part_size = settings.batch_size // parts
-        self.data = build_data(config.data)
-        self.shape = tuple(self.data.item(0).shape)
-        self.objective = build_objective(config, self.device)
-        try_regularizer(config.spectral, self.shape)
         begun = checkpoint.latest(folder / "checkpoints")
         saved = checkpoint.load_state(begun).get("network") if begun else None
-        model, self.description = build_network(config, self.shape[0], saved=saved)
-        self.items = Items(self.data, config, models.conditioning(model))
+        model = self._prepare_sound(saved) if config.data.kind == "audio" else self._prepare_images(saved)
+        self.objective = build_objective(config, self.device, network=self.description)
+        try_regularizer(config.spectral, self.shape)
         model = model.to(self.device)
-        if self.device.type == "cuda" and self.description is not None:
+        if self.device.type == "cuda" and self.description is not None and config.data.kind != "audio":
             model = model.to(memory_format=torch.channels_last)
         self.ema = EMA(
             model,
@@ -94,6 +93,21 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self._prepare_folder()
+
+    def _prepare_images(self, saved: Mapping[str, Any] | None) -> nn.Module:
+        data = build_data(self.config.data)
+        self.shape: tuple[int, ...] = tuple(data.item(0).shape)
+        model, self.description = build_network(self.config, self.shape[0], saved=saved)
+        self.items: Items | Crops = Items(data, self.config, models.conditioning(model))
+        return model
+
+    def _prepare_sound(self, saved: Mapping[str, Any] | None) -> nn.Module:
+        network = diffwave_config(self.config, saved)
+        data = build_clips(self.config, network, "train")
+        self.shape = (1, data.crop_samples)
+        model, self.description = build_network(self.config, 1, saved=saved)
+        self.items = Crops(data, self.config, conditional=not network.unconditional)
+        return model
 
     def run(self) -> None:
         """Train to the last step, saving as it goes; on an interrupt or error the last checkpoint stays."""
@@ -290,7 +304,8 @@ def refuse_other_run(folder: Path, config: Config) -> None:
         "title": True,
         "arms": True,
         "sampling": True,
-        "data": {"test_path"},
+        "metrics": True,
+        "data": {"test_path", "cache"},
         "training": {"keep", "log_every", "checkpoint_every", "workers", "compile"},
     }
     if config.training.decay == "constant":

@@ -1,0 +1,121 @@
+"""Table 2: the DiffWave vocoder fine-tuned with every loss and λ, scored over seeds beside the paper's numbers.
+
+The study is a comparison like any other, of the arms `LOSS@λ` and the baseline without a term, in one folder: it goes
+on where it stopped, within a run too, and has a report with players and spectrograms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from specreg import _checks
+from specreg._files import write_text
+from specreg.compare import BASELINE, compare, resolve_arms
+from specreg.evaluation import METRICS
+from specreg.recipes import RECIPES
+from specreg.reproduce import published
+from specreg.training.config import Config, parse
+
+LOSSES = ("amplitude", "amplitude_phase", "haar", "bior1.3")
+LAMBDAS = ("1e-4", "1e-5", "1e-6")
+ARMS = tuple(f"{loss}@{lam}" for loss in LOSSES for lam in LAMBDAS)
+COLUMNS = {"fad": "FAD", "utmos": "UTMOS", "pesq": "PESQ", "mr_stft": "MR-STFT", "ndb": "NDB"}
+"""The paper's metrics, by our names for them; the table has ours of other names after them."""
+
+
+def configure(
+    checkpoint: Path, data: Path, *, steps: int | None = None, recipe: str = "diffwave", overrides: Sequence[str] = ()
+) -> Config:
+    """The recipe, with a checkpoint and data of the user's."""
+    given = [f"model.checkpoint={str(checkpoint)!r}", f"data.path={str(data)!r}", "model.kind=pretrained"]
+    given += [f"training.steps={steps}"] if steps is not None else []
+    tree = {**RECIPES[recipe](), "name": "table2", "title": "Table 2: DiffWave, fine-tuned"}
+    return parse(tree, [*given, *overrides], where=f"recipe {recipe}")
+
+
+def run(
+    config: Config,
+    folder: Path,
+    *,
+    seeds: int = 5,
+    arms: Sequence[str] | None = None,
+    jobs: int = 1,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run every cell that is not finished; writes `table2.md` and returns the content of `comparison.json`.
+
+    Args:
+        config: from `configure`.
+        folder: of the results.
+        seeds: of training and sampling, counted from the config's.
+        arms: among `ARMS`; None for all. The baseline, fine-tuned without a term, is always there.
+        jobs: runs at a time.
+        console: where progress goes.
+
+    Raises ValueError for an unknown arm, and where `compare` does.
+    """
+    for arm in arms or ():
+        _checks.choice("arm", arm, ARMS)
+    resolved = resolve_arms(config, [arm for arm in ARMS if arms is None or arm in arms])
+    numbers = range(config.seed, config.seed + seeds)
+    content = compare(config, folder, resolved, numbers, jobs=jobs, console=console)
+    write_text(folder / "table2.md", markdown(content))
+    return content
+
+
+def header(content: dict[str, Any]) -> list[str]:
+    """Headers of the table: the arm, each metric measured here, the paper's five."""
+    ours = [f"{METRICS[name].label}{_arrow(name)}" for name in measured(content)]
+    return ["arm", *ours, *(f"paper's {label}{_arrow(name)}" for name, label in COLUMNS.items()), "seeds"]
+
+
+def lines(content: dict[str, Any]) -> list[list[str]]:
+    """The table's lines, the baseline first; "–" where there is no number."""
+    rows = {(row["arm"], row["metric"]): row for row in content["table"]}
+    found = []
+    for arm in (each["name"] for each in content["arms"]):
+        cells = [_cell(rows.get((arm, name)), METRICS[name].digits) for name in measured(content)]
+        paper = published.TABLE2[arm]
+        seeds = max((row["n"] for (name, _), row in rows.items() if name == arm), default=0)
+        found.append([arm if arm != BASELINE else "DiffWave", *cells, *map(str, paper), str(seeds)])
+    return found
+
+
+def beside(content: dict[str, Any]) -> list[list[str]]:
+    """The paper's five metrics alone, narrow enough for a terminal: an arm's cells hold our value above the paper's."""
+    rows = {(row["arm"], row["metric"]): row for row in content["table"]}
+    found = []
+    for arm in (each["name"] for each in content["arms"]):
+        paper = zip(COLUMNS, published.TABLE2[arm], strict=True)
+        cells = [f"{_cell(rows.get((arm, name)), METRICS[name].digits)}\npaper {value}" for name, value in paper]
+        found.append([arm if arm != BASELINE else "DiffWave", *cells])
+    return found
+
+
+def measured(content: dict[str, Any]) -> list[str]:
+    """Metrics that were measured: the paper's in its order, then the others."""
+    return [name for name in dict.fromkeys([*COLUMNS, *content["metrics"]]) if name in content["metrics"]]
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The table as Markdown, with what could not be measured below it."""
+    table = [header(content), ["---"] * len(header(content)), *lines(content)]
+    text = ["Mean ± standard deviation over seeds; the paper's DiffWave row is beside our fine-tuned baseline.", ""]
+    text += ["| " + " | ".join(line) + " |" for line in table]
+    text += ["", *(f"Not measured: {name}. {why}" for name, why in (content.get("missing") or {}).items())]
+    return "\n".join([*text, ""])
+
+
+def _cell(row: dict[str, Any] | None, digits: int) -> str:
+    if row is None:
+        return "–"
+    spread = "" if row["std"] is None else f" ± {row['std']:.{digits}f}"
+    return f"{row['mean']:.{digits}f}{spread}"
+
+
+def _arrow(name: str) -> str:
+    return {"lower": " ↓", "higher": " ↑"}.get(METRICS[name].better, "")

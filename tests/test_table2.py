@@ -1,0 +1,75 @@
+"""Table 2 on a tiny network: the paper's numbers beside ours, no number for what did not run, no cell twice."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from rich.console import Console
+
+from specreg.compare import resolve_arms
+from specreg.models.diffwave import DiffWave, DiffWaveConfig
+from specreg.models.diffwave_checkpoint import save_diffwave
+from specreg.recipes import RECIPES
+from specreg.reproduce import published, table2
+from specreg.training.config import parse
+
+
+@pytest.fixture
+def files(tmp_path):
+    network = DiffWaveConfig(
+        residual_layers=2, residual_channels=4, n_mels=8, n_fft=128, hop_samples=32, sample_rate=8000,
+        crop_mel_frames=16,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_diffwave(tmp_path / "net.pt", DiffWave(network))
+    (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        soundfile.write(tmp_path / "data" / f"{k}.wav", 0.1 * rng.standard_normal(6000), 8000)
+    return tmp_path / "net.pt", tmp_path / "data"
+
+
+def test_arms_are_the_paper_s():
+    arms = resolve_arms(parse(RECIPES["diffwave"]()), table2.ARMS)
+    assert list(arms) == list(published.TABLE2) == ["none", *table2.ARMS]
+    for name, arm in arms.items():
+        if arm is not None:
+            assert f"{arm.name}@{arm.weight:.0e}".replace("e-0", "e-") == name
+            assert arm.options == {"reduction": "sum"}
+
+
+def test_paper_s_best_values():
+    best = {
+        name: min(row.fad for arm, row in published.TABLE2.items() if arm.startswith(name)) for name in table2.LOSSES
+    }
+    assert best == {"amplitude": 1.462, "amplitude_phase": 1.539, "haar": 1.729, "bior1.3": 1.492}
+    assert max(published.TABLE2, key=lambda arm: published.TABLE2[arm].pesq) == "amplitude_phase@1e-4"
+
+
+def test_table_of_a_tiny_network_goes_on_where_it_stopped(files, tmp_path):
+    quick = ["data.held_out=['0', '1']", "training.batch_size=2", "sampling.count=2"]
+    config = table2.configure(*files, steps=2, overrides=quick)
+    assert config.model.kind == "pretrained"
+    assert config.training.steps == 2
+    folder, quiet = tmp_path / "out", Console(quiet=True)
+    table2.run(config, folder, seeds=1, arms=["haar@1e-4"], console=quiet)
+    first = (folder / "none-seed0" / "results.json").stat().st_mtime_ns
+    content = table2.run(config, folder, seeds=2, arms=["haar@1e-4"], console=quiet)
+    assert (folder / "none-seed0" / "results.json").stat().st_mtime_ns == first
+    lines = {line[0]: dict(zip(table2.header(content), line, strict=True)) for line in table2.lines(content)}
+    assert list(lines) == ["DiffWave", "haar@1e-4"]
+    assert lines["haar@1e-4"]["paper's FAD ↓"] == "1.729"
+    assert "FAD ↓" not in lines["DiffWave"]
+    assert table2.beside(content)[1][:2] == ["haar@1e-4", "–\npaper 1.729"]
+    assert lines["DiffWave"]["seeds"] == "2"
+    values = [row["mean"] for row in content["table"] if (row["arm"], row["metric"]) == ("none", "lsd_db")]
+    assert lines["DiffWave"]["log-spectral distance ↓"].startswith(f"{values[0]:.2f} ± ")
+    text = (folder / "table2.md").read_text()
+    assert "Not measured: FAD." in text
+    assert text.count("| haar@1e-4 |") == 1
+
+
+def test_unknown_arm_is_a_sentence(files, tmp_path):
+    with pytest.raises(ValueError, match="haar@1"):
+        table2.run(table2.configure(*files), tmp_path, arms=["haar@1"], console=Console(quiet=True))
