@@ -95,3 +95,10 @@ def test_a_regularizer_in_training_stays_in_training():
     regularizer = SpectralRegularizer("haar", weight=0.3)
     denoising_map(DDPMObjective(SCHEDULE, "x0", regularizer), lambda x_t, t: 0.5 * x_t, images(2), levels=1)
     assert regularizer.training
+
+
+def test_a_diverged_network_has_no_score():
+    from specreg.denoising import _db
+
+    assert _db(torch.tensor([float("nan")])).isnan().all()
+    assert _db(torch.tensor([0.0, float("inf")])).tolist() == [-200.0, 200.0]

@@ -95,7 +95,8 @@ def denoising_map(
             output = outputs[-1]
             (base,) = torch.autograd.grad(terms.base.mean(), output, retain_graph=True)
             (spectral,) = torch.autograd.grad(terms.spectral.loss, output)
-            pull.append(power(spectral) / power(base))
+            pulled = power(spectral)
+            pull.append(torch.where(pulled == 0, pulled, pulled / power(base)))  # a gate may leave nothing of the term
         outputs.clear()
     if regularizer is not None:
         regularizer.train(learning)
@@ -111,5 +112,5 @@ def denoising_map(
 
 
 def _db(ratio: Tensor) -> Tensor:
-    """Decibels, between −200 and 200: a gate may leave nothing of the term."""
-    return 10 * ratio.nan_to_num(posinf=1e20).clamp(1e-20, 1e20).log10()
+    """Decibels, between −200 and 200; NaN stays NaN, so that a diverged network never looks like a perfect one."""
+    return 10 * ratio.clamp(1e-20, 1e20).log10()
