@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=RECIPES, default="checkerboard", help="its network, data and batch")
     parser.add_argument("--arms", default=",".join(ARMS), help="as in specreg compare")
+    parser.add_argument("--against", default=BASELINE, help="arm that the others are divided by")
     parser.add_argument("--rounds", type=int, default=100, help="steps of each arm")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch on the CPU")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
@@ -41,12 +42,14 @@ def main() -> None:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {options.threads} threads"
     title = f"{options.recipe}, batch {config.training.batch_size}, {device}, torch {torch.__version__}"
-    table = Table("arm", "step, ms", "ratio to baseline", "95% interval", title=title, title_justify="left", box=None)
+    table = Table(
+        "arm", "step, ms", f"ratio to {options.against}", "95% interval", title=title, title_justify="left", box=None
+    )
     rows = {}
     for arm, spectral in arms.items():
-        middle, low, high = median_ratio(np.array(seconds[arm]), np.array(seconds[BASELINE]))
+        middle, low, high = median_ratio(np.array(seconds[arm]), np.array(seconds[options.against]))
         rows[arm] = {"ms": 1000 * float(np.median(seconds[arm])), "ratio": middle, "low": low, "high": high}
-        shown = ("", "") if arm == BASELINE else (f"{middle:.3f}", f"{low:.3f} … {high:.3f}")
+        shown = ("", "") if arm == options.against else (f"{middle:.3f}", f"{low:.3f} … {high:.3f}")
         table.add_row(label(spectral), f"{rows[arm]['ms']:.1f}", *shown)
     Console().print(table)
     if options.json:
