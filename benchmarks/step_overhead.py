@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=RECIPES, default="checkerboard", help="its network, data and batch")
     parser.add_argument("--arms", default=",".join(ARMS), help="as in specreg compare")
-    parser.add_argument("--against", default=BASELINE, help="arm that the others are divided by")
+    parser.add_argument("--against", default=BASELINE, help="arm to divide by")
     parser.add_argument("--rounds", type=int, default=100, help="steps of each arm")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch on the CPU")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
