@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import specreg
-from specreg.losses import amplitude, amplitude_phase, build, fused, wavelet
+from specreg.losses import amplitude, amplitude_phase, build, fused, haar_l1, wavelet
 from specreg.losses.wavelet_l1 import WaveletL1
 from specreg.transforms.wavelet import wavedecn
 
@@ -186,6 +186,36 @@ def test_wavelet_gradients_equal_autograd_through_the_transform(wavelet_name, mo
     value.sum().backward()
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(y.grad, x.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels"),
+    [
+        ((2, 3, 64), 6),
+        ((2, 1, 256), 8),
+        ((2, 2, 16, 8), 3),
+        ((2, 1, 32, 64), 5),
+        ((2, 1, 8, 4, 16), 2),
+        ((1, 2, 8, 8, 8), 3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("weighted", [None, "one", "each"])
+def test_haar_in_cells_is_haar(shape, levels, weighted, monkeypatch):
+    x0_hat, x0 = pair(shape, torch.float64)
+    bands = levels * (2 ** (len(shape) - 2) - 1) + 1
+    gammas = tuple(0.5 + k / bands for k in range(bands))
+    loss = WaveletL1("haar", levels, "periodization", len(shape) - 2, "sum", gammas)
+    weights = (
+        None if weighted is None else torch.rand(shape[0] if weighted == "each" else 1, bands, dtype=torch.float64)
+    )
+    assert haar_l1.applies("haar", levels, shape[2:])
+    found = loss.evaluate(x0_hat, x0, weights, True)
+    alone = loss.evaluate(x0_hat, x0, weights, False)
+    monkeypatch.setattr(haar_l1, "applies", lambda *_: False)
+    expected = loss.evaluate(x0_hat, x0, weights, True)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(alone.value, expected.value, rtol=1e-12, atol=1e-12)
 
 
 def test_values_that_overflow_when_squared_are_exact():

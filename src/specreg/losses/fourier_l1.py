@@ -37,21 +37,17 @@ class FourierL1(Description):
         if len(shape) - 2 > self.ndim:
             x0_hat, x0 = (x.reshape(shape[0], -1, *space) for x in (x0_hat, x0))
         parts = list(chunks(x0.shape, self.ndim, whole_samples=self.coupling == "norm", device=x0.device))
-        value = x0.new_zeros(shape[0])
-        gradient = torch.empty_like(x0_hat) if wants_gradient and len(parts) > 1 else None
-        for b, r in parts:
-            w = None if weights is None else (weights if len(weights) == 1 else weights[b])[:, None]
-            part = _Part(x0_hat[b, r], x0[b, r], w, self, terms, wants_gradient)
-            found = part.evaluate(careful=False)
-            if x0.device.type == "cpu" and not bool(found.total.isfinite().all()):
-                refuse_non_finite(x0)
-                found = part.evaluate(careful=True)
-            if len(parts) == 1:
-                value, gradient = found
-                break
-            value[b] += found.total
-            if gradient is not None and found.gradient is not None:
-                gradient[b, r] = found.gradient
+        if len(parts) == 1:
+            value, gradient = _Part(x0_hat, x0, weights, self, terms, wants_gradient).evaluate(x0)
+        else:
+            value = x0.new_zeros(shape[0])
+            gradient = torch.empty_like(x0_hat) if wants_gradient else None
+            for b, r in parts:
+                w = weights if weights is None or len(weights) == 1 else weights[b]
+                found = _Part(x0_hat[b, r], x0[b, r], w, self, terms, wants_gradient).evaluate(x0)
+                value[b] += found.total
+                if gradient is not None and found.gradient is not None:
+                    gradient[b, r] = found.gradient
         return Evaluation(value, None if gradient is None else gradient.reshape(shape))
 
     def options(self) -> tuple[str | int | None, ...]:
@@ -75,16 +71,21 @@ class _Part(NamedTuple):
 
     x0_hat: Tensor
     x0: Tensor
-    weights: Tensor | None  # [b or 1, 1, *half]
+    weights: Tensor | None  # [b or 1, *half]
     loss: FourierL1
     terms: float  # coefficients a sample if the loss is a sum over them, 1 if it is their mean
     wants_gradient: bool
 
-    def evaluate(self, *, careful: bool) -> _Found:
-        """Value and gradient in units of unnormalized spectra.
+    def evaluate(self, batch: Tensor) -> _Found:
+        """Value and gradient in units of unnormalized spectra; `batch` is the whole x0, which an error is about."""
+        found = self._evaluate(careful=False)
+        if self.x0.device.type != "cpu" or math.isfinite(float(found.total.sum())):
+            return found
+        refuse_non_finite(batch)
+        return self._evaluate(careful=True)
 
-        `careful` takes amplitudes in a slower way that neither over- nor underflows.
-        """
+    def _evaluate(self, *, careful: bool) -> _Found:
+        """`careful` takes amplitudes in a slower way that neither over- nor underflows."""
         if self.loss.coupling is None:
             return self._amplitude(careful)
         return self._projection(careful) if self.loss.coupling == "projection" else self._phase(careful)
@@ -163,17 +164,17 @@ class _Part(NamedTuple):
     def _total(self, values: Tensor) -> Tensor:
         """Σ over the full spectrum of weighted values on the half spectrum: interior bins count twice."""
         if self.weights is not None:
-            values.mul_(self.weights)
+            values.mul_(self.weights[:, None])
         columns = values.sum(tuple(range(1, values.ndim - 1)))
-        total = 2.0 * columns.sum(1) - columns[:, 0]
-        return total if self.x0.shape[-1] % 2 else total - columns[:, -1]
+        once = columns[:, :1] if self.x0.shape[-1] % 2 else columns[:, :: columns.shape[1] - 1]
+        return columns.sum(1).mul_(2.0).sub_(once.sum(1))
 
     def _adjoint(self, F: Tensor) -> Tensor | None:
         """Take a gradient on the half spectrum, weights applied, back to x0_hat; overwrites F."""
         if not self.wants_gradient:
             return None
         if self.weights is not None:
-            F.mul_(self.weights)
+            F.mul_(self.weights[:, None])
         *others, last = range(-self.loss.ndim, 0)
         if others:  # in two steps, because irfftn keeps two more copies of the spectrum
             torch.fft.ifftn(F, dim=others, norm="forward", out=F)

@@ -9,6 +9,7 @@ once.
 
 from __future__ import annotations
 
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -158,6 +159,10 @@ class _Scaled(torch.autograd.Function):
         raise RuntimeError("spectral losses are differentiable once; a second derivative was asked for")
 
 
+_Fused.forward.__signature__ = inspect.signature(_Fused.forward)  # type: ignore[attr-defined]
+# apply() asks for it every time, and finding it takes longer than many an operation on a small batch
+
+
 @torch.library.custom_op(
     "specreg::value_and_gradient",
     mutates_args=(),
@@ -197,11 +202,11 @@ def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.d
 
     On the CPU about a quarter of the batch at a time, if that is large, which bounds the memory for spectra and keeps
     the work in the cache; rows R, on which the transform acts one by one, are divided only where a single sample is
-    large, and are never fewer than threads. Elsewhere all at once.
+    large. Elsewhere all at once.
     """
     samples, rows = shape[:2]
     size = shape[-ndim:].numel()
-    wanted = max(CHUNK[0], min(CHUNK[1], samples * rows * size // 4), size * torch.get_num_threads())
+    wanted = max(CHUNK[0], min(CHUNK[1], samples * rows * size // 4))
     if device.type != "cpu" or wanted >= samples * rows * size:
         yield slice(samples), slice(rows)
         return

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from specreg.losses import haar_l1
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
 from specreg.transforms import wavelet as transform
 
@@ -65,6 +66,16 @@ class WaveletL1(Description):
         self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Value `[b]` and gradient of a chunk `[b, r, *space]`."""
+        if haar_l1.applies(self.wavelet, self.levels, x0.shape[-self.ndim :]):
+            return haar_l1.value_and_gradient(
+                x0_hat,
+                x0,
+                weights,
+                levels=self.levels,
+                ndim=self.ndim,
+                gammas=self.gammas,
+                wants_gradient=wants_gradient,
+            )
         factors = transform.level_factors(self.wavelet, self.ndim)
         high = len(factors) - 1
         lacking = 1.0  # what the low-pass band is to be multiplied by
