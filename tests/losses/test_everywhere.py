@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import specreg
+from specreg._compile import constant_tensors
 from specreg.losses import amplitude, amplitude_phase, build, fused, haar_l1, wavelet
 from specreg.losses.wavelet_l1 import WaveletL1
 from specreg.transforms.wavelet import wavedecn
@@ -260,19 +262,29 @@ def test_no_float64_on_the_way(name, dtype):
 @pytest.mark.parametrize("name", LOSSES)
 def test_nothing_waits_for_an_accelerator(name):
     """On fake CUDA tensors every read of a value is an error."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    with FakeTensorMode():
+        x0_hat, x0 = (torch.empty(2, 3, 8, 6, device="cuda") for _ in range(2))
+        value = LOSSES[name](x0_hat.requires_grad_(), x0)  # the gradient is computed here too
+        assert value.requires_grad
+        assert value.device.type == "cuda"
 
-    from specreg.transforms import wavelet as transform
 
-    transform._edges.cache_clear()
-    try:
-        with FakeTensorMode():
-            x0_hat, x0 = (torch.empty(2, 3, 8, 6, device="cuda") for _ in range(2))
-            value = LOSSES[name](x0_hat.requires_grad_(), x0)  # the gradient is computed here too
-            assert value.requires_grad
-            assert value.device.type == "cuda"
-    finally:
-        transform._edges.cache_clear()
+def test_constant_tensors_are_kept_unless_fake():
+    made = []
+
+    @constant_tensors(4)
+    def counting(n, *, start):
+        made.append(n)
+        return torch.arange(start, n), torch.zeros(n)
+
+    with FakeTensorMode():
+        assert isinstance(counting(3, start=1)[0], FakeTensor)
+    with torch.inference_mode():
+        kept = counting(3, start=1)
+    assert type(kept[0]) is torch.Tensor
+    assert not kept[1].is_inference()
+    assert counting(3, start=1)[1] is kept[1]
+    assert made == [3, 3]
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from specreg import _checks
-from specreg._compile import traced_as_constant
+from specreg._compile import constant_tensors, traced_as_constant
 from specreg.losses.fourier_l1 import PHASE_GRADIENT_LIMIT as PHASE_GRADIENT_LIMIT
 from specreg.losses.fourier_l1 import FourierL1
 from specreg.losses.fused import fused
@@ -174,25 +173,19 @@ def _bands(levels: int, ndim: int) -> tuple[str, ...]:
     return (*details, f"{levels}{'a' * ndim}")
 
 
-@traced_as_constant
+@constant_tensors(64)
 def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> Tensor:
     """Centre frequency of wavelet bands such as "1dd" or "3aa", cycles per sample, float32 `[bands]`; cached.
 
     Along each axis details of level s fill 2^-(s+1) … 2^-s and the approximation what is below; several axes add as
     squares.
     """
-    return _made_band_centres(bands, device)
-
-
-@lru_cache(maxsize=64)
-def _made_band_centres(bands: tuple[str, ...], device: torch.device | None) -> Tensor:
     centres = []
     for band in bands:
         axes = band.lstrip("0123456789")
         octave = 2.0 ** -int(band[: -len(axes)])
         centres.append(math.hypot(*(octave * (0.75 if axis == "d" else 0.25) for axis in axes)))
-    with torch.inference_mode(False):
-        return torch.tensor(centres, device=device)
+    return torch.tensor(centres, device=device)
 
 
 def _weights(frequency_weight: FrequencyWeight, frequency: Tensor, like: Tensor) -> Tensor:

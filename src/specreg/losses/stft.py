@@ -11,13 +11,13 @@ where w is 1, or a weight by frequency. Amplitudes carry no normalization, as in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg._compile import constant_tensors
 from specreg.losses import functional
 from specreg.losses.functional import FrequencyWeight, Reduction
 from specreg.losses.modules import LOSSES, SpectralLoss
@@ -169,10 +169,9 @@ def _amplitude(x: Tensor, resolution: _Resolution) -> Tensor:
     return amplitude.reshape(*x.shape[:2], *amplitude.shape[1:])
 
 
-@lru_cache(maxsize=64)
+@constant_tensors(64)
 def _window(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.hann_window(length, dtype=dtype, device=device)
+    return torch.hann_window(length, dtype=dtype, device=device)
 
 
 def _frequencies(fft_size: int, like: Tensor) -> Tensor:

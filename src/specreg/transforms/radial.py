@@ -7,14 +7,13 @@ corners of an n-dimensional spectrum reach 0.5·√n.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from specreg import _checks
-from specreg._compile import traced_as_constant
+from specreg._compile import constant_tensors
 from specreg.transforms import fourier
 
 
@@ -83,34 +82,22 @@ class _RadialBins(NamedTuple):
     size: Tensor  # [bins]
 
 
-@traced_as_constant
+@constant_tensors(64)
 def _radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _RadialBins:
     """The bins of `power_spectrum`, made on the CPU once, so that a call on an accelerator waits for nothing."""
-    return _made_radial_bins(shape, dtype, device)
+    longest = max(shape)
+    wavenumber = (frequency_grid(shape) * longest).round().long().flatten()
+    filled, number = torch.unique(wavenumber, return_inverse=True)
+    share = fourier.bin_weights(shape[-1], dtype=torch.float64).expand(*shape[:-1], -1).flatten()
+    size = share.new_zeros(len(filled)).index_add_(0, number, share)
+    floats = (share, filled.double() / longest, size)
+    return _RadialBins(number.to(device), *(x.to(dtype).to(device) for x in floats))
 
 
-@lru_cache(maxsize=64)
-def _made_radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _RadialBins:
-    with torch.inference_mode(False):  # autograd refuses to save a cached inference tensor
-        longest = max(shape)
-        wavenumber = (frequency_grid(shape) * longest).round().long().flatten()
-        filled, number = torch.unique(wavenumber, return_inverse=True)
-        share = fourier.bin_weights(shape[-1], dtype=torch.float64).expand(*shape[:-1], -1).flatten()
-        size = share.new_zeros(len(filled)).index_add_(0, number, share)
-        floats = (share, filled.double() / longest, size)
-        return _RadialBins(number.to(device), *(x.to(dtype).to(device) for x in floats))
-
-
-@traced_as_constant
+@constant_tensors(64)
 def half_grid(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """`frequency_grid` flattened, `[half]`, in a dtype and on a device; cached."""
-    return _made_half_grid(shape, dtype, device)
-
-
-@lru_cache(maxsize=64)
-def _made_half_grid(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return frequency_grid(shape).flatten().to(dtype).to(device)
+    return frequency_grid(shape).flatten().to(dtype).to(device)
 
 
 def power_at(frequency: Tensor, spectrum: PowerSpectrum) -> Tensor:

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specreg import _checks
-from specreg._compile import traced_as_constant
+from specreg._compile import constant_tensors, traced_as_constant
 
 Mode = Literal["periodization", "periodic", "zero", "symmetric", "reflect", "constant"]
 """How a signal continues beyond its ends, in PyWavelets' names; only `periodization` adds no coefficients."""
@@ -274,7 +274,7 @@ def _extend(x: Tensor, left: int, right: int, mode: Mode) -> Tensor:
     return torch.cat(parts, 1)
 
 
-@lru_cache(maxsize=1024)
+@constant_tensors(1024)
 def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the indices in 0…n-1 that stand for the `left` samples before 0 and the `right` from n on."""
     i = np.concatenate([np.arange(-left, 0), np.arange(n, n + right)], dtype=np.int64)
@@ -288,9 +288,8 @@ def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> t
         i = np.minimum(i % (2 * n - 2), -i % (2 * n - 2))
     else:
         i = i.clip(0, n - 1)
-    with torch.inference_mode(False):  # autograd refuses to save a cached inference tensor
-        index = torch.from_numpy(i).to(device)
-        return index[:left], index[left:]
+    index = torch.from_numpy(i).to(device)
+    return index[:left], index[left:]
 
 
 # --- the linear step and its adjoint ------------------------------------------------------------------------
