@@ -33,6 +33,7 @@ ALLOWED = {
     "report": set(),
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "evaluation_audio": {"training", "diffusion", "models", "data", "metrics"},
+    "evaluation_images": {"training", "data", "metrics"},
     "evaluation": {
         "_checks",
         "_files",
@@ -43,6 +44,7 @@ ALLOWED = {
         "data",
         "metrics",
         "evaluation_audio",
+        "evaluation_images",
     },
     "compare": {
         "_checks",
@@ -54,6 +56,7 @@ ALLOWED = {
         "metrics",
         "evaluation",
         "evaluation_audio",
+        "evaluation_images",
     },
     "reproduce": {
         "_checks",

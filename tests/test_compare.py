@@ -10,8 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from specreg import compare, evaluation
+from specreg import compare, evaluation, evaluation_images
 from specreg.compare import run
+from specreg.metrics.scores import Unavailable
 from specreg.report import build_report
 from specreg.training import checkpoint
 from specreg.training.config import ConfigError
@@ -281,6 +282,29 @@ def test_truth_of_boards_are_boards(tiny):
     truth = evaluation.load_truth(config, count=16)
     assert truth.images.shape == (16, 1, 16, 16)
     assert set(truth.images.unique().tolist()) == {0, 255}
-    values, _ = evaluation.measure(truth.images, config, truth)
+    values, _ = evaluation_images.measure(truth.images, config, truth)
     assert values["log_spectral_distance_db"] == 0
     assert values["board_fidelity"] == pytest.approx(1)
+
+
+def test_a_kernel_distance_is_measured_where_asked_for_or_said_to_be_missing(tiny, tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), dtype=np.uint8))
+    config = tiny("data.kind=images", f"data.path={tmp_path}/images.npy", "metrics.kernel_distance=true")
+    arms = compare.resolve_arms(config, ["haar"])
+    summary = compare.compare(config, tmp_path / "run", arms, [0], command="-", console=QUIET)
+    rows = [row for row in summary["table"] if row["metric"] == "kernel_distance"]
+    assert {row["arm"] for row in rows} == set(config.arms) | {"none", "haar"}
+    assert "floor: kernel_distance" in summary["truth"]["metrics"]
+    plain = evaluation.load_truth(config.model_copy(update={"metrics": type(config.metrics)()}))
+    assert plain.fingerprint != evaluation.load_truth(config).fingerprint
+
+    def unavailable():
+        raise Unavailable("needs a package")
+
+    monkeypatch.setattr(evaluation_images, "_extractor", unavailable)
+    truth = evaluation.load_truth(config)
+    assert truth.features is None
+    assert evaluation.evaluate(tmp_path / "run" / "haar-seed0", truth)["missing"] == {
+        evaluation.METRICS["kernel_distance"].label: "needs a package"
+    }

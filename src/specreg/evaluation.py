@@ -2,122 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from specreg import diffusion, evaluation_audio, models
+from specreg import diffusion, evaluation_audio, evaluation_images, models
 from specreg._files import write_json
-from specreg.data.synthetic import board_bands, boards
 from specreg.denoising import DenoisingMap, denoising_map
 from specreg.diffusion import StackedGenerator
 from specreg.evaluation_audio import SoundTruth
+from specreg.evaluation_images import Truth, load_images, measure, save_images
 from specreg.metrics import spectra
-from specreg.metrics.described import Metric
 from specreg.models.diffwave import DiffWave
 from specreg.models.network_config import NetworkConfig
 from specreg.models.pretrained import Pretrained
 from specreg.training import checkpoint
 from specreg.training import config as configs
-from specreg.training.build import build_data, build_network, build_objective, build_schedule, restore_regularizer
+from specreg.training.build import build_network, build_objective, build_schedule, restore_regularizer
 from specreg.training.config import Config, ConfigError
+
+METRICS = {**evaluation_images.METRICS, **evaluation_audio.METRICS}
 
 RESULTS_VERSION = 3
 """Of what results.json holds; results of another version are measured again, without training."""
-
-TRUTH_SEED = 1
-"""Checkerboards of the truth are drawn from this seed, those of training from 0; the family of boards is the same."""
-
-
-METRICS = {
-    "log_spectral_distance_db": Metric(
-        "log-spectral distance", "dB", "lower", 2,
-        "RMS over radial frequency bins of the difference in mean power to the truth; floor: 8-bit quantization noise",
-    ),
-    "high_frequency_db": Metric(
-        "energy above half Nyquist", "dB", "zero", 2,
-        "samples' energy above 0.25 cycles per pixel relative to the truth's",
-    ),
-    "contrast_db": Metric(
-        "contrast", "dB", "zero", 2, "samples' total energy without the mean, relative to the truth's"
-    ),
-    "band_energy_share": Metric(
-        "energy in the boards' bands", "", "higher", 4,
-        "share of the samples' energy at frequencies that checkerboards have", True,
-    ),
-    "board_fidelity": Metric(
-        "board fidelity", "", "higher", 3,
-        "mean correlation of a sample with the checkerboard nearest to it; 1 is a perfect board", True,
-    ),
-    "denoising_error_db": Metric(
-        "denoising error", "dB", "lower", 3,
-        "energy of x0_hat − x0 relative to x0's on real images (held out if the run names any), mean over levels",
-        side="denoising",
-    ),
-    "denoising_high_db": Metric(
-        "denoising error above half Nyquist", "dB", "lower", 3,
-        "the same at frequencies from 0.25 cycles per pixel up", side="denoising",
-    ),
-    **evaluation_audio.METRICS,
-}  # fmt: skip
-
-
-class Truth(NamedTuple):
-    """Real images that samples are measured against."""
-
-    images: Tensor  # uint8 [N, C, H, W]
-    spectrum: spectra.MeanSpectrum
-    labels: Tensor | None = None  # int64 [N], where the images have classes
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the images, by which results know what they were measured against."""
-        return hashlib.sha256(self.images.contiguous().numpy().tobytes()).hexdigest()
-
-    @property
-    def item_shape(self) -> tuple[int, ...]:
-        """Of an image, (C, H, W)."""
-        return tuple(self.images.shape[1:])
-
-    def save(self, folder: Path) -> None:
-        """Write the first images as `samples.npy`."""
-        save_images(folder / "samples.npy", self.images[:64])
 
 
 def load_truth(config: Config, *, count: int = 2048) -> Truth | SoundTruth:
     """What samples are measured against: held-out clips of sound, or up to `count` real images."""
     return evaluation_audio.load_truth(config) if config.data.kind == "audio" else load_images(config, count=count)
-
-
-def load_images(config: Config, *, count: int = 2048) -> Truth:
-    """Up to `count` real images: held-out ones where the run names some, the training images otherwise.
-
-    Raises ValueError where they are not of the training images' size and channels, or fewer than two.
-    """
-    if config.data.kind == "checkerboard":
-        from specreg.data import Checkerboards
-
-        data: Any = Checkerboards(
-            count, resolution=config.data.resolution, squares=config.data.squares, seed=TRUTH_SEED
-        )
-    else:
-        channels = build_data(config.data).item(0).shape[0]
-        data = build_data(config.data.model_copy(update={"channels": channels}), path=config.data.test_path)
-    if len(data) < 2:
-        raise ConfigError(f"{config.data.test_path or config.data.path}: expected at least 2 images; got {len(data)}")
-    # Spread over the set and mixed: neighbours in an archive are often tiles of one picture.
-    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
-    chosen = np.random.default_rng(0).permutation(chosen)
-    images = spectra.to_uint8(torch.stack([data.item(int(i)) for i in chosen]))
-    labels = [data.label(int(i)) for i in chosen]
-    known = torch.tensor(labels) if all(label is not None for label in labels) else None
-    return Truth(images, spectra.mean_spectrum(spectra.from_uint8(images)), known)
 
 
 class Trained(NamedTuple):
@@ -232,22 +148,6 @@ def _draw_by_sigma(config: Config, model: nn.Module, shape: tuple[int, ...], dev
     return torch.cat(images)
 
 
-def measure(images: Tensor, config: Config, truth: Truth) -> tuple[dict[str, float], spectra.MeanSpectrum]:
-    """All metrics of 8-bit images `[N, C, H, W]` against the truth, by name (see METRICS), and their mean spectrum."""
-    x = spectra.from_uint8(images)
-    spectrum = spectra.mean_spectrum(x)
-    values = {
-        "log_spectral_distance_db": spectra.log_spectral_distance(spectrum, truth.spectrum),
-        "high_frequency_db": spectra.power_ratio(spectrum, truth.spectrum, low=0.25),
-        "contrast_db": spectra.power_ratio(spectrum, truth.spectrum),
-    }
-    if config.data.kind == "checkerboard":
-        family = (config.data.resolution, config.data.squares)
-        values["band_energy_share"] = spectra.band_energy_share(x, board_bands(*family))
-        values["board_fidelity"] = float(spectra.board_fidelity(x, boards(*family)).mean())
-    return values, spectrum
-
-
 def measure_denoising(
     trained: Trained, truth: Truth, *, count: int = 64, device: torch.device | str = "cpu"
 ) -> DenoisingMap:
@@ -307,6 +207,7 @@ def _evaluate_images(trained: Trained, truth: Truth, folder: Path, device: torch
         "sampler": _described_sampler(config),
         "metrics": values,
         "described": {name: METRICS[name]._asdict() for name in values},
+        "missing": {METRICS[name].label: why for name, why in truth.missing.items()},
         "spectrum": spectrum_record(spectrum),
         "denoising": denoised.record(),
     }
@@ -330,8 +231,7 @@ def truth_record(config: Config, truth: Truth | SoundTruth) -> dict[str, Any]:
     count = min(config.sampling.count, len(truth.images) // 2)
     chosen = torch.zeros(len(truth.images), dtype=torch.bool)
     chosen[torch.linspace(0, len(chosen) - 1, count).round().long()] = True
-    others = truth.images[~chosen]
-    values, _ = measure(truth.images[chosen], config, Truth(others, spectra.mean_spectrum(spectra.from_uint8(others))))
+    values, _ = measure(truth.images[chosen], config, truth.part(~chosen))
     return {
         "samples": len(truth.images),
         "spectrum": spectrum_record(truth.spectrum),
@@ -353,9 +253,3 @@ def timing(log: Path) -> dict[str, float]:
 def spectrum_record(spectrum: spectra.MeanSpectrum) -> dict[str, list[float]]:
     """A spectrum as it stands in results.json."""
     return {"frequency": spectrum.frequency.tolist(), "power": spectrum.power.tolist()}
-
-
-def save_images(path: Path, images: Tensor) -> None:
-    """Write uint8 `[N, C, H, W]` as a `[N, H, W, C]` array."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, images.permute(0, 2, 3, 1).numpy())

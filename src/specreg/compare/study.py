@@ -21,8 +21,9 @@ from specreg import evaluation
 from specreg._files import read_json, write_json
 from specreg.compare.arms import BASELINE, cell_config, cell_name, label
 from specreg.compare.paired import paired_difference, verdict
-from specreg.evaluation import METRICS, Truth
+from specreg.evaluation import METRICS
 from specreg.evaluation_audio import SoundTruth
+from specreg.evaluation_images import Truth
 from specreg.training import config as configs
 from specreg.training.config import Config, SamplingConfig
 

@@ -44,8 +44,9 @@ class VocoderConfig(_Strict):
 
 
 class MetricsConfig(_Strict):
-    """Weights that metrics of sound need; a metric without them is reported as missing."""
+    """What is measured beside the usual, and weights that metrics need; one without them is reported as missing."""
 
+    kernel_distance: bool = Field(False, description="of images, on EfficientNet-Lite features; needs specreg[eval]")
     vggish: Path | None = Field(None, description="vggish-10086976.pth, for FAD")
     utmos: Path | None = Field(None, description="checkout of github.com/tarepan/SpeechMOS; its code is run")
     utmos_weights: Path | None = Field(None, description="utmos22_strong_step7459_v1.pt")
