@@ -68,6 +68,7 @@ ALLOWED = {
         "data",
         "metrics",
         "evaluation",
+        "evaluation_audio",
         "compare",
     },
     "__init__": {"losses", "diffusion", "auto_weight", "regularizer"},

@@ -55,13 +55,17 @@ def test_table_of_a_tiny_network_goes_on_where_it_stopped(files, tmp_path):
     folder, quiet = tmp_path / "out", Console(quiet=True)
     table2.run(config, folder, seeds=1, arms=["haar@1e-4"], console=quiet)
     first = (folder / "none-seed0" / "results.json").stat().st_mtime_ns
+    scored = (folder / "untouched" / "seed0.json").stat().st_mtime_ns
     content = table2.run(config, folder, seeds=2, arms=["haar@1e-4"], console=quiet)
+    assert (folder / "untouched" / "seed0.json").stat().st_mtime_ns == scored
     assert (folder / "none-seed0" / "results.json").stat().st_mtime_ns == first
     lines = {line[0]: dict(zip(table2.header(content), line, strict=True)) for line in table2.lines(content)}
-    assert list(lines) == ["DiffWave", "haar@1e-4"]
+    assert list(lines) == [table2.UNTOUCHED, "DiffWave", "haar@1e-4"]
+    assert lines[table2.UNTOUCHED]["paper's FAD ↓"] == "–"
+    assert lines[table2.UNTOUCHED]["seeds"] == "2"
     assert lines["haar@1e-4"]["paper's FAD ↓"] == "1.729"
     assert "FAD ↓" not in lines["DiffWave"]
-    assert table2.beside(content)[1][:2] == ["haar@1e-4", "–\npaper 1.729"]
+    assert table2.beside(content)[2][:2] == ["haar@1e-4", "–\npaper 1.729"]
     assert lines["DiffWave"]["seeds"] == "2"
     values = [row["mean"] for row in content["table"] if (row["arm"], row["metric"]) == ("none", "lsd_db")]
     assert lines["DiffWave"]["log-spectral distance ↓"].startswith(f"{values[0]:.2f} ± ")

@@ -1,25 +1,29 @@
 """Table 2: the DiffWave vocoder fine-tuned with every loss and λ, scored over seeds beside the paper's numbers.
 
 The study is a comparison like any other, of the arms `LOSS@λ` and the baseline without a term, in one folder: it goes
-on where it stopped, within a run too, and has a report with players and spectrograms.
+on where it stopped, within a run too, and has a report with players and spectrograms. Beside it stands the checkpoint
+as it came, scored over the same seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from specreg import _checks
-from specreg._files import write_text
-from specreg.compare import BASELINE, compare, resolve_arms
+from specreg import _checks, evaluation_audio
+from specreg._files import read_json, write_json, write_text
+from specreg.compare import BASELINE, cell_config, compare, resolve_arms
 from specreg.evaluation import METRICS
 from specreg.recipes import RECIPES
 from specreg.reproduce import published
+from specreg.training.build_audio import build_diffwave
 from specreg.training.config import Config, parse
 
+UNTOUCHED = "checkpoint as it came"
 LOSSES = ("amplitude", "amplitude_phase", "haar", "bior1.3")
 LAMBDAS = ("1e-4", "1e-5", "1e-6")
 ARMS = tuple(f"{loss}@{lam}" for loss in LOSSES for lam in LAMBDAS)
@@ -62,9 +66,37 @@ def run(
         _checks.choice("arm", arm, ARMS)
     resolved = resolve_arms(config, [arm for arm in ARMS if arms is None or arm in arms])
     numbers = range(config.seed, config.seed + seeds)
-    content = compare(config, folder, resolved, numbers, jobs=jobs, console=console)
+    as_it_came = _untouched(config, folder / "untouched", numbers)
+    content = {**compare(config, folder, resolved, numbers, jobs=jobs, console=console), "untouched": as_it_came}
+    write_json(folder / "comparison.json", content)
     write_text(folder / "table2.md", markdown(content))
     return content
+
+
+def _untouched(config: Config, folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows as in a comparison's table, of the checkpoint without any training; scored once a seed."""
+    truth = evaluation_audio.load_truth(config, scored=False)
+    config = config.model_copy(update={"arms": {BASELINE: None}})
+    scored = []
+    for seed in seeds:
+        cell = cell_config(config, BASELINE, seed)
+        path, asked = folder / f"seed{seed}.json", [truth.fingerprint, cell.sampling.model_dump(mode="json")]
+        if not path.exists() or read_json(path)["asked"] != asked:
+            found = evaluation_audio.evaluate(cell, build_diffwave(cell).eval(), truth, folder / f"seed{seed}")
+            write_json(path, {"asked": asked, **found})
+        scored.append(read_json(path)["metrics"])
+    columns = {name: [metrics[name] for metrics in scored if name in metrics] for name in METRICS}
+    return [
+        {
+            "arm": UNTOUCHED,
+            "metric": name,
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "n": len(values),
+        }
+        for name, values in columns.items()
+        if values
+    ]
 
 
 def header(content: dict[str, Any]) -> list[str]:
@@ -74,26 +106,32 @@ def header(content: dict[str, Any]) -> list[str]:
 
 
 def lines(content: dict[str, Any]) -> list[list[str]]:
-    """The table's lines, the baseline first; "–" where there is no number."""
-    rows = {(row["arm"], row["metric"]): row for row in content["table"]}
+    """The table's lines, the checkpoint as it came and the baseline first; "–" where there is no number."""
     found = []
-    for arm in (each["name"] for each in content["arms"]):
-        cells = [_cell(rows.get((arm, name)), METRICS[name].digits) for name in measured(content)]
-        paper = published.TABLE2[arm]
-        seeds = max((row["n"] for (name, _), row in rows.items() if name == arm), default=0)
-        found.append([arm if arm != BASELINE else "DiffWave", *cells, *map(str, paper), str(seeds)])
+    for label, rows, paper in _rows(content):
+        cells = [_cell(rows.get(name), METRICS[name].digits) for name in measured(content)]
+        seeds = max((row["n"] for row in rows.values()), default=0)
+        beside_them = map(str, paper) if paper else ["–"] * len(COLUMNS)
+        found.append([label, *cells, *beside_them, str(seeds)])
     return found
 
 
 def beside(content: dict[str, Any]) -> list[list[str]]:
     """The paper's five metrics alone, narrow enough for a terminal: an arm's cells hold our value above the paper's."""
-    rows = {(row["arm"], row["metric"]): row for row in content["table"]}
     found = []
-    for arm in (each["name"] for each in content["arms"]):
-        paper = zip(COLUMNS, published.TABLE2[arm], strict=True)
-        cells = [f"{_cell(rows.get((arm, name)), METRICS[name].digits)}\npaper {value}" for name, value in paper]
-        found.append([arm if arm != BASELINE else "DiffWave", *cells])
+    for label, rows, paper in _rows(content):
+        values = [_cell(rows.get(name), METRICS[name].digits) for name in COLUMNS]
+        beneath = [f"paper {value}" for value in paper] if paper else ["–"] * len(COLUMNS)
+        found.append([label, *map("\n".join, zip(values, beneath, strict=True))])
     return found
+
+
+def _rows(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Sequence[float] | None]]:
+    """Of each line: what it is called, our rows by metric, and the paper's numbers if it has such a line."""
+    table = [*content["untouched"], *content["table"]]
+    for arm in (UNTOUCHED, *(each["name"] for each in content["arms"])):
+        rows = {row["metric"]: row for row in table if row["arm"] == arm}
+        yield "DiffWave" if arm == BASELINE else arm, rows, published.TABLE2.get(arm)
 
 
 def measured(content: dict[str, Any]) -> list[str]:
@@ -104,7 +142,11 @@ def measured(content: dict[str, Any]) -> list[str]:
 def markdown(content: dict[str, Any]) -> str:
     """The table as Markdown, with what could not be measured below it."""
     table = [header(content), ["---"] * len(header(content)), *lines(content)]
-    text = ["Mean ± standard deviation over seeds; the paper's DiffWave row is beside our fine-tuned baseline.", ""]
+    text = [
+        "Mean ± standard deviation over seeds; DiffWave is the checkpoint fine-tuned without a term, beside the "
+        "paper's row of that name.",
+        "",
+    ]
     text += ["| " + " | ".join(line) + " |" for line in table]
     text += ["", *(f"Not measured: {name}. {why}" for name, why in (content.get("missing") or {}).items())]
     return "\n".join([*text, ""])
