@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -34,6 +35,14 @@ Short = Literal["pad", "skip"]
 Verify = Literal["header", "decode"]
 
 logger = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=256)
+def _say(notice: str) -> None:
+    """Log a notice once: the runs of a comparison read the same folder again and again."""
+    logger.warning("%s", notice)
+
+
 NAMED = 20  # files that a line of the log names; the report has all of them
 
 
@@ -148,7 +157,7 @@ class AudioDataset(Dataset[AudioClip]):
         self.report.damaged = dict.fromkeys(absent, "listed in metadata.csv, not there")
         self.names, self._lengths = self._scan(names, short, verify, max_damaged)
         for notice in self.report.notices(self.mel.sample_rate):
-            logger.warning("%s: %s", self.path, notice)
+            _say(f"{self.path}: {notice}")
         if not self.names:
             raise ValueError(
                 f"no clip is left of the {self.report.files} files in part {part!r} of {self.path}: "
