@@ -1,6 +1,6 @@
 """What the spectral term is of a training step of the paper's 64×64 EDM network (62 M parameters).
 
-    python -m benchmarks.edm_step [--batch 16] [--rounds 2] [--dtype bfloat16 --compile] [--json FILE]
+    python -m benchmarks.edm_step [--batch 16] [--rounds 2] [--dtype bfloat16 --compile --channels-last] [--json FILE]
 
 The step is forward, backward and AdamW on the network; the term is value and gradient of the loss on the same batch,
 timed alone, because on a CPU a step takes so long that its own noise would hide it. On a GPU the two are also timed
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -42,12 +43,15 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--compile", action="store_true", help="the network under torch.compile")
+    parser.add_argument("--channels-last", action="store_true", help="the network's weights in channels_last")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch on the CPU")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     model = network().build(seed=0).to(options.device)
+    if options.channels_last:
+        model = model.to(memory_format=torch.channels_last)
     model.dtype = getattr(torch, options.dtype)
     parameters = sum(p.numel() for p in model.parameters())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -73,6 +77,10 @@ def main() -> None:
     if options.device == "cuda":
         torch.cuda.synchronize()
     whole = (time.perf_counter() - began) / options.rounds
+    if options.device == "cuda":
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of the whole process
 
     x0_hat = (x0 + 0.1 * noise).requires_grad_()
     terms = {name: specreg.SpectralRegularizer(name, weight=1.0) for name in LOSSES}
@@ -87,7 +95,7 @@ def main() -> None:
 
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {options.threads} threads"
     title = (f"EDM 64×64, {parameters / 1e6:.1f} M parameters, batch {options.batch}, {options.dtype}, {where}, "
-             f"torch {torch.__version__}: {1e3 * whole:.0f} ms a step")  # fmt: skip
+             f"torch {torch.__version__}: {1e3 * whole:.0f} ms and at most {memory / 1e9:.1f} GB a step")  # fmt: skip
     table = Table("loss", "term alone, ms", "of the step", "step with / without", title=title, title_justify="left",
                   box=None)  # fmt: skip
     rows = {}
@@ -99,7 +107,9 @@ def main() -> None:
                       f"{both[0]:.4f} ({both[1]:.4f} … {both[2]:.4f})" if both else "")  # fmt: skip
     Console(width=None if Console().is_terminal else 150).print(table)
     if options.json:
-        options.json.write_text(json.dumps({"title": title, "step_seconds": whole, "losses": rows}, indent=1))
+        options.json.write_text(
+            json.dumps({"title": title, "step_seconds": whole, "memory_bytes": memory, "losses": rows}, indent=1)
+        )
 
 
 if __name__ == "__main__":

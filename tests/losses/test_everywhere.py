@@ -259,6 +259,7 @@ def test_no_float64_on_the_way(name, dtype):
         regularizer(x0_hat, x0, level).loss.backward()
 
 
+@pytest.mark.skipif(torch.__version__ < "2.5", reason="this torch crashes on fake CUDA tensors without a GPU")
 @pytest.mark.parametrize("name", LOSSES)
 def test_nothing_waits_for_an_accelerator(name):
     """On fake CUDA tensors every read of a value is an error."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ from specreg.losses.wavelet_l1 import WaveletL1
 from specreg.transforms import fourier
 from specreg.transforms.fourier import Norm
 from specreg.transforms.radial import band_mean, half_grid
-from specreg.transforms.wavelet import Mode, band_keys, max_levels, wavedecn
+from specreg.transforms.wavelet import MODES, Mode, band_keys, max_levels, wavedecn
 
 Reduction = Literal["mean", "sum"]
 Coupling = Literal["frequency", "norm", "projection"]
@@ -128,7 +128,7 @@ def wavelet(
         frequency_weight: weight of each sample at each band's centre frequency, a factor beside γ; no gradient.
     """
     _checks.choice("reduction", reduction, REDUCTIONS)
-    _checks.choice("mode", mode, get_args(Mode))
+    _checks.choice("mode", mode, MODES)
     x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
     bands = _bands(levels, ndim)

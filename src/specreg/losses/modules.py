@@ -6,7 +6,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import pywt
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from specreg import _checks
 from specreg.losses import functional
 from specreg.losses.functional import BandWeights, Coupling, FrequencyWeight, Reduction
 from specreg.transforms.fourier import NORMS, Norm
-from specreg.transforms.wavelet import Mode, max_levels
+from specreg.transforms.wavelet import MODES, Mode, max_levels
 
 
 class SpectralLoss(nn.Module, ABC):
@@ -117,7 +117,7 @@ class Wavelet(SpectralLoss):
         self.band_weights = band_weights
         self.ndim = ndim
         self.reduction: Reduction = reduction
-        _checks.choice("mode", mode, get_args(Mode))
+        _checks.choice("mode", mode, MODES)
         _checks.choice("reduction", reduction, functional.REDUCTIONS)
         if levels is not None and not (isinstance(levels, int) and levels >= 1):
             raise ValueError(f"levels must be a whole number of at least 1, or None for the deepest; got {levels!r}")

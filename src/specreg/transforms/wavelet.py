@@ -34,6 +34,7 @@ from specreg._compile import constant_tensors, traced_as_constant
 
 Mode = Literal["periodization", "periodic", "zero", "symmetric", "reflect", "constant"]
 """How a signal continues beyond its ends, in PyWavelets' names; only `periodization` adds no coefficients."""
+MODES = get_args(Mode)
 
 
 class WaveletCoefficients(NamedTuple):
@@ -86,7 +87,7 @@ def wavedecn(
     """
     x, ndim = _checks.image_like("x", x, ndim)
     x = x.to(_checks.compute_dtype("x", x))
-    _checks.choice("mode", mode, get_args(Mode))
+    _checks.choice("mode", mode, MODES)
     bank = _filter_bank(wavelet)
     shape = tuple(x.shape[-ndim:])
     levels = max_levels(shape, wavelet) if levels is None else levels
@@ -110,7 +111,7 @@ def waverecn(coefficients: WaveletCoefficients, wavelet: str, *, mode: Mode = "p
     Raises:
         ValueError: an unknown wavelet or mode, a missing band, or sizes that do not fit the wavelet and mode.
     """
-    _checks.choice("mode", mode, get_args(Mode))
+    _checks.choice("mode", mode, MODES)
     bank = _filter_bank(wavelet)
     x, details, shape = coefficients
     ndim, keys = len(shape), band_keys(len(shape))
