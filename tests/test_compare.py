@@ -299,7 +299,7 @@ def test_a_kernel_distance_is_measured_where_asked_for_or_said_to_be_missing(tin
     plain = evaluation.load_truth(config.model_copy(update={"metrics": type(config.metrics)()}))
     assert plain.fingerprint != evaluation.load_truth(config).fingerprint
 
-    def unavailable():
+    def unavailable(device):
         raise Unavailable("needs a package")
 
     monkeypatch.setattr(evaluation_images, "_extractor", unavailable)

@@ -75,7 +75,11 @@ def test_two_processes_are_one_batch(wrapper, tmp_path):
     if wrapper == "fsdp" and not hasattr(pytest.importorskip("torch.distributed.fsdp"), "fully_shard"):
         pytest.skip("this torch has no fully_shard")
     ranks = [subprocess.Popen([sys.executable, __file__, str(rank), wrapper, tmp_path]) for rank in (0, 1)]
-    assert [process.wait() for process in ranks] == [0, 0]
+    try:
+        assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
     model, x0, noise = case()
     for name, regularizer in regularizers().items():
         expected, lam = gradients(model, regularizer, x0, noise)

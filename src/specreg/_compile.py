@@ -48,6 +48,8 @@ def constant_tensors(maxsize: int) -> Callable[[Callable[P, Result]], Callable[P
                 made: Result = passed.made
                 return made
 
+        # The compiler names a constant after the code that made it, and each name must be one thing.
+        call.__code__ = call.__code__.replace(co_name=make.__name__)  # type: ignore[attr-defined]
         return traced_as_constant(call)
 
     return decorate

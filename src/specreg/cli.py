@@ -123,7 +123,8 @@ def train(
     from specreg.training.trainer import Trainer
 
     run_folder = _folder(folder, config, unlike="comparison.json", kind="a comparison")
-    truth = evaluation.load_truth(config)  # before training: what is wrong with it should show now
+    # Before training: what is wrong with it should show now.
+    truth = evaluation.load_truth(config, device=comparing.processes().device)
     trainer = Trainer(config, run_folder, console=err)
     with _resumable():
         trainer.run()

@@ -31,9 +31,11 @@ RESULTS_VERSION = 3
 """Of what results.json holds; results of another version are measured again, without training."""
 
 
-def load_truth(config: Config, *, count: int = 2048) -> Truth | SoundTruth:
+def load_truth(config: Config, *, count: int = 2048, device: torch.device | str = "cpu") -> Truth | SoundTruth:
     """What samples are measured against: held-out clips of sound, or up to `count` real images."""
-    return evaluation_audio.load_truth(config) if config.data.kind == "audio" else load_images(config, count=count)
+    if config.data.kind == "audio":
+        return evaluation_audio.load_truth(config, device=device)
+    return load_images(config, count=count, device=device)
 
 
 class Trained(NamedTuple):
@@ -198,7 +200,7 @@ def _evaluate_images(trained: Trained, truth: Truth, folder: Path, device: torch
     """Images drawn and measured: that part of results.json."""
     config = trained.config
     images = draw_samples(config, trained.model, trained.shape, device=device)
-    values, spectrum = measure(images, config, truth)
+    values, spectrum = measure(images, config, truth, device=device)
     denoised = measure_denoising(trained, truth, device=device)
     values |= {"denoising_error_db": denoised.error_db(), "denoising_high_db": denoised.error_db(low=0.25)}
     save_images(folder / "samples" / "samples.npy", images)
@@ -207,7 +209,7 @@ def _evaluate_images(trained: Trained, truth: Truth, folder: Path, device: torch
         "sampler": _described_sampler(config),
         "metrics": values,
         "described": {name: METRICS[name]._asdict() for name in values},
-        "missing": {METRICS[name].label: why for name, why in truth.missing.items()},
+        "missing": {METRICS[name].label: why for name, why in (truth.missing or {}).items()},
         "spectrum": spectrum_record(spectrum),
         "denoising": denoised.record(),
     }
@@ -231,7 +233,8 @@ def truth_record(config: Config, truth: Truth | SoundTruth) -> dict[str, Any]:
     count = min(config.sampling.count, len(truth.images) // 2)
     chosen = torch.zeros(len(truth.images), dtype=torch.bool)
     chosen[torch.linspace(0, len(chosen) - 1, count).round().long()] = True
-    values, _ = measure(truth.images[chosen], config, truth.part(~chosen))
+    some, others = truth.part(chosen), truth.part(~chosen)
+    values, _ = measure(some.images, config, others, features=some.features)
     return {
         "samples": len(truth.images),
         "spectrum": spectrum_record(truth.spectrum),

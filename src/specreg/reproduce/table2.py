@@ -7,17 +7,19 @@ as it came, scored over the same seeds.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from rich.console import Console
 
 from specreg import _checks, evaluation_audio
 from specreg._files import read_json, write_json, write_text
-from specreg.compare import BASELINE, cell_config, compare, resolve_arms
-from specreg.evaluation import METRICS
+from specreg.compare import BASELINE, cell_config, compare, processes, resolve_arms
+from specreg.evaluation import METRICS, RESULTS_VERSION
 from specreg.recipes import RECIPES
 from specreg.reproduce import published
 from specreg.training.build_audio import build_diffwave
@@ -66,8 +68,16 @@ def run(
         _checks.choice("arm", arm, ARMS)
     resolved = resolve_arms(config, [arm for arm in ARMS if arms is None or arm in arms])
     numbers = range(config.seed, config.seed + seeds)
-    as_it_came = _untouched(config, folder / "untouched", numbers)
-    content = {**compare(config, folder, resolved, numbers, jobs=jobs, console=console), "untouched": as_it_came}
+    console = console or Console(stderr=True)
+    content = compare(config, folder, resolved, numbers, jobs=jobs, console=console)
+    if not processes().is_main_process:
+        return content
+    (folder / ".locks").mkdir(exist_ok=True)
+    with (
+        FileLock(folder / ".locks" / "untouched"),
+        console.status(f"{UNTOUCHED}: scoring"),
+    ):
+        content["untouched"] = _untouched(config, folder / "untouched", numbers)
     write_json(folder / "comparison.json", content)
     write_text(folder / "table2.md", markdown(content))
     return content
@@ -75,14 +85,21 @@ def run(
 
 def _untouched(config: Config, folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Rows as in a comparison's table, of the checkpoint without any training; scored once a seed."""
+    device = processes().device
     truth = evaluation_audio.load_truth(config, scored=False)
+    network = build_diffwave(config).eval().to(device)
+    weights = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        weights.update(name.encode() + tensor.cpu().numpy().tobytes())
     config = config.model_copy(update={"arms": {BASELINE: None}})
     scored = []
     for seed in seeds:
-        cell = cell_config(config, BASELINE, seed)
-        path, asked = folder / f"seed{seed}.json", [truth.fingerprint, cell.sampling.model_dump(mode="json")]
+        cell, path = cell_config(config, BASELINE, seed), folder / f"seed{seed}.json"
+        asked = [
+            RESULTS_VERSION, truth.fingerprint, weights.hexdigest(), cell.sampling.model_dump(mode="json")
+        ]  # fmt: skip
         if not path.exists() or read_json(path)["asked"] != asked:
-            found = evaluation_audio.evaluate(cell, build_diffwave(cell).eval(), truth, folder / f"seed{seed}")
+            found = evaluation_audio.evaluate(cell, network, truth, folder / f"seed{seed}", device=device)
             write_json(path, {"asked": asked, **found})
         scored.append(read_json(path)["metrics"])
     columns = {name: [metrics[name] for metrics in scored if name in metrics] for name in METRICS}

@@ -219,6 +219,8 @@ class Config(_Strict):
         pretrained = kind == "pretrained"
         if model.checkpoint is not None and not pretrained:
             raise ValueError(f"model.checkpoint: expected model.kind = pretrained beside it; got {kind}")
+        if self.metrics.kernel_distance and self.sampling.count < 2:
+            raise ValueError("metrics.kernel_distance needs sampling.count of at least 2; got 1")
         if is_sound(self):
             check_sound(self)
             return self

@@ -70,5 +70,7 @@ def check_sound(config: Config) -> None:
         raise ValueError(f"sampling.sampler must be fast or full for diffwave; got {config.sampling.sampler}")
     if config.data.augment or config.data.flip:
         raise ValueError("data: sound is neither flipped nor augmented; expected flip = false and augment = 0")
+    if config.metrics.kernel_distance:
+        raise ValueError("metrics.kernel_distance is of images; expected false for sound")
     if (config.metrics.utmos is None) != (config.metrics.utmos_weights is None):
         raise ValueError("metrics: UTMOS needs both utmos and utmos_weights; got one of them")
