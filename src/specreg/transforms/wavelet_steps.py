@@ -1,0 +1,251 @@
+"""One step of a wavelet transform along one axis, its inverse and its transpose, and the filters they take.
+
+With h the L taps of an analysis filter, r those of a synthesis filter (L is even for every discrete wavelet
+of PyWavelets) and x the extended signal, one step along one axis of N samples is
+
+    y[k] = Σ_j h[j] x[2k + p - j],                   p = 1, or L/2 with periodization,
+    x[n] = Σ_{bands} Σ_k r[n - 2k + q] y[k],         q = L - 2, or L/2 - 1 with periodization,
+
+and gives M = ⌊(N + L - 1)/2⌋ coefficients a band, or ⌈N/2⌉ with periodization. Both are built from
+`analyze`, a downsampling correlation, and its adjoint `_synthesize`, each of which is the other's gradient.
+They add one shifted slice a non-zero tap: for the short filters of a loss that is faster than a convolution,
+keeps the tensor's own precision whatever autocast and TF32 say, and needs no case for Haar (the Haar loss has one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import pywt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from specreg import _checks
+from specreg._compile import constant_tensors
+
+Mode = Literal["periodization", "periodic", "zero", "symmetric", "reflect", "constant"]
+"""How a signal continues beyond its ends, in PyWavelets' names; only `periodization` adds no coefficients."""
+MODES = get_args(Mode)
+
+
+# --- filters ------------------------------------------------------------------------------------------------
+
+Taps = tuple[tuple[tuple[int, float], ...], ...]
+"""For each of the two bands, (position, value) of every non-zero tap."""
+
+
+class FilterBank(NamedTuple):
+    """Filters of a wavelet as taps."""
+
+    length: int
+    analysis: Taps  # reversed, so that analysis is a correlation
+    synthesis: Taps
+    factors: tuple[float, float]  # what the taps were divided by
+
+
+@cache
+def filter_bank(name: str, *, divided: bool = False) -> FilterBank:
+    """The filters of a wavelet; `divided` by their largest tap, which then comes first and costs no multiplication."""
+    names = pywt.wavelist(kind="discrete")
+    if name not in names:
+        near = _checks.nearest(str(name).lower(), names)
+        raise ValueError(
+            "wavelet must be a discrete wavelet of PyWavelets, such as haar, db4, sym8, coif2 or bior1.3; "
+            f"got {name!r}{near}"
+        )
+    w = pywt.Wavelet(name)
+    filters = (w.dec_lo[::-1], w.dec_hi[::-1], w.rec_lo, w.rec_hi)
+    factors = [max(f, key=abs) if divided else 1.0 for f in filters]
+    taps = [
+        tuple(sorted(((j, h / factor) for j, h in enumerate(f) if h != 0), key=lambda tap: divided and tap[1] != 1.0))
+        for f, factor in zip(filters, factors, strict=True)
+    ]
+    return FilterBank(w.dec_len, (taps[0], taps[1]), (taps[2], taps[3]), (factors[0], factors[1]))
+
+
+# --- one axis -----------------------------------------------------------------------------------------------
+
+
+def analyze_axis(
+    x: Tensor, axis: int, bank: FilterBank, mode: Mode, correlate: Callable[[Tensor, Taps, int], Tensor]
+) -> Tensor:
+    """Map `[..., N, ...]` to `[2, ..., M, ...]`: the low- and the high-pass band along `axis` (negative)."""
+    left, right, count = margins(x.shape[axis], bank.length, mode)
+    lead, tail = x.shape[:axis], x.shape[axis:][1:]
+    x = _extend(x.reshape(lead.numel(), x.shape[axis], tail.numel()), left, right, mode)
+    return correlate(x, bank.analysis, count).reshape(2, *lead, count, *tail)
+
+
+def analyze_axis_adjoint(y: Tensor, axis: int, bank: FilterBank, mode: Mode, n: int) -> Tensor:
+    """The transpose of `analyze_axis`: `[2, ..., M, ...]` to `[..., N, ...]`."""
+    left, right, count = margins(n, bank.length, mode)
+    lead, tail = y.shape[1:axis], y.shape[axis:][1:]
+    y = y.reshape(2, lead.numel(), count, tail.numel())
+    x = _spread(y, bank.analysis, left + n + right)
+    core = x.narrow(1, left, n)
+    if mode != "zero" and left + right:
+        before, after = _edges(n, left, right, mode, x.device)
+        core = core.contiguous()
+        core.index_add_(1, before, x[:, :left]).index_add_(1, after, x[:, left + n :])
+    return core.reshape(*lead, n, *tail)
+
+
+def margins(n: int, length: int, mode: Mode) -> tuple[int, int, int]:
+    """By how much a signal of `n` is extended on either side, and how many coefficients a band that makes."""
+    if mode == "periodization":
+        left, count = length // 2 - 1, (n + 1) // 2
+    else:
+        left, count = length - 2, (n + length - 1) // 2
+    if mode == "reflect" and n == 1:
+        raise ValueError("mode 'reflect' needs at least 2 samples along every axis at every level; got 1")
+    return left, 2 * (count - 1) + length - left - n, count
+
+
+def synthesize_axis(y: Tensor, axis: int, bank: FilterBank, mode: Mode, n: int) -> Tensor:
+    """Map the bands `[2, ..., M, ...]` along `axis` (negative) back to `[..., N, ...]` of size `n`."""
+    count, length = y.shape[axis], bank.length
+    lead, tail = y.shape[1:axis], y.shape[axis:][1:]
+    outer = lead.numel()
+    y = y.reshape(2 * outer, count, tail.numel())
+    if mode == "periodization":
+        wrap = length // 4  # coefficients from beyond each end that reach into the signal
+        y = _extend(y, wrap, wrap, "periodic")
+        full, start = 2 * count, length // 2 - 1 + 2 * wrap
+    else:
+        full, start = 2 * count - length + 2, length - 2
+    if n not in (full - 1, full):
+        raise ValueError(
+            f"{count} coefficients do not reconstruct {n} samples with a filter of length {length} and mode "
+            f"{mode!r}: expected the wavelet and mode that the coefficients were made with"
+        )
+    size = 2 * (y.shape[1] - 1) + length
+    x = _synthesize(y.reshape(2, outer, *y.shape[1:]), bank.synthesis, size)
+    return x.narrow(1, start, n).reshape(*lead, n, *tail)
+
+
+def _extend(x: Tensor, left: int, right: int, mode: Mode) -> Tensor:
+    """Continue `[outer, N, inner]` beyond both ends of its middle axis, however far."""
+    if left == right == 0:
+        return x
+    if mode == "zero":
+        return F.pad(x, (0, 0, left, right))
+    before, after = _edges(x.shape[1], left, right, mode, x.device)
+    parts = [x.index_select(1, before)] if left else []
+    parts += [x, x.index_select(1, after)] if right else [x]
+    return torch.cat(parts, 1)
+
+
+@constant_tensors(1024)
+def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the indices in 0…n-1 that stand for the `left` samples before 0 and the `right` from n on."""
+    i = np.concatenate([np.arange(-left, 0), np.arange(n, n + right)], dtype=np.int64)
+    if mode == "periodization":  # an odd signal first repeats its last sample
+        i = np.minimum(i % (n + n % 2), n - 1)
+    elif mode == "periodic":
+        i = i % n
+    elif mode == "symmetric":  # c b a | a b c | c b a
+        i = np.minimum(i % (2 * n), -(i + 1) % (2 * n))
+    elif mode == "reflect":  # c b | a b c | b a
+        i = np.minimum(i % (2 * n - 2), -i % (2 * n - 2))
+    else:
+        i = i.clip(0, n - 1)
+    index = torch.from_numpy(i).to(device)
+    return index[:left], index[left:]
+
+
+# --- the linear step and its adjoint ------------------------------------------------------------------------
+
+
+def analyze(x: Tensor, taps: Taps, count: int) -> Tensor:
+    """y[b, o, k, i] = Σ_j taps[b][j] x[o, 2k + j, i]: `[outer, S, inner]` to `[2, outer, count, inner]`."""
+    apply: Callable[..., Tensor] = _Analyze.apply  # whether it is typed depends on torch's version
+    return apply(x, taps, count)
+
+
+def _synthesize(y: Tensor, taps: Taps, size: int) -> Tensor:
+    """x[o, n, i] = Σ_{b, k} taps[b][n - 2k] y[b, o, k, i]: `[2, outer, M, inner]` to `[outer, size, …]`."""
+    apply: Callable[..., Tensor] = _Synthesize.apply
+    return apply(y, taps, size)
+
+
+def correlate(x: Tensor, taps: Taps, count: int) -> Tensor:
+    """What `analyze` computes."""
+    phases = [x[:, p::2] for p in (0, 1)]
+    if x.shape[2] == 1 and sum(map(len, taps)) > 4:  # many taps along the last axis: deinterleave once
+        phases = [phase.contiguous() for phase in phases]
+    y = x.new_empty(2, x.shape[0], count, x.shape[2])
+    for band, pairs in zip(y, taps, strict=True):
+        _weighted_sum([(phases[j % 2][:, j // 2 : j // 2 + count], tap) for j, tap in pairs], out=band)
+    return y
+
+
+def _spread(y: Tensor, taps: Taps, size: int) -> Tensor:
+    """What `_synthesize` computes."""
+    count = y.shape[2]
+    x = y.new_empty(y.shape[1], size, y.shape[3])
+    for p in (0, 1):
+        phase = x[:, p::2]
+        pairs = [(j // 2, band, tap) for band, pairs in zip(y, taps, strict=True) for j, tap in pairs if j % 2 == p]
+        if {start for start, _, _ in pairs} == {0} and phase.shape[1] == count:
+            _weighted_sum([(band, tap) for _, band, tap in pairs], out=phase)
+            continue
+        total = torch.zeros_like(phase, memory_format=torch.contiguous_format) if y.shape[3] == 1 else phase.zero_()
+        for start, band, tap in pairs:
+            total[:, start : start + count].add_(band, alpha=tap)
+        if total is not phase:
+            phase.copy_(total)
+    return x
+
+
+def _weighted_sum(parts: Sequence[tuple[Tensor, float]], *, out: Tensor) -> None:
+    """Σ weight · tensor into `out`, a pass over memory saved where the first weight is 1."""
+    (first, weight), *rest = parts
+    if weight == 1.0 and rest:
+        (second, alpha), *rest = rest
+        torch.add(first, second, alpha=alpha, out=out)
+    else:
+        torch.mul(first, weight, out=out)
+    for tensor, alpha in rest:
+        out.add_(tensor, alpha=alpha)
+
+
+class _Analyze(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, taps: Taps, count: int) -> Tensor:
+        return correlate(x, taps, count)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Taps, int], output: Tensor) -> None:
+        ctx.taps, ctx.size = inputs[1], inputs[0].shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _synthesize(grads[0], ctx.taps, ctx.size), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, ...], x: Tensor, taps: Taps, count: int) -> tuple[Tensor, int]:
+        y = analyze(x.movedim(in_dims[0], 0).flatten(0, 1), taps, count)
+        return y.reshape(2, info.batch_size, -1, *y.shape[2:]), 1
+
+
+class _Synthesize(torch.autograd.Function):
+    @staticmethod
+    def forward(y: Tensor, taps: Taps, size: int) -> Tensor:
+        return _spread(y, taps, size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Taps, int], output: Tensor) -> None:
+        ctx.taps, ctx.count = inputs[1], inputs[0].shape[2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return analyze(grads[0], ctx.taps, ctx.count), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, ...], y: Tensor, taps: Taps, size: int) -> tuple[Tensor, int]:
+        x = _synthesize(y.movedim(in_dims[0], 1).flatten(1, 2), taps, size)
+        return x.reshape(info.batch_size, -1, *x.shape[1:]), 0
