@@ -1,4 +1,4 @@
-"""Runs small enough for a test: 16×16 boards, a network of a few thousand weights."""
+"""Runs small enough for a test: 16×16 boards, four clips of noise, networks of a few thousand weights."""
 
 import os
 
@@ -23,3 +23,30 @@ TINY = {
 def tiny():
     """Return a factory of tiny configs: `tiny("spectral.weight=0.1", …)`."""
     return lambda *overrides: parse(TINY, overrides)
+
+
+@pytest.fixture(scope="session")
+def save_tiny_sound():
+    """Return a function that writes a tiny DiffWave and four clips into a folder, and returns both paths."""
+    import numpy as np
+    import soundfile
+    import torch
+
+    from specreg.models.diffwave import DiffWave, DiffWaveConfig
+    from specreg.models.diffwave_checkpoint import save_diffwave
+
+    def save(folder):
+        network = DiffWaveConfig(
+            residual_layers=2, residual_channels=4, n_mels=8, n_fft=128, hop_samples=32, sample_rate=8000,
+            crop_mel_frames=16,
+        )  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            save_diffwave(folder / "net.pt", DiffWave(network))
+        (folder / "clips").mkdir()
+        for k in range(4):
+            noise = np.random.default_rng(k).standard_normal(6000)
+            soundfile.write(folder / "clips" / f"{k}.wav", 0.1 * noise, 8000)
+        return folder / "net.pt", folder / "clips"
+
+    return save

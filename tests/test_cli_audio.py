@@ -6,11 +6,9 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from specreg import cli
-from specreg.models.diffwave import DiffWave, DiffWaveConfig
-from specreg.models.diffwave_checkpoint import load_diffwave, save_diffwave
+from specreg.models.diffwave_checkpoint import load_diffwave
 
 QUICK = ["training.steps=2", "training.batch_size=2", "sampling.count=2", "data.held_out=['0', '1']"]
 
@@ -31,19 +29,9 @@ def specreg(folder, monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_tiny_sound):
     path = tmp_path_factory.mktemp("work")
-    config = DiffWaveConfig(
-        residual_layers=2, residual_channels=4, n_mels=8, n_fft=128, hop_samples=32, sample_rate=8000,
-        crop_mel_frames=16,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_diffwave(path / "net.pt", DiffWave(config))
-    (path / "clips").mkdir()
-    for k in range(4):
-        noise = np.random.default_rng(k).standard_normal(6000)
-        soundfile.write(path / "clips" / f"{k}.wav", 0.1 * noise, 8000)
+    save_tiny_sound(path)
     return path
 
 

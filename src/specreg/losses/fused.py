@@ -159,8 +159,8 @@ class _Scaled(torch.autograd.Function):
         raise RuntimeError("spectral losses are differentiable once; a second derivative was asked for")
 
 
+# apply() asks for it every time, and finding it takes longer than many an operation on a small batch.
 _Fused.forward.__signature__ = inspect.signature(_Fused.forward)  # type: ignore[attr-defined]
-# apply() asks for it every time, and finding it takes longer than many an operation on a small batch
 
 
 @torch.library.custom_op(

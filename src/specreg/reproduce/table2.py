@@ -95,9 +95,7 @@ def _untouched(config: Config, folder: Path, seeds: Sequence[int]) -> list[dict[
     scored = []
     for seed in seeds:
         cell, path = cell_config(config, BASELINE, seed), folder / f"seed{seed}.json"
-        asked = [
-            RESULTS_VERSION, truth.fingerprint, weights.hexdigest(), cell.sampling.model_dump(mode="json")
-        ]  # fmt: skip
+        asked = [RESULTS_VERSION, truth.fingerprint, weights.hexdigest(), cell.sampling.model_dump(mode="json")]
         if not path.exists() or read_json(path)["asked"] != asked:
             found = evaluation_audio.evaluate(cell, network, truth, folder / f"seed{seed}", device=device)
             write_json(path, {"asked": asked, **found})
@@ -145,7 +143,7 @@ def beside(content: dict[str, Any]) -> list[list[str]]:
 
 def _rows(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Sequence[float] | None]]:
     """Of each line: what it is called, our rows by metric, and the paper's numbers if it has such a line."""
-    table = [*content["untouched"], *content["table"]]
+    table = [*content.get("untouched", ()), *content["table"]]  # other ranks do not have the first
     for arm in (UNTOUCHED, *(each["name"] for each in content["arms"])):
         rows = {row["metric"]: row for row in table if row["arm"] == arm}
         yield "DiffWave" if arm == BASELINE else arm, rows, published.TABLE2.get(arm)
