@@ -9,9 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import specreg
 from specreg._compile import constant_tensors
-from specreg.losses import amplitude, amplitude_phase, build, fused, haar_l1, wavelet
+from specreg.losses import amplitude, amplitude_phase, build, fused, wavelet
 from specreg.losses.wavelet_l1 import WaveletL1
+from specreg.transforms import wavelet_stages
 from specreg.transforms.wavelet import wavedecn
+from specreg.transforms.wavelet_stages import Cells, Filters, Matrices, plan
 
 LOSSES = {
     "amplitude": build("amplitude"),
@@ -193,34 +195,52 @@ def test_wavelet_gradients_equal_autograd_through_the_transform(wavelet_name, mo
     torch.testing.assert_close(y.grad, x.grad, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("shape", "levels"),
-    [
-        ((2, 3, 64), 6),
-        ((2, 1, 256), 8),
-        ((2, 2, 16, 8), 3),
-        ((2, 1, 32, 64), 5),
-        ((2, 1, 8, 4, 16), 2),
-        ((1, 2, 8, 8, 8), 3),
-    ],
-    ids=str,
-)
+CHAINS = [
+    ("haar", "periodization", (2, 3, 64), 6, [Cells, Cells]),
+    ("haar", "symmetric", (2, 1, 80), 5, [Cells, Matrices, Matrices]),
+    ("haar", "periodization", (2, 2, 16, 8), 3, [Cells]),
+    ("haar", "periodization", (2, 1, 32, 64), 5, [Cells, Cells]),
+    ("db1", "reflect", (2, 1, 160, 76), 4, [Cells, Matrices, Matrices]),
+    ("haar", "periodization", (2, 1, 8, 4, 16), 2, [Cells]),
+    ("haar", "periodization", (1, 2, 8, 8, 8), 3, [Cells, Cells]),
+    ("bior1.3", "periodization", (2, 3, 32, 24), 3, [Matrices] * 3),
+    ("bior1.3", "periodization", (2, 1, 72, 101), 2, [Filters, Matrices]),
+    ("db4", "symmetric", (2, 1, 260, 12), 3, [Filters, Filters, Matrices]),
+    ("coif1", "zero", (2, 1, 7, 9, 6), 2, [Matrices] * 2),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "shape", "levels", "kinds"), CHAINS, ids=str)
 @pytest.mark.parametrize("weighted", [None, "one", "each"])
-def test_haar_in_cells_is_haar(shape, levels, weighted, monkeypatch):
+def test_every_way_of_a_wavelet_transform_is_the_same(name, mode, shape, levels, kinds, weighted, monkeypatch):
     x0_hat, x0 = pair(shape, torch.float64)
+    assert [type(stage) for stage in plan(name, levels, mode, shape[2:], x0)] == kinds
     bands = levels * (2 ** (len(shape) - 2) - 1) + 1
     gammas = tuple(0.5 + k / bands for k in range(bands))
-    loss = WaveletL1("haar", levels, "periodization", len(shape) - 2, "sum", gammas)
+    loss = WaveletL1(name, levels, mode, len(shape) - 2, "sum", gammas)
     weights = (
         None if weighted is None else torch.rand(shape[0] if weighted == "each" else 1, bands, dtype=torch.float64)
     )
-    assert haar_l1.applies("haar", levels, shape[2:])
     found = loss.evaluate(x0_hat, x0, weights, True)
     alone = loss.evaluate(x0_hat, x0, weights, False)
-    monkeypatch.setattr(haar_l1, "applies", lambda *_: False)
+    monkeypatch.setattr(wavelet_stages, "_products_are_exact", lambda _: False)
+    assert {type(stage) for stage in plan(name, levels, mode, shape[2:], x0)} == {Filters}
     expected = loss.evaluate(x0_hat, x0, weights, True)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(alone.value, expected.value, rtol=1e-12, atol=1e-12)
+
+
+def test_products_of_matrices_are_for_full_precision():
+    x = torch.empty(1)
+    assert wavelet_stages._products_are_exact(x)
+    assert not wavelet_stages._products_are_exact(torch.empty(1, device="meta"))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")  # bfloat16, where a CPU has it
+        assert not wavelet_stages._products_are_exact(x)
+        assert wavelet_stages._products_are_exact(x.double())
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_values_that_overflow_when_squared_are_exact():
@@ -277,8 +297,8 @@ class _NothingSent(TorchDispatchMode):
 @pytest.mark.parametrize("name", OF_IMAGES)
 def test_nothing_waits_for_an_accelerator(name):
     """On fake CUDA tensors every read of a value is an error, and no tensor is sent from the CPU."""
-    # Where coefficients depend on borders, indices are sent: once, if the tensors were not fake.
-    with FakeTensorMode(), nullcontext() if name == "bior1.3" else _NothingSent():
+    # A wavelet's matrices and the indices of its borders are sent: once, if the tensors were not fake.
+    with FakeTensorMode(), nullcontext() if name.startswith(("haar", "bior")) else _NothingSent():
         x0_hat, x0 = (torch.empty(2, 3, 8, 8, device="cuda") for _ in range(2))
         value = OF_IMAGES[name](x0_hat.requires_grad_(), x0)  # the gradient is computed here too
         assert value.requires_grad

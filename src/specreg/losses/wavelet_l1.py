@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from specreg.losses import haar_l1
+from specreg._compile import constant_tensors
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
 from specreg.transforms import wavelet as transform
+from specreg.transforms.wavelet_stages import Stage, plan
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,18 @@ class WaveletL1(Description):
         if len(shape) - 2 > self.ndim:
             x0_hat, x0 = (x.reshape(shape[0], -1, *space) for x in (x0_hat, x0))
         parts = list(chunks(x0.shape, self.ndim, whole_samples=False, device=x0.device))
-        value = x0.new_zeros(shape[0])
-        gradient = torch.empty_like(x0_hat) if wants_gradient and len(parts) > 1 else None
-        for b, r in parts:
-            w = weights if weights is None or len(weights) == 1 else weights[b]
-            total, found = self._part(x0_hat[b, r], x0[b, r], w, wants_gradient)
-            if len(parts) == 1:
-                value, gradient = total, found
-                break
-            value[b] += total
-            if gradient is not None and found is not None:
-                gradient[b, r] = found
-        if x0.device.type == "cpu" and not bool(value.isfinite().all()):
+        if len(parts) == 1:
+            value, gradient = self._part(x0_hat, x0, weights, wants_gradient)
+        else:
+            value = x0.new_zeros(shape[0])
+            gradient = torch.empty_like(x0_hat) if wants_gradient else None
+            for b, r in parts:
+                w = weights if weights is None or len(weights) == 1 else weights[b]
+                total, found = self._part(x0_hat[b, r], x0[b, r], w, wants_gradient)
+                value[b] += total
+                if gradient is not None and found is not None:
+                    gradient[b, r] = found
+        if x0.device.type == "cpu" and not math.isfinite(float(value.sum())):
             refuse_non_finite(x0)
         return Evaluation(value, None if gradient is None else gradient.reshape(shape))
 
@@ -66,59 +67,50 @@ class WaveletL1(Description):
         self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Value `[b]` and gradient of a chunk `[b, r, *space]`."""
-        if haar_l1.applies(self.wavelet, self.levels, x0.shape[-self.ndim :]):
-            return haar_l1.value_and_gradient(
-                x0_hat,
-                x0,
-                weights,
-                levels=self.levels,
-                ndim=self.ndim,
-                gammas=self.gammas,
-                wants_gradient=wants_gradient,
-            )
-        factors = transform.level_factors(self.wavelet, self.ndim)
-        high = len(factors) - 1
-        lacking = 1.0  # what the low-pass band is to be multiplied by
         x = x0_hat - x0
-        total = x.new_zeros(x.shape[0])
-        done = []
-        for s in range(self.levels):
-            bands = transform.level(x, self.wavelet, mode=self._mode, ndim=self.ndim)
-            done.append((bands, x.shape[-self.ndim :]))
-            x = bands[0]
-            details = [lacking * factor for factor in factors[1:]]
-            total += self._take(bands[1:], details, s * high, weights, wants_gradient)
-            lacking *= factors[0]
-        total += self._take(bands[:1], [lacking], self.levels * high, weights, wants_gradient)
+        stages = plan(self.wavelet, self.levels, self._mode, x.shape[-self.ndim :], x)
+        total: Tensor | None = None
+        done: list[Tensor] = []
+        first, lacking = 0, 1.0  # the first band of a stage, and what all of its bands lack
+        for stage in stages:
+            y = stage.forward(x)
+            if stage is not stages[-1]:  # what comes of the approximation is for the next stages to say
+                x = stage.approximation(y).clone(memory_format=torch.contiguous_format)
+                stage.approximation(y).zero_()
+            last = first + len(stage.factors) - 1
+            gammas = (*self.gammas[first:last], self.gammas[-1] if stage is stages[-1] else self.gammas[first])
+            pulls = tuple(abs(lacking * factor) * gamma for factor, gamma in zip(stage.factors, gammas, strict=True))
+            w = None if weights is None else torch.cat((weights[:, first:last], weights[:, -1:]), 1)
+            found = _score(y, stage, pulls, w, wants_gradient)
+            total = found if total is None else total + found
+            done.append(y)
+            first, lacking = last, lacking * stage.factors[-1]
+        assert total is not None  # there is a level
         if not wants_gradient:
             return total, None
-        for bands, space in reversed(done):
-            if bands is not done[-1][0]:
-                bands[0] = x
-            x = transform.level_adjoint(bands, self.wavelet, mode=self._mode, shape=space)
+        for stage, y in zip(reversed(stages), reversed(done), strict=True):
+            if stage is not stages[-1]:
+                stage.approximation(y).copy_(x)
+            x = stage.transpose(y)
         return total, x
 
-    def _take(
-        self, bands: Tensor, factors: Sequence[float], first: int, weights: Tensor | None, wants_gradient: bool
-    ) -> Tensor:
-        """Σ over `bands` `[K, b, r, *coarse]`, the loss's bands from `first` on, of weight · ‖factor · band‖₁: `[b]`.
 
-        Leaves in place of the bands, if wanted, the gradient of that.
-        """
-        pulls = [abs(f) * gamma for f, gamma in zip(factors, self.gammas[first:], strict=False)]
-        sizes, space = bands.abs(), tuple(range(2, bands.ndim))
-        if wants_gradient:
-            bands.sign_()
-        if weights is None and len(set(pulls)) == 1:
-            if wants_gradient:
-                bands.mul_(pulls[0])
-            return sizes.sum((0, *space)) * pulls[0]
-        norms = torch.stack([norm * pull for norm, pull in zip(sizes.sum(space), pulls, strict=True)])
-        for band, pull in zip(bands, pulls, strict=True) if wants_gradient else ():
-            band.mul_(pull)
-        if weights is None:
-            return norms.sum(0)
-        w = weights[:, first : first + len(bands)].T
-        if wants_gradient:
-            bands.mul_(w.reshape(*w.shape, *(1,) * len(space)))
-        return (norms * w).sum(0)
+def _score(y: Tensor, stage: Stage, pulls: tuple[float, ...], weights: Tensor | None, wants_gradient: bool) -> Tensor:
+    """Σ over coefficients `y` of weight · pull of their band · |y|, `[B]`; leaves its gradient in y, if wanted."""
+    sizes, axes = y.abs(), tuple(range(1, y.ndim))
+    if wants_gradient:
+        y.sign_()
+    if weights is None and len(set(pulls)) == 1:
+        if wants_gradient and pulls[0] != 1.0:
+            y.mul_(pulls[0])
+        return sizes.sum(axes) * pulls[0]
+    by_band = _tensor(pulls, y.dtype, y.device)
+    field = stage.spread(by_band if weights is None else by_band * weights)
+    if wants_gradient:
+        y.mul_(field)
+    return sizes.mul_(field).sum(axes)
+
+
+@constant_tensors(256)
+def _tensor(pulls: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor([pulls], dtype=dtype, device=device)

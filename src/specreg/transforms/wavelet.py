@@ -1,9 +1,6 @@
 """The n-dimensional discrete wavelet transform and its inverse, coefficient for coefficient PyWavelets'.
 
-`wavelet_steps` has the filters and one step along one axis.
-
-A loss that knows its gradient needs neither autograd nor normalized coefficients: `level` and `level_adjoint` are one
-level and its transpose, with filters divided by their largest taps and the factors handed back.
+`wavelet_steps` has the filters and one step along one axis, `wavelet_stages` what losses use, without autograd.
 """
 
 from __future__ import annotations
@@ -25,8 +22,6 @@ from specreg.transforms.wavelet_steps import Mode as Mode
 from specreg.transforms.wavelet_steps import (
     analyze,
     analyze_axis,
-    analyze_axis_adjoint,
-    correlate,
     filter_bank,
     margins,
     synthesize_axis,
@@ -54,7 +49,12 @@ def max_levels(shape: Sequence[int], wavelet: str) -> int:
     `shape` holds the sizes of the transformed axes. Equals `max(1, pywt.dwtn_max_level(shape, wavelet))`.
     """
     length = filter_bank(wavelet).length
-    return max(1, min(int(pywt.dwt_max_level(size, length)) for size in shape))
+    return max(1, min(_deepest(size, length) for size in shape))
+
+
+@lru_cache(maxsize=1024)
+def _deepest(size: int, length: int) -> int:
+    return int(pywt.dwt_max_level(size, length))
 
 
 def wavedecn(
@@ -126,32 +126,6 @@ def waverecn(coefficients: WaveletCoefficients, wavelet: str, *, mode: Mode = "p
 def band_keys(ndim: int) -> list[str]:
     """Return the names of the detail bands in the order of their index: 'd', or 'ad', 'da', 'dd', …"""
     return ["".join(letters) for letters in product("ad", repeat=ndim)][1:]
-
-
-def level(x: Tensor, wavelet: str, *, mode: Mode, ndim: int) -> Tensor:
-    """One level of the transform without gradient: `[B, C, *space]` to `[2^ndim, B, C, *coarse]`, low-pass band first.
-
-    Band k is to be multiplied by `level_factors(wavelet, ndim)[k]`.
-    """
-    bank = filter_bank(wavelet, divided=True)
-    for axis in range(-1, -ndim - 1, -1):
-        x = analyze_axis(x, axis, bank, mode, correlate)
-    return x.flatten(0, ndim - 1)
-
-
-def level_adjoint(y: Tensor, wavelet: str, *, mode: Mode, shape: Sequence[int]) -> Tensor:
-    """The transpose of `level` on axes of sizes `shape`: `[2^ndim, B, C, *coarse]` to `[B, C, *shape]`."""
-    bank, ndim = filter_bank(wavelet, divided=True), len(shape)
-    y = y.reshape(*(2,) * ndim, *y.shape[1:])
-    for axis, n in zip(range(-ndim, 0), shape, strict=True):
-        y = analyze_axis_adjoint(y, axis, bank, mode, n)
-    return y
-
-
-def level_factors(wavelet: str, ndim: int) -> tuple[float, ...]:
-    """What the bands of `level` lack, in their order."""
-    low, high = filter_bank(wavelet, divided=True).factors
-    return tuple(math.prod(choice) for choice in product((low, high), repeat=ndim))
 
 
 @lru_cache(maxsize=256)

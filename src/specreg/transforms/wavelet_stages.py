@@ -1,0 +1,260 @@
+"""A wavelet transform as a chain of linear maps and their transposes, for losses that know their own gradient.
+
+A stage does one level, or several, in the way that is quickest for its sizes: products with matrices on short axes
+(`Matrices`) and for Haar wherever sizes halve evenly (`Cells`), shifted sums elsewhere (`Filters`). Nothing here is
+seen by autograd. What stages take and hand back is theirs to overwrite.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+import pywt
+import torch
+from torch import Tensor
+
+from specreg._compile import constant_tensors
+from specreg.transforms.wavelet_steps import (
+    Mode,
+    analyze_axis,
+    analyze_axis_adjoint,
+    correlate,
+    filter_bank,
+    margins,
+)
+
+HAAR = ("haar", "db1", "bior1.1", "rbio1.1")  # the same up to signs of bands
+CELL = {1: (3, 3), 2: (2, 3), 3: (1, 2)}
+"""Fewest and most levels of Haar in one product, by axes: matrices of 8 to 64 a side, which pay for the call."""
+SHORT = (32, 6)
+"""Axes up to the first number, and the second for each tap of the filters, are worth a dense matrix (measured)."""
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """Some levels of a transform of `[B, R, *space]`; coefficients are `[B, …]`, bands in an order of its own."""
+
+    wavelet: str
+    mode: Mode
+    space: tuple[int, ...]
+    levels: int
+
+    @property
+    def ndim(self) -> int:
+        """Number of transformed axes."""
+        return len(self.space)
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """What coefficients lack, by band: details level by level, in PyWavelets' order, then the approximation."""
+        bands: int = self.levels * (2**self.ndim - 1) + 1
+        return (1.0,) * bands
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Coefficients of `x` `[B, R, *space]`, which may be used up."""
+
+    @abstractmethod
+    def transpose(self, y: Tensor) -> Tensor:
+        """The transpose of `forward`, contiguous; uses up `y`."""
+
+    @abstractmethod
+    def approximation(self, y: Tensor) -> Tensor:
+        """The low-pass band of coefficients `y`, a view `[B, R, *coarse]`."""
+
+    @abstractmethod
+    def spread(self, by_band: Tensor) -> Tensor:
+        """Numbers `[b, bands]`, in the order of `factors`, so that they broadcast with coefficients."""
+
+
+def plan(wavelet: str, levels: int, mode: Mode, space: Sequence[int], like: Tensor) -> tuple[Stage, ...]:
+    """The stages of `levels` levels on axes of sizes `space`, for tensors of the dtype and device of `like`."""
+    return _plan(wavelet, levels, mode, tuple(space), matrices=_products_are_exact(like))
+
+
+@lru_cache(maxsize=256)
+def _plan(wavelet: str, levels: int, mode: Mode, space: tuple[int, ...], *, matrices: bool) -> tuple[Stage, ...]:
+    stages: list[Stage] = []
+    bank = filter_bank(wavelet)
+    short = SHORT[0] + SHORT[1] * sum(map(len, bank.analysis))
+    while levels:
+        fewest, most = CELL[len(space)]
+        even = min(levels, most, *((n & -n).bit_length() - 1 for n in space))
+        stage: Stage
+        if matrices and wavelet in HAAR and even >= fewest:
+            stage = Cells(wavelet, mode, space, even)
+            space = tuple(n >> even for n in space)
+        else:
+            kind = Matrices if matrices and max(space) <= short else Filters
+            stage = kind(wavelet, mode, space, 1)
+            space = tuple(margins(n, bank.length, mode)[2] for n in space)
+        stages.append(stage)
+        levels -= stage.levels
+    return tuple(stages)
+
+
+def _products_are_exact(x: Tensor) -> bool:
+    """Whether matrix products of such tensors keep their precision: users may trade it for speed (TF32, bfloat16)."""
+    if x.dtype == torch.float64:
+        return True
+    backend = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}.get(x.device.type)
+    if backend is None:
+        return False
+    precision = getattr(getattr(backend, "matmul", None), "fp32_precision", None)  # since torch 2.9
+    if precision is None:
+        return torch.get_float32_matmul_precision() == "highest"
+    return precision in ("none", "ieee")
+
+
+@dataclass(frozen=True)
+class Filters(Stage):
+    """One level by shifted sums, with filters divided by their largest taps; `[B, 2^ndim, R, *coarse]`, low first."""
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """See `Stage`."""
+        pair = filter_bank(self.wavelet, divided=True).factors
+        low, *details = (float(math.prod(choice)) for choice in product(pair, repeat=self.ndim))
+        return (*details, low)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Stage`."""
+        bank = filter_bank(self.wavelet, divided=True)
+        for axis in range(-1, -self.ndim - 1, -1):  # each puts its band axis in front
+            x = analyze_axis(x, axis, bank, self.mode, correlate)
+        return x.flatten(0, self.ndim - 1).transpose(0, 1)
+
+    def transpose(self, y: Tensor) -> Tensor:
+        """See `Stage`."""
+        bank = filter_bank(self.wavelet, divided=True)
+        y = y.transpose(0, 1).reshape(*(2,) * self.ndim, *y.shape[:1], *y.shape[2:])
+        for axis, n in zip(range(-self.ndim, 0), self.space, strict=True):
+            y = analyze_axis_adjoint(y, axis, bank, self.mode, n)
+        return y
+
+    def approximation(self, y: Tensor) -> Tensor:
+        """See `Stage`."""
+        return y[:, 0]
+
+    def spread(self, by_band: Tensor) -> Tensor:
+        """See `Stage`."""
+        return by_band.roll(1, 1).reshape(*by_band.shape, *(1,) * (1 + self.ndim))
+
+
+@dataclass(frozen=True)
+class Matrices(Stage):
+    """One level, every axis times a matrix `[n, 2m]`; `[B, R, *2m]`, the low-pass half of each axis first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Stage`."""
+        for axis in range(self.ndim):
+            x = _times(x, self._matrix(axis, x), axis - self.ndim)
+        return x
+
+    def transpose(self, y: Tensor) -> Tensor:
+        """See `Stage`."""
+        for axis in range(self.ndim):
+            y = _times(y, self._matrix(axis, y).T, axis - self.ndim)
+        return y
+
+    def approximation(self, y: Tensor) -> Tensor:
+        """See `Stage`."""
+        for axis in range(2, 2 + self.ndim):
+            y = y.narrow(axis, 0, y.shape[axis] // 2)
+        return y
+
+    def spread(self, by_band: Tensor) -> Tensor:
+        """See `Stage`."""
+        halves = by_band.roll(1, 1).reshape(len(by_band), 1, *(2,) * self.ndim)
+        for axis in range(self.ndim):
+            count = self._matrix(axis, by_band).shape[1] // 2
+            halves = halves.repeat_interleave(count, 2 + axis)
+        return halves
+
+    def _matrix(self, axis: int, like: Tensor) -> Tensor:
+        return _axis_matrix(self.wavelet, self.mode, self.space[axis], like.dtype, like.device)
+
+
+@dataclass(frozen=True)
+class Cells(Stage):
+    """Levels of Haar on sizes that halve evenly: each cell of 2^levels a side times one matrix; `[B, cells, bands]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Stage`."""
+        cells = self._by_cell(x)
+        size = 2 ** (self.levels * self.ndim)
+        gathered = cells.reshape(-1, size)
+        free = x.is_contiguous() and not cells.is_contiguous()  # x has been copied, and has the right size
+        y = torch.mm(gathered, self._matrix(x), out=x.view(-1, size) if free else None)
+        return y.view(len(x), -1, size)
+
+    def transpose(self, y: Tensor) -> Tensor:
+        """See `Stage`."""
+        cells = torch.mm(y.view(-1, y.shape[-1]), self._matrix(y).T)
+        x = y.view(len(y), -1, *self.space)
+        places = self._by_cell(x)
+        if places.is_contiguous():
+            return cells.view(x.shape)
+        places.copy_(cells.view(places.shape))
+        return x
+
+    def approximation(self, y: Tensor) -> Tensor:
+        """See `Stage`."""
+        return y[..., -1].view(len(y), -1, *(n >> self.levels for n in self.space))
+
+    def spread(self, by_band: Tensor) -> Tensor:
+        """See `Stage`."""
+        return by_band.index_select(1, _cell_bands(self.levels, self.ndim, by_band.device))[:, None]
+
+    def _by_cell(self, x: Tensor) -> Tensor:
+        """`[B, R, *space]` as `[B, R, *cells, *places]`, a view."""
+        side = 2**self.levels
+        x = x.view(*x.shape[:2], *(size for n in self.space for size in (n // side, side)))
+        return x.permute(0, 1, *range(2, x.ndim, 2), *range(3, x.ndim, 2))
+
+    def _matrix(self, like: Tensor) -> Tensor:
+        return _cell_matrix(self.levels, self.ndim, like.dtype, like.device)
+
+
+def _times(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """`x` with its axis `axis` (negative) times `matrix` `[n, m]`."""
+    lead, tail = x.shape[:axis], x.shape[axis:][1:]
+    n, m = matrix.shape
+    if not tail:
+        return torch.mm(x.reshape(-1, n), matrix).view(*lead, m)
+    x = x.reshape(lead.numel(), n, tail.numel())
+    return torch.bmm(matrix.T.expand(len(x), m, n), x).view(*lead, m, *tail)
+
+
+@constant_tensors(256)
+def _axis_matrix(wavelet: str, mode: Mode, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One level along an axis of `n` samples, `[n, 2m]`."""
+    bands = pywt.dwt(np.eye(n), wavelet, mode, axis=-1)
+    return torch.from_numpy(np.concatenate(bands, 1)).to(device, dtype)
+
+
+@constant_tensors(32)
+def _cell_matrix(levels: int, ndim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Haar on a cell of 2^levels a side, `[places, bands]`: details of all levels, finest first, then the mean's."""
+    size = 2 ** (levels * ndim)
+    low = np.eye(size).reshape(size, *(2**levels,) * ndim)
+    columns = []
+    for _ in range(levels):
+        bands = pywt.dwtn(low, "haar", "periodization", axes=range(1, ndim + 1))
+        low, *details = (bands[key] for key in sorted(bands))
+        columns += [band.reshape(size, -1) for band in details]
+    return torch.from_numpy(np.concatenate([*columns, low.reshape(size, 1)], 1)).to(device, dtype)
+
+
+@constant_tensors(32)
+def _cell_bands(levels: int, ndim: int, device: torch.device) -> Tensor:
+    """Which band each column of `_cell_matrix` belongs to."""
+    details = 2**ndim - 1
+    counts = [2 ** ((levels - 1 - band // details) * ndim) for band in range(levels * details)] + [1]
+    return torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
