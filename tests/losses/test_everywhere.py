@@ -197,7 +197,7 @@ def test_wavelet_gradients_equal_autograd_through_the_transform(wavelet_name, mo
 
 CHAINS = [
     ("haar", "periodization", (2, 3, 64), 6, [Cells, Cells]),
-    ("haar", "symmetric", (2, 1, 80), 5, [Cells, Matrices, Matrices]),
+    ("haar", "symmetric", (2, 1, 80), 5, [Cells, Cells, Matrices]),
     ("haar", "periodization", (2, 2, 16, 8), 3, [Cells]),
     ("haar", "periodization", (2, 1, 32, 64), 5, [Cells, Cells]),
     ("db1", "reflect", (2, 1, 160, 76), 4, [Cells, Matrices, Matrices]),
@@ -224,10 +224,13 @@ def test_every_way_of_a_wavelet_transform_is_the_same(name, mode, shape, levels,
     found = loss.evaluate(x0_hat, x0, weights, True)
     alone = loss.evaluate(x0_hat, x0, weights, False)
     monkeypatch.setattr(wavelet_stages, "_products_are_exact", lambda _: False)
+    monkeypatch.setattr(wavelet_stages, "HAAR", ())
+    wavelet_stages._plan.cache_clear()
     assert {type(stage) for stage in plan(name, levels, mode, shape[2:], x0)} == {Filters}
     expected = loss.evaluate(x0_hat, x0, weights, True)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(alone.value, expected.value, rtol=1e-12, atol=1e-12)
+    wavelet_stages._plan.cache_clear()
 
 
 def test_products_of_matrices_are_for_full_precision():

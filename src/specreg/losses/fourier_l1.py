@@ -15,10 +15,14 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg._compile import constant_tensors
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
+from specreg.transforms.fourier import bin_weights
 
 # ∂φ̂/∂F̂ grows as 1/Â. The gradient of a phase factor is limited to this many times that of an amplitude.
 PHASE_GRADIENT_LIMIT = 10.0
+
+_bin_weights = constant_tensors(64)(bin_weights)
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,12 @@ class _Part(NamedTuple):
         return self._projection(careful) if self.loss.coupling == "projection" else self._phase(careful)
 
     def _amplitude(self, careful: bool) -> _Found:
-        F_0 = self._spectrum(self.x0)
-        error = _modulus(F_0, careful, scratch=F_0)
+        error = _modulus(self._spectrum(self.x0), careful)
         F_hat = self._spectrum(self.x0_hat)
-        A_hat = _modulus(F_hat, careful, scratch=F_0)
-        del F_0
+        A_hat = _modulus(F_hat, careful)
         torch.sub(A_hat, error, out=error)
         if self.wants_gradient:
-            F_hat.mul_(error.sign().div_(A_hat.clamp_min_(_least(A_hat))))
+            _scale(F_hat, error.sign().div_(A_hat.clamp_min_(_least(A_hat))))
         del A_hat
         total = self._total(error.abs_())
         del error
@@ -112,14 +114,15 @@ class _Part(NamedTuple):
         error = A_hat - A
         least = A.clamp_min(_least(A))
         present = A.div_(least)  # 1, but 0 where x0 has no coefficient and so no phase to agree with
-        unit.mul_(least.reciprocal_())
+        _scale(unit, least.reciprocal_())
         value = torch.mul(F_hat.real, unit.real, out=least).addcmul_(F_hat.imag, unit.imag).neg_()
         value.addcmul_(A_hat, present).clamp_min_(0.0)  # rounding
         present.add_(error.sign())
         total = self._total(value.add_(error.abs_()))
         del A, least, value, error
         if self.wants_gradient:
-            F_hat.mul_(present.div_(A_hat.clamp_min_(_least(A_hat)))).sub_(unit)
+            _scale(F_hat, present.div_(A_hat.clamp_min_(_least(A_hat))))
+            F_hat.sub_(unit)
         del unit, present, A_hat
         return _Found(total, self._adjoint(F_hat))
 
@@ -127,11 +130,12 @@ class _Part(NamedTuple):
         F_0 = self._spectrum(self.x0)
         A = _modulus(F_0, careful)
         F_hat = self._spectrum(self.x0_hat)
-        A_hat = _modulus(F_hat, careful)
         if careful or F_0.device.type != "cpu":
             F_0.mul_(A.clamp_min(torch.finfo(A.dtype).tiny).reciprocal_())
-        delta = _phase_difference(F_hat, F_0)
+        # Not conj(), which is lazy, and inside an operator nobody looks at its mark.
+        delta = _wrapped_phase(F_0.conj_physical_().mul_(F_hat))
         del F_0
+        A_hat = _modulus(F_hat, careful)
         error = torch.sub(A_hat, A, out=A)
         radial = error.sign() if self.wants_gradient else None
         error.abs_()
@@ -153,8 +157,11 @@ class _Part(NamedTuple):
         slope = torch.mul(lever, inverse, out=error).clamp_max_(PHASE_GRADIENT_LIMIT)
         if self.loss.coupling == "norm":
             slope.mul_(self.terms)
-        F_hat.mul_(torch.complex(radial.mul_(factor).mul_(inverse), turn.mul_(slope).mul_(inverse)))
-        del A, error, slope, delta, factor, lever, inverse, A_hat, radial, turn
+        radial.mul_(factor).mul_(inverse)
+        turn.mul_(slope).mul_(inverse)
+        del A, A_hat, error, slope, delta, factor, lever, inverse
+        F_hat.mul_(torch.complex(radial, turn))
+        del radial, turn
         return _Found(total, self._adjoint(F_hat))
 
     def _spectrum(self, x: Tensor) -> Tensor:
@@ -166,8 +173,7 @@ class _Part(NamedTuple):
         if self.weights is not None:
             values.mul_(self.weights[:, None])
         columns = values.sum(tuple(range(1, values.ndim - 1)))
-        once = columns[:, :1] if self.x0.shape[-1] % 2 else columns[:, :: columns.shape[1] - 1]
-        return columns.sum(1).mul_(2.0).sub_(once.sum(1))
+        return columns.mul_(_bin_weights(self.x0.shape[-1], dtype=columns.dtype, device=columns.device)).sum(1)
 
     def _adjoint(self, F: Tensor) -> Tensor | None:
         """Take a gradient on the half spectrum, weights applied, back to x0_hat; overwrites F."""
@@ -187,22 +193,27 @@ def _least(amplitude: Tensor) -> float:
     return 10.0 * math.sqrt(torch.finfo(amplitude.dtype).tiny)
 
 
-def _modulus(F: Tensor, careful: bool, *, scratch: Tensor | None = None) -> Tensor:
-    """|F|, which may use up `scratch`, a tensor like F, or F itself.
+def _modulus(F: Tensor, careful: bool) -> Tensor:
+    """|F|.
 
     On the CPU, where torch's complex abs takes three times as long, √(re² + im²), which overflows beyond 1e19 in
     float32, unless `careful`.
     """
     if careful or F.device.type != "cpu":
         return F.abs()
-    parts = torch.view_as_real(F)
-    squares = parts * parts if scratch is None else torch.mul(parts, parts, out=torch.view_as_real(scratch))
-    return torch.add(squares[..., 0], squares[..., 1]).sqrt_()
+    re, im = torch.view_as_real(F).unbind(-1)
+    return (re * re).addcmul_(im, im).sqrt_()
 
 
-def _phase_difference(F_hat: Tensor, F_0: Tensor) -> Tensor:
-    """φ̂ − φ wrapped to (−π, π], 0 wherever a coefficient is 0; overwrites F_0."""
-    # Not conj(), which is lazy, and inside an operator nobody looks at its mark.
-    turned = F_0.conj_physical_().mul_(F_hat)
+def _scale(F: Tensor, factor: Tensor) -> None:
+    """F times real numbers, in place; by halves, because mul_ would first make complex numbers of them."""
+    for part in torch.view_as_real(F).unbind(-1):
+        part.mul_(factor)
+
+
+def _wrapped_phase(F: Tensor) -> Tensor:
+    """The phase of F in (−π, π], 0 where it is 0."""
     # Two real tensors, because atan2 of them is quicker than angle; + 0.0, because atan2(±0, −0) would be ±π.
-    return torch.atan2(turned.imag.contiguous(), turned.real + 0.0)
+    re, im = torch.view_as_real(F).unbind(-1)
+    phase = im.contiguous()
+    return torch.atan2(phase, re + 0.0, out=phase)

@@ -47,9 +47,9 @@ def bin_weights(size: int, *, dtype: torch.dtype, device: torch.device | None = 
     1 for the zero frequency and, at even sizes, for Nyquist; 2 for every bin between.
     """
     weights = torch.full((size // 2 + 1,), 2.0, dtype=dtype, device=device)
-    weights[0] = 1.0
+    weights[:1].fill_(1.0)  # setting an item would send the number to a GPU
     if size % 2 == 0:
-        weights[-1] = 1.0
+        weights[-1:].fill_(1.0)
     return weights
 
 

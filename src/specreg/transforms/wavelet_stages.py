@@ -1,8 +1,8 @@
 """A wavelet transform as a chain of linear maps and their transposes, for losses that know their own gradient.
 
-A stage does one level, or several, in the way that is quickest for its sizes: products with matrices on short axes
-(`Matrices`) and for Haar wherever sizes halve evenly (`Cells`), shifted sums elsewhere (`Filters`). Nothing here is
-seen by autograd. What stages take and hand back is theirs to overwrite.
+A stage does one level, or several, in the way that is quickest for its sizes: for Haar, where they halve evenly,
+sums of whole planes of memory (`Cells`); else products with matrices on short axes (`Matrices`) and shifted sums on
+long ones (`Filters`). Nothing here is seen by autograd. What stages take and hand back is theirs to overwrite.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 
 import numpy as np
@@ -30,8 +30,8 @@ from specreg.transforms.wavelet_steps import (
 )
 
 HAAR = ("haar", "db1", "bior1.1", "rbio1.1")  # the same up to signs of bands
-CELL = {1: (3, 3), 2: (2, 3), 3: (1, 2)}
-"""Fewest and most levels of Haar in one product, by axes: matrices of 8 to 64 a side, which pay for the call."""
+CELL = {1: 3, 2: 3, 3: 2}
+"""Most levels of Haar at a time, by axes: more make planes short and the first pass over memory stride too far."""
 SHORT = (32, 6)
 """Axes up to the first number, and the second for each tap of the filters, are worth a dense matrix (measured)."""
 
@@ -84,10 +84,9 @@ def _plan(wavelet: str, levels: int, mode: Mode, space: tuple[int, ...], *, matr
     bank = filter_bank(wavelet)
     short = SHORT[0] + SHORT[1] * sum(map(len, bank.analysis))
     while levels:
-        fewest, most = CELL[len(space)]
-        even = min(levels, most, *((n & -n).bit_length() - 1 for n in space))
+        even = min(levels, CELL[len(space)], *((n & -n).bit_length() - 1 for n in space))
         stage: Stage
-        if matrices and wavelet in HAAR and even >= fewest:
+        if wavelet in HAAR and even:
             stage = Cells(wavelet, mode, space, even)
             space = tuple(n >> even for n in space)
         else:
@@ -183,43 +182,74 @@ class Matrices(Stage):
 
 @dataclass(frozen=True)
 class Cells(Stage):
-    """Levels of Haar on sizes that halve evenly: each cell of 2^levels a side times one matrix; `[B, cells, bands]`."""
+    """Levels of Haar on sizes that halve evenly, by lifting, in place; `[B, places, cells]`.
+
+    Samples are laid out by their place within a cell of 2^levels a side, so that neighbours lie a whole plane apart.
+    Of two neighbours e and o, the second then holds o − e and the first their mean, e + (o − e)/2; the transpose takes
+    the two steps back in turn. The approximation is what is at place 0 in the end.
+    """
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """See `Stage`."""
+        letters = list(product((0, 1), repeat=self.ndim))  # 1 is high-pass
+        by_level = [[2.0 ** (self.ndim * (s + 1) / 2 - sum(x)) for x in letters] for s in range(self.levels)]
+        return (*(f for level in by_level for f in level[1:]), by_level[-1][0])
 
     def forward(self, x: Tensor) -> Tensor:
         """See `Stage`."""
-        cells = self._by_cell(x)
-        size = 2 ** (self.levels * self.ndim)
-        gathered = cells.reshape(-1, size)
-        free = x.is_contiguous() and not cells.is_contiguous()  # x has been copied, and has the right size
-        y = torch.mm(gathered, self._matrix(x), out=x.view(-1, size) if free else None)
-        return y.view(len(x), -1, size)
+        y = self._by_place(x).contiguous()
+        for even, odd in _neighbours(self.levels, self.ndim):
+            first, second = y[even], y[odd]
+            first.add_(second.sub_(first), alpha=0.5)
+        return y.view(2 ** (self.levels * self.ndim), len(x), -1).transpose(0, 1)
 
     def transpose(self, y: Tensor) -> Tensor:
         """See `Stage`."""
-        cells = torch.mm(y.view(-1, y.shape[-1]), self._matrix(y).T)
-        x = y.view(len(y), -1, *self.space)
-        places = self._by_cell(x)
-        if places.is_contiguous():
-            return cells.view(x.shape)
-        places.copy_(cells.view(places.shape))
+        x = y.new_empty(len(y), y[0].numel() // math.prod(self.space), *self.space)
+        places = self._by_place(x)
+        y = y.transpose(0, 1).view(places.shape)
+        for even, odd in reversed(_neighbours(self.levels, self.ndim)):
+            first, second = y[even], y[odd]
+            first.sub_(second.add_(first, alpha=0.5))
+        places.copy_(y)
         return x
 
     def approximation(self, y: Tensor) -> Tensor:
         """See `Stage`."""
-        return y[..., -1].view(len(y), -1, *(n >> self.levels for n in self.space))
+        return y[:, 0].view(len(y), -1, *(n >> self.levels for n in self.space))
 
     def spread(self, by_band: Tensor) -> Tensor:
         """See `Stage`."""
-        return by_band.index_select(1, _cell_bands(self.levels, self.ndim, by_band.device))[:, None]
+        return by_band.index_select(1, _places(self.levels, self.ndim, by_band.device))[..., None]
 
-    def _by_cell(self, x: Tensor) -> Tensor:
-        """`[B, R, *space]` as `[B, R, *cells, *places]`, a view."""
+    def _by_place(self, x: Tensor) -> Tensor:
+        """`[B, R, *space]` as `[*places, B, R, *cells]`, a view."""
         side = 2**self.levels
         x = x.view(*x.shape[:2], *(size for n in self.space for size in (n // side, side)))
-        return x.permute(0, 1, *range(2, x.ndim, 2), *range(3, x.ndim, 2))
+        return x.permute(*range(3, x.ndim, 2), 0, 1, *range(2, x.ndim, 2))
 
-    def _matrix(self, like: Tensor) -> Tensor:
-        return _cell_matrix(self.levels, self.ndim, like.dtype, like.device)
+
+@cache
+def _neighbours(levels: int, ndim: int) -> tuple[tuple[tuple[slice, ...], tuple[slice, ...]], ...]:
+    """Where the two of each pair of neighbours are, `[*places]`, level by level and axis by axis."""
+    pairs = []
+    for step in (2**s for s in range(levels)):
+        for axis in range(ndim):
+            even, odd = ([slice(None, None, step)] * ndim for _ in range(2))
+            even[axis], odd[axis] = slice(None, None, 2 * step), slice(step, None, 2 * step)
+            pairs.append((tuple(even), tuple(odd)))
+    return tuple(pairs)
+
+
+@constant_tensors(32)
+def _places(levels: int, ndim: int, device: torch.device) -> Tensor:
+    """Which band each place of a cell holds in the end, in the order of `Stage.factors`."""
+    band = np.full((2**levels,) * ndim, levels * (2**ndim - 1))
+    for s in range(levels):
+        for k, letters in enumerate(list(product((0, 1), repeat=ndim))[1:]):
+            band[tuple(slice(2**s if high else 0, None, 2 ** (s + 1)) for high in letters)] = s * (2**ndim - 1) + k
+    return torch.from_numpy(band.ravel()).to(device)
 
 
 def _times(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
@@ -237,24 +267,3 @@ def _axis_matrix(wavelet: str, mode: Mode, n: int, dtype: torch.dtype, device: t
     """One level along an axis of `n` samples, `[n, 2m]`."""
     bands = pywt.dwt(np.eye(n), wavelet, mode, axis=-1)
     return torch.from_numpy(np.concatenate(bands, 1)).to(device, dtype)
-
-
-@constant_tensors(32)
-def _cell_matrix(levels: int, ndim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Haar on a cell of 2^levels a side, `[places, bands]`: details of all levels, finest first, then the mean's."""
-    size = 2 ** (levels * ndim)
-    low = np.eye(size).reshape(size, *(2**levels,) * ndim)
-    columns = []
-    for _ in range(levels):
-        bands = pywt.dwtn(low, "haar", "periodization", axes=range(1, ndim + 1))
-        low, *details = (bands[key] for key in sorted(bands))
-        columns += [band.reshape(size, -1) for band in details]
-    return torch.from_numpy(np.concatenate([*columns, low.reshape(size, 1)], 1)).to(device, dtype)
-
-
-@constant_tensors(32)
-def _cell_bands(levels: int, ndim: int, device: torch.device) -> Tensor:
-    """Which band each column of `_cell_matrix` belongs to."""
-    details = 2**ndim - 1
-    counts = [2 ** ((levels - 1 - band // details) * ndim) for band in range(levels * details)] + [1]
-    return torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
