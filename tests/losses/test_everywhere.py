@@ -200,7 +200,7 @@ CHAINS = [
     ("haar", "symmetric", (2, 1, 80), 5, [Cells, Cells, Matrices]),
     ("haar", "periodization", (2, 2, 16, 8), 3, [Cells]),
     ("haar", "periodization", (2, 1, 32, 64), 5, [Cells, Cells]),
-    ("db1", "reflect", (2, 1, 160, 76), 4, [Cells, Matrices, Matrices]),
+    ("db1", "reflect", (2, 1, 160, 76), 4, [Cells, Matrices, Cells]),
     ("haar", "periodization", (2, 1, 8, 4, 16), 2, [Cells]),
     ("haar", "periodization", (1, 2, 8, 8, 8), 3, [Cells, Cells]),
     ("bior1.3", "periodization", (2, 3, 32, 24), 3, [Matrices] * 3),

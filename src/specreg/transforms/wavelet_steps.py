@@ -9,7 +9,8 @@ of PyWavelets) and x the extended signal, one step along one axis of N samples i
 and gives M = ⌊(N + L - 1)/2⌋ coefficients a band, or ⌈N/2⌉ with periodization. Both are built from
 `analyze`, a downsampling correlation, and its adjoint `_synthesize`, each of which is the other's gradient.
 They add one shifted slice a non-zero tap: for the short filters of a loss that is faster than a convolution,
-keeps the tensor's own precision whatever autocast and TF32 say, and needs no case for Haar (the Haar loss has one).
+keeps the tensor's own precision whatever autocast and TF32 say, and needs no case for Haar. (The losses' transform in
+`wavelet_stages` has quicker ways for short axes and for Haar.)
 """
 
 from __future__ import annotations
