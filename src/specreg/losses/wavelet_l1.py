@@ -74,6 +74,7 @@ class WaveletL1(Description):
         first, lacking = 0, 1.0  # the first band of a stage, and what all of its bands lack
         for stage in stages:
             y = stage.forward(x)
+            del x  # or it would stay for as long as what comes of it
             if stage is not stages[-1]:  # what comes of the approximation is for the next stages to say
                 x = stage.approximation(y).clone(memory_format=torch.contiguous_format)
                 stage.approximation(y).zero_()
@@ -88,10 +89,11 @@ class WaveletL1(Description):
         assert total is not None  # there is a level
         if not wants_gradient:
             return total, None
-        for stage, y in zip(reversed(stages), reversed(done), strict=True):
+        del y
+        for stage in reversed(stages):
             if stage is not stages[-1]:
-                stage.approximation(y).copy_(x)
-            x = stage.transpose(y)
+                stage.approximation(done[-1]).copy_(x)
+            x = stage.transpose(done.pop())
         return total, x
 
 
