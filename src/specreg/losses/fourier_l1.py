@@ -16,6 +16,7 @@ from torch import Tensor
 
 from specreg import _checks
 from specreg._compile import constant_tensors
+from specreg.losses import compiled
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
 from specreg.transforms.fourier import bin_weights
 
@@ -90,9 +91,23 @@ class _Part(NamedTuple):
 
     def _evaluate(self, *, careful: bool) -> _Found:
         """`careful` takes amplitudes in a slower way that neither over- nor underflows."""
+        if not careful and self.loss.coupling != "norm" and compiled.usable(self.x0):
+            return self._in_one_look()
         if self.loss.coupling is None:
             return self._amplitude(careful)
         return self._projection(careful) if self.loss.coupling == "projection" else self._phase(careful)
+
+    def _in_one_look(self) -> _Found:
+        from specreg.losses import fourier_kernels
+
+        F_0 = self._spectrum(self.x0)
+        F_hat = self._spectrum(self.x0_hat).contiguous()
+        total = fourier_kernels.evaluate(
+            self.loss.coupling, F_0, F_hat, self.weights, self.x0.shape[-1], _least(self.x0), PHASE_GRADIENT_LIMIT,
+            self.wants_gradient,
+        )  # fmt: skip
+        del F_0
+        return _Found(total, self._inverse(F_hat) if self.wants_gradient else None)
 
     def _amplitude(self, careful: bool) -> _Found:
         error = _modulus(self._spectrum(self.x0), careful)
@@ -181,6 +196,10 @@ class _Part(NamedTuple):
             return None
         if self.weights is not None:
             F.mul_(self.weights[:, None])
+        return self._inverse(F)
+
+    def _inverse(self, F: Tensor) -> Tensor:
+        """Transform back, unnormalized; overwrites F."""
         *others, last = range(-self.loss.ndim, 0)
         if others:  # in two steps, because irfftn keeps two more copies of the spectrum
             torch.fft.ifftn(F, dim=others, norm="forward", out=F)

@@ -1,0 +1,73 @@
+"""Where Numba is at hand: whether its kernels take a tensor, how they are made, and threads to run them on.
+
+On a CPU a chain of torch's calls reads memory once a call, and on small batches a call costs more than its work.
+`fourier_kernels` and `haar_kernels` do the whole chain while the values are in the cache. They are optional: without
+Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do the same. Kernels take NumPy
+views of tensors and release the GIL.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+WORK = 2**16
+"""Values that are worth a thread of their own."""
+
+
+def usable(x: Tensor) -> bool:
+    """Whether kernels take `x`: plain float32 tensors on the CPU, where Numba is installed."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and type(x) is Tensor and _numba()
+
+
+@lru_cache(1)
+def _numba() -> bool:
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") or importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        import numba  # noqa: F401 -- may be there and not take this version of NumPy
+    except ImportError:
+        return False
+    return True
+
+
+def jit(function: Kernel) -> Kernel:
+    """Compile a kernel when it is first called, and keep the machine code on disk where there is a place for it.
+
+    Only sums may be reordered: with fused multiply-adds |F| of equal spectra could differ, and a loss of equal
+    samples would not be 0.
+    """
+    import numba
+
+    options = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy"}
+    kernel: Kernel
+    try:
+        kernel = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache can anything be written
+        kernel = numba.njit(**options)(function)
+    return kernel
+
+
+def on_threads(kernel: Callable[..., None], units: int, values: int, *args: Any) -> None:
+    """`kernel(*args, start, stop)` for all units of work from 0 to `units`, on as many threads as torch would use."""
+    threads = max(1, min(torch.get_num_threads(), values // WORK, units))
+    edges = [units * i // threads for i in range(threads + 1)]
+    others = [_pool(os.getpid()).submit(kernel, *args, a, b) for a, b in zip(edges[1:], edges[2:], strict=False)]
+    kernel(*args, *edges[:2])
+    for other in others:
+        other.result()
+
+
+@lru_cache(1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads of this process: a forked one has none of its parent's."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="specreg")
