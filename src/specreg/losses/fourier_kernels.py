@@ -36,7 +36,7 @@ ATAN = tuple(
     )
 )
 """atan(t)/t as a polynomial in t² on [0, 1]: least largest relative error, 1.5e-8, by reweighted least squares."""
-HALF_PI, PI = np.float32(math.pi / 2), np.float32(math.pi)
+HALF_PI, PI, TINY = np.float32(math.pi / 2), np.float32(math.pi), np.finfo(np.float32).tiny
 
 
 def evaluate(
@@ -91,6 +91,9 @@ def _counts(width: int, piece: int) -> Array:
     return np.tile(counts, -(-piece // len(counts)))
 
 
+# The loops of these are many and small: LLVM gives up on vectors where more than a few arrays could overlap.
+
+
 @jit
 def _modulus(F: Array, out: Array) -> None:
     for k in range(out.size):
@@ -99,29 +102,38 @@ def _modulus(F: Array, out: Array) -> None:
 
 
 @jit
+def _multiply(x: Array, by: Array) -> None:
+    for k in range(x.size):
+        x[k] *= by[k]
+
+
+@jit
 def _sign(x: Any) -> Any:
     return np.float32(np.int32(x > 0) - np.int32(x < 0))
 
 
 @jit
-def _angle(y: Any, x: Any) -> Any:
-    """atan2(y, x) in float32; 0 at (0, 0)."""
-    a, b = abs(x), abs(y)
-    t = min(a, b) / max(max(a, b), np.float32(1e-38))
-    s = t * t
-    p = ATAN[8]
-    p = p * s + ATAN[7]
-    p = p * s + ATAN[6]
-    p = p * s + ATAN[5]
-    p = p * s + ATAN[4]
-    p = p * s + ATAN[3]
-    p = p * s + ATAN[2]
-    p = p * s + ATAN[1]
-    p = p * s + ATAN[0]
-    p *= t
-    p = HALF_PI - p if b > a else p
-    p = PI - p if x < 0 else p
-    return math.copysign(p, y)
+def _angle(y: Array, x: Array, t: Array) -> None:
+    """Turn y into atan2(y, x); 0 at (0, 0). `t` is for work."""
+    for k in range(t.size):
+        a, b = abs(x[k]), abs(y[k])
+        t[k] = min(a, b) / max(max(a, b), TINY)
+    for k in range(t.size):
+        s = t[k] * t[k]
+        p = ATAN[8]
+        p = p * s + ATAN[7]
+        p = p * s + ATAN[6]
+        p = p * s + ATAN[5]
+        p = p * s + ATAN[4]
+        p = p * s + ATAN[3]
+        p = p * s + ATAN[2]
+        p = p * s + ATAN[1]
+        p = p * s + ATAN[0]
+        t[k] *= p
+    for k in range(t.size):
+        p = HALF_PI - t[k] if abs(y[k]) > abs(x[k]) else t[k]
+        p = PI - p if x[k] < 0 else p
+        y[k] = math.copysign(p, y[k])
 
 
 @jit
@@ -133,40 +145,33 @@ def _place(u: int, bins: int, length: int, piece: int, pieces: int, rows: Any) -
 
 
 @jit
-def _scale(F: Array, radial: Array) -> None:
-    for k in range(radial.size):
-        F[k] = complex(F[k].real * radial[k], F[k].imag * radial[k])
-
-
-@jit
 def _amplitude(
     F_0: Array, F_hat: Array, weights: Array, weighted: bool, rows: Any, counts: Array, bins: int, piece: int,
     pieces: int, least: Any, limit: Any, wants_gradient: bool, totals: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
-    A_0, A_hat = np.empty(piece, np.float32), np.empty(piece, np.float32)
+    whole = np.empty((3, piece), np.float32)
     for u in range(start, stop):
         row, a, b, of_weights, c = _place(u, bins, F_0.shape[1], piece, pieces, rows)
         n = b - a
-        A, B = A_0[:n], A_hat[:n]
-        f = F_hat[row, a:b]
+        f, A, B, count = F_hat[row, a:b], whole[0, :n], whole[1, :n], counts[c : c + n]
         _modulus(F_0[row, a:b], A)
         _modulus(f, B)
-        count = counts[c : c + n]
-        total = np.float32(0)
         if weighted:
-            w = weights[of_weights, a:b]
-            for k in range(n):
-                error = B[k] - A[k]
-                total += abs(error) * count[k] * w[k]
-                A[k] = w[k] * _sign(error) / max(B[k], least)
-        else:
-            for k in range(n):
-                error = B[k] - A[k]
-                total += abs(error) * count[k]
-                A[k] = _sign(error) / max(B[k], least)
+            weighted_count = whole[2, :n]
+            weighted_count[:] = count
+            _multiply(weighted_count, weights[of_weights, a:b])
+            count = weighted_count
+        total = np.float32(0)
+        for k in range(n):
+            error = B[k] - A[k]
+            total += abs(error) * count[k]
+            A[k] = _sign(error) / max(B[k], least)
         totals[u] = total
         if wants_gradient:
-            _scale(f, A)
+            if weighted:
+                _multiply(A, weights[of_weights, a:b])
+            for k in range(n):
+                f[k] = complex(f[k].real * A[k], f[k].imag * A[k])
 
 
 @jit
@@ -174,29 +179,38 @@ def _projection(
     F_0: Array, F_hat: Array, weights: Array, weighted: bool, rows: Any, counts: Array, bins: int, piece: int,
     pieces: int, least: Any, limit: Any, wants_gradient: bool, totals: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
-    A_0, A_hat, ones = np.empty(piece, np.float32), np.empty(piece, np.float32), np.ones(piece, np.float32)
+    whole = np.empty((5, piece), np.float32)
     for u in range(start, stop):
         row, a, b, of_weights, c = _place(u, bins, F_0.shape[1], piece, pieces, rows)
         n = b - a
-        A, B = A_0[:n], A_hat[:n]
-        f_0, f = F_0[row, a:b], F_hat[row, a:b]
+        f_0, f, count = F_0[row, a:b], F_hat[row, a:b], counts[c : c + n]
+        A, B, shared, inverse = whole[0, :n], whole[1, :n], whole[2, :n], whole[3, :n]
         _modulus(f_0, A)
         _modulus(f, B)
-        count = counts[c : c + n]
-        w = weights[of_weights, a:b] if weighted else ones[:n]
+        for k in range(n):
+            shared[k] = f[k].real * f_0[k].real + f[k].imag * f_0[k].imag
+        for k in range(n):
+            inverse[k] = np.float32(1) / max(A[k], least)
+        if weighted:
+            weighted_count = whole[4, :n]
+            weighted_count[:] = count
+            _multiply(weighted_count, weights[of_weights, a:b])
+            count = weighted_count
         total = np.float32(0)
         for k in range(n):
-            error = B[k] - A[k]
-            inverse = np.float32(1) / max(A[k], least)
-            present = A[k] * inverse  # 1, but 0 where x0 has no coefficient and so no phase to agree with
-            re, im = f_0[k].real * inverse, f_0[k].imag * inverse
-            re_hat, im_hat = f[k].real, f[k].imag
-            turned = max(B[k] * present - (re_hat * re + im_hat * im), np.float32(0))  # rounding
-            total += (turned + abs(error)) * count[k] * w[k]
-            radial = (present + _sign(error)) / max(B[k], least)
-            if wants_gradient:
-                f[k] = complex((re_hat * radial - re) * w[k], (im_hat * radial - im) * w[k])
+            # A/A is 1, but 0 where x0 has no coefficient and so no phase to agree with; below 0 is rounding.
+            apart = max((B[k] * A[k] - shared[k]) * inverse[k], np.float32(0))
+            total += (apart + abs(B[k] - A[k])) * count[k]
         totals[u] = total
+        if wants_gradient:
+            for k in range(n):
+                A[k] = (A[k] * inverse[k] + _sign(B[k] - A[k])) / max(B[k], least)
+            if weighted:
+                _multiply(A, weights[of_weights, a:b])
+                _multiply(inverse, weights[of_weights, a:b])
+            for k in range(n):
+                re = f[k].real * A[k] - f_0[k].real * inverse[k]
+                f[k] = complex(re, f[k].imag * A[k] - f_0[k].imag * inverse[k])
 
 
 @jit
@@ -204,35 +218,41 @@ def _frequency(
     F_0: Array, F_hat: Array, weights: Array, weighted: bool, rows: Any, counts: Array, bins: int, piece: int,
     pieces: int, least: Any, limit: Any, wants_gradient: bool, totals: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
-    A_0, A_hat, angle = np.empty(piece, np.float32), np.empty(piece, np.float32), np.empty(piece, np.float32)
-    ones = np.ones(piece, np.float32)
+    whole = np.empty((5, piece), np.float32)
     for u in range(start, stop):
         row, a, b, of_weights, c = _place(u, bins, F_0.shape[1], piece, pieces, rows)
         n = b - a
-        A, B, delta = A_0[:n], A_hat[:n], angle[:n]
-        f_0, f = F_0[row, a:b], F_hat[row, a:b]
+        f_0, f, count = F_0[row, a:b], F_hat[row, a:b], counts[c : c + n]
+        A, inverse, radial, delta = whole[0, :n], whole[1, :n], whole[2, :n], whole[3, :n]
         _modulus(f_0, A)
-        _modulus(f, B)
+        _modulus(f, inverse)
+        for k in range(n):  # F̂·conj(F)
+            radial[k] = f_0[k].real * f[k].real + f_0[k].imag * f[k].imag
+            delta[k] = f_0[k].real * f[k].imag - f_0[k].imag * f[k].real
+        _angle(delta, radial, whole[4, :n])
         for k in range(n):
-            re, im = f_0[k].real, f_0[k].imag
-            re_hat, im_hat = f[k].real, f[k].imag
-            delta[k] = _angle(re * im_hat - im * re_hat, re * re_hat + im * im_hat)
-        count = counts[c : c + n]
-        w = weights[of_weights, a:b] if weighted else ones[:n]
+            A[k] = inverse[k] - A[k]  # now the error
+            inverse[k] = np.float32(1) / max(inverse[k], least)
+        if weighted:
+            weighted_count = whole[4, :n]
+            weighted_count[:] = count
+            _multiply(weighted_count, weights[of_weights, a:b])
+            count = weighted_count
         total = np.float32(0)
         for k in range(n):
-            error = B[k] - A[k]
-            factor = np.float32(1) + abs(delta[k])
-            total += abs(error) * factor * count[k] * w[k]
-            inverse = w[k] / max(B[k], least)
-            A[k] = _sign(error) * factor * inverse
-            slope = min(abs(error) / max(B[k], least), limit)
-            delta[k] = _sign(delta[k]) * slope * inverse
+            total += abs(A[k]) * (np.float32(1) + abs(delta[k])) * count[k]
         totals[u] = total
         if wants_gradient:
             for k in range(n):
+                radial[k] = _sign(A[k]) * (np.float32(1) + abs(delta[k])) * inverse[k]
+            for k in range(n):
+                delta[k] = _sign(delta[k]) * min(abs(A[k]) * inverse[k], limit) * inverse[k]
+            if weighted:
+                _multiply(radial, weights[of_weights, a:b])
+                _multiply(delta, weights[of_weights, a:b])
+            for k in range(n):
                 re, im = f[k].real, f[k].imag
-                f[k] = complex(re * A[k] - im * delta[k], re * delta[k] + im * A[k])
+                f[k] = complex(re * radial[k] - im * delta[k], re * delta[k] + im * radial[k])
 
 
 _KERNELS: dict[str | None, Callable[..., None]] = {
