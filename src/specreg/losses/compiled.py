@@ -20,7 +20,7 @@ from torch import Tensor
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-WORK = 2**16
+WORK = 2**18
 """Values that are worth a thread of their own."""
 
 

@@ -78,15 +78,20 @@ def plan(wavelet: str, levels: int, mode: Mode, space: Sequence[int], like: Tens
     return _plan(wavelet, levels, mode, tuple(space), matrices=_products_are_exact(like))
 
 
+def even_levels(wavelet: str, levels: int, space: Sequence[int]) -> int:
+    """For how many of `levels` levels axes of sizes `space` halve evenly, if the wavelet is Haar's; else 0."""
+    return min(levels, *((n & -n).bit_length() - 1 for n in space)) if wavelet in HAAR else 0
+
+
 @lru_cache(maxsize=256)
 def _plan(wavelet: str, levels: int, mode: Mode, space: tuple[int, ...], *, matrices: bool) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     bank = filter_bank(wavelet)
     short = SHORT[0] + SHORT[1] * sum(map(len, bank.analysis))
     while levels:
-        even = min(levels, CELL[len(space)], *((n & -n).bit_length() - 1 for n in space))
+        even = min(CELL[len(space)], even_levels(wavelet, levels, space))
         stage: Stage
-        if wavelet in HAAR and even:
+        if even:
             stage = Cells(wavelet, mode, space, even)
             space = tuple(n >> even for n in space)
         else:
