@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from specreg._compile import constant_tensors
 from specreg.losses import compiled
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
 from specreg.transforms import wavelet as transform
-from specreg.transforms.wavelet_stages import Cells, Stage, even_levels, plan
+from specreg.transforms.wavelet_stages import Cells, Stage, is_lifted, plan
 
 
 @dataclass(frozen=True)
@@ -68,41 +68,34 @@ class WaveletL1(Description):
         self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Value `[b]` and gradient of a chunk `[b, r, *space]`."""
-        start = _Passed()
-        lifted = even_levels(self.wavelet, self.levels, x0.shape[-self.ndim :]) if compiled.usable(x0) else 0
-        if not lifted:
-            return self._chain(x0_hat - x0, start, weights, wants_gradient)
-        from specreg.losses import haar_kernels
+        space = x0.shape[-self.ndim :]
+        if compiled.usable(x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
+            from specreg.losses import haar_kernels
 
-        stage = Cells(self.wavelet, self._mode, tuple(x0.shape[-self.ndim :]), lifted)
-        by_band = self._by_band(stage, start, weights, x0)
-        if lifted == self.levels:
-            return haar_kernels.evaluate(x0_hat, x0, lifted, self.ndim, by_band, wants_gradient=wants_gradient)
-        total, low = haar_kernels.down(x0_hat, x0, lifted, self.ndim, by_band)
-        rest, pull = self._chain(low, start.on(stage), weights, wants_gradient)
-        total += rest
-        if pull is None:
-            return total, None
-        return total, haar_kernels.up(x0_hat, x0, lifted, self.ndim, by_band, pull)
-
-    def _chain(
-        self, x: Tensor, passed: _Passed, weights: Tensor | None, wants_gradient: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """The levels that are left, of differences `x` `[b, r, *space]`, which are used up."""
-        levels = self.levels - passed.levels
-        stages = plan(self.wavelet, levels, self._mode, x.shape[-self.ndim :], x)
+            factors = Cells(self.wavelet, self._mode, tuple(space), self.levels).factors
+            pulls = tuple(abs(factor) * gamma for factor, gamma in zip(factors, self.gammas, strict=True))
+            by_band = _tensor(pulls, x0.dtype, x0.device)
+            by_band = by_band if weights is None else by_band * weights
+            return haar_kernels.evaluate(x0_hat, x0, self.levels, self.ndim, by_band, wants_gradient)
+        x = x0_hat - x0
+        stages = plan(self.wavelet, self.levels, self._mode, space, x)
         total: Tensor | None = None
         done: list[Tensor] = []
+        first, lacking = 0, 1.0  # the first band of a stage, and what all of its bands lack
         for stage in stages:
             y = stage.forward(x)
             del x  # or it would stay for as long as what comes of it
             if stage is not stages[-1]:  # what comes of the approximation is for the next stages to say
                 x = stage.approximation(y).clone(memory_format=torch.contiguous_format)
                 stage.approximation(y).zero_()
-            found = _score(y, stage, self._pulls(stage, passed), self._of_bands(stage, passed, weights), wants_gradient)
+            last = first + len(stage.factors) - 1
+            gammas = (*self.gammas[first:last], self.gammas[-1] if stage is stages[-1] else self.gammas[first])
+            pulls = tuple(abs(lacking * factor) * gamma for factor, gamma in zip(stage.factors, gammas, strict=True))
+            w = None if weights is None else torch.cat((weights[:, first:last], weights[:, -1:]), 1)
+            found = _score(y, stage, pulls, w, wants_gradient)
             total = found if total is None else total + found
             done.append(y)
-            passed = passed.on(stage)
+            first, lacking = last, lacking * stage.factors[-1]
         assert total is not None  # there is a level
         if not wants_gradient:
             return total, None
@@ -112,35 +105,6 @@ class WaveletL1(Description):
                 stage.approximation(done[-1]).copy_(x)
             x = stage.transpose(done.pop())
         return total, x
-
-    def _pulls(self, stage: Stage, passed: _Passed) -> tuple[float, ...]:
-        """γ of each band of a stage, times what its coefficients lack."""
-        last = passed.bands + len(stage.factors) - 1
-        gammas = (*self.gammas[passed.bands : last], self.gammas[-1])  # where it is not the last, nobody asks for it
-        return tuple(abs(passed.lacking * factor) * gamma for factor, gamma in zip(stage.factors, gammas, strict=True))
-
-    def _of_bands(self, stage: Stage, passed: _Passed, weights: Tensor | None) -> Tensor | None:
-        last = passed.bands + len(stage.factors) - 1
-        return None if weights is None else torch.cat((weights[:, passed.bands : last], weights[:, -1:]), 1)
-
-    def _by_band(self, stage: Stage, passed: _Passed, weights: Tensor | None, like: Tensor) -> Tensor:
-        """Both together, `[b or 1, bands]`."""
-        pulls = _tensor(self._pulls(stage, passed), like.dtype, like.device)
-        weights = self._of_bands(stage, passed, weights)
-        return pulls if weights is None else pulls * weights
-
-
-class _Passed(NamedTuple):
-    """What the stages so far have done."""
-
-    levels: int = 0
-    bands: int = 0
-    lacking: float = 1.0  # what the approximation lacks, and so all that comes of it
-
-    def on(self, stage: Stage) -> _Passed:
-        """And one stage more."""
-        bands = self.bands + len(stage.factors) - 1
-        return _Passed(self.levels + stage.levels, bands, self.lacking * stage.factors[-1])
 
 
 def _score(y: Tensor, stage: Stage, pulls: tuple[float, ...], weights: Tensor | None, wants_gradient: bool) -> Tensor:

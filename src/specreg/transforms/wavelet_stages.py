@@ -30,6 +30,8 @@ from specreg.transforms.wavelet_steps import (
 )
 
 HAAR = ("haar", "db1", "bior1.1", "rbio1.1")  # the same up to signs of bands
+REPEATING = ("periodization", "symmetric", "constant")
+"""Modes in which the neighbour beyond an odd end is the last sample again, so that their difference is 0."""
 CELL = {1: 3, 2: 3, 3: 2}
 """Most levels of Haar at a time, by axes: more make planes short and the first pass over memory stride too far."""
 SHORT = (32, 6)
@@ -78,9 +80,14 @@ def plan(wavelet: str, levels: int, mode: Mode, space: Sequence[int], like: Tens
     return _plan(wavelet, levels, mode, tuple(space), matrices=_products_are_exact(like))
 
 
-def even_levels(wavelet: str, levels: int, space: Sequence[int]) -> int:
-    """For how many of `levels` levels axes of sizes `space` halve evenly, if the wavelet is Haar's; else 0."""
-    return min(levels, *((n & -n).bit_length() - 1 for n in space)) if wavelet in HAAR else 0
+def is_lifted(wavelet: str, levels: int, mode: Mode, space: Sequence[int]) -> bool:
+    """Whether all levels are Haar's, of pairs of neighbours and of what has no neighbour and stays as it is."""
+    return wavelet in HAAR and (mode in REPEATING or _halvings(space) >= levels)
+
+
+def _halvings(space: Sequence[int]) -> int:
+    """How often all axes halve evenly."""
+    return min((n & -n).bit_length() - 1 for n in space)
 
 
 @lru_cache(maxsize=256)
@@ -89,9 +96,9 @@ def _plan(wavelet: str, levels: int, mode: Mode, space: tuple[int, ...], *, matr
     bank = filter_bank(wavelet)
     short = SHORT[0] + SHORT[1] * sum(map(len, bank.analysis))
     while levels:
-        even = min(CELL[len(space)], even_levels(wavelet, levels, space))
+        even = min(levels, CELL[len(space)], _halvings(space))
         stage: Stage
-        if even:
+        if wavelet in HAAR and even:
             stage = Cells(wavelet, mode, space, even)
             space = tuple(n >> even for n in space)
         else:
