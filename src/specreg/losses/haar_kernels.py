@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from specreg.losses.compiled import jit, on_threads
+from specreg.transforms.wavelet_stages import Cells
 
 Array = np.ndarray[Any, Any]
 
@@ -24,16 +25,23 @@ BUFFER = 2**13
 
 
 def evaluate(
-    x0_hat: Tensor, x0: Tensor, levels: int, ndim: int, by_band: Tensor, wants_gradient: bool
+    x0_hat: Tensor,
+    x0: Tensor,
+    levels: int,
+    ndim: int,
+    gammas: tuple[float, ...],
+    weights: Tensor | None,
+    wants_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Σ over coefficients of x0_hat − x0 of the weight of their band · |lifted coefficient|, and its gradient.
+    """Σ γ·weight·|W[x0_hat − x0]|, and its gradient.
 
     Args:
         x0_hat: `[b, r, *space]`, float32.
         x0: the same.
         levels: how many levels.
         ndim: transformed axes.
-        by_band: weights, what lifting lacks included, `[b or 1, bands]`, in the order of `Stage.factors`.
+        gammas: of each band, in the order of `Stage.factors`.
+        weights: `[b or 1, bands]`, or None.
         wants_gradient: whether there is a gradient.
 
     Returns:
@@ -42,21 +50,33 @@ def evaluate(
     space = x0.shape[-ndim:]
     depth, height, width = (1,) * (3 - ndim) + tuple(space)
     deep, high = (min(2**levels, size) for size in (depth, height))  # lines of a cell
-    piece = max(1, BUFFER // (deep * high) >> levels) << levels
-    strips = x0.shape[:-ndim].numel() * -(-depth // deep) * -(-height // high)
+    strips = len(x0[0]) * -(-depth // deep) * -(-height // high)  # of a sample
+    piece = min(width, max(1, BUFFER // (deep * high) >> levels) << levels)
+    even = (depth % deep, height % high, width % 2**levels) == (0, 0, 0)
+    together = max(1, min(strips, BUFFER // (deep * high * width))) if even else 1
+    units = -(-strips // together)
     x, y = (z.detach().contiguous().view(-1, width).numpy() for z in (x0_hat, x0))
     gradient = torch.empty_like(x0, memory_format=torch.contiguous_format) if wants_gradient else None
     out = _NONE if gradient is None else gradient.view(-1, width).numpy()
-    weights = by_band.numpy()[:, _bands(levels, ndim)]
-    totals = np.empty((len(x0), strips // len(x0)), np.float32)
+    pulls = _pulls(gammas, levels, ndim)
+    if weights is not None:
+        pulls = weights.numpy()[:, _bands(levels, ndim)] * pulls
+    totals = np.empty((len(x0), units), np.float32)
     on_threads(
-        _lift, strips, x0.numel(), x, y, out, weights, totals.shape[1] if len(weights) > 1 else strips, levels,
-        (depth, height), (deep, high), min(piece, width), totals.reshape(-1),
+        _lift, totals.size, x0.numel(), x, y, out, pulls, levels, (depth, height), (deep, high), piece,
+        (strips, together, units), totals.reshape(-1),
     )  # fmt: skip
     return torch.from_numpy(totals.sum(1)), gradient
 
 
 _NONE = np.empty((0, 0), np.float32)
+
+
+@lru_cache(256)
+def _pulls(gammas: tuple[float, ...], levels: int, ndim: int) -> Array:
+    """γ times what lifted coefficients lack, `[1, lines, levels + 1]`."""
+    factors = Cells("haar", "periodization", (2**levels,) * ndim, levels).factors
+    return np.float32(np.multiply(factors, gammas))[None, _bands(levels, ndim)]
 
 
 @lru_cache(32)
@@ -74,16 +94,32 @@ def _bands(levels: int, ndim: int) -> Array:
 
 
 @jit
-def _split_difference(x: Array, y: Array, low: Array, high: Array) -> None:
-    """Means and differences of neighbours in x − y."""
-    half, n = np.float32(0.5), high.size
-    for i in range(n):
-        even = x[2 * i] - y[2 * i]
-        difference = (x[2 * i + 1] - y[2 * i + 1]) - even
-        high[i] = difference
-        low[i] = even + half * difference
-    if low.size > n:
-        low[n] = x[2 * n] - y[2 * n]
+def _load(x: Array, y: Array, row: Any, at: Any, pairs: Any, odd: Any, line: Array, low: Any, high: Any) -> None:
+    """Means and differences of neighbours in x − y, from `at` on, to places `low` and `high` of a line."""
+    # All unsigned: a number that might be negative is one that might count from the end, and no vector is made of it.
+    half, one, two = np.float32(0.5), np.uint64(1), np.uint64(2)
+    for i in range(pairs):
+        k = at + two * i
+        even = x[row, k] - y[row, k]
+        difference = (x[row, k + one] - y[row, k + one]) - even
+        line[high + i] = difference
+        line[low + i] = even + half * difference
+    if odd:
+        k = at + two * pairs
+        line[low + pairs] = x[row, k] - y[row, k]
+
+
+@jit
+def _store(line: Array, low: Any, high: Any, out: Array, row: Any, at: Any, pairs: Any, odd: Any) -> None:
+    """The transpose of `_load`."""
+    half, one, two = np.float32(0.5), np.uint64(1), np.uint64(2)
+    for i in range(pairs):
+        k = at + two * i
+        second = line[high + i] + half * line[low + i]
+        out[row, k + one] = second
+        out[row, k] = line[low + i] - second
+    if odd:
+        out[row, at + two * pairs] = line[low + pairs]
 
 
 @jit
@@ -141,35 +177,43 @@ def _score(x: Array, weight: Any) -> Any:
 
 @jit
 def _lift(
-    x: Array, y: Array, out: Array, weights: Array, per_sample: int, levels: int, plane: Any, cell: Any, piece: int,
+    x: Array, y: Array, out: Array, pulls: Array, levels: int, plane: Any, cell: Any, piece: int, work: Any,
     totals: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
-    (depth, height), (deep, high) = plane, cell
-    width = x.shape[1]
-    lines, work, sizes = np.empty((deep, high, piece), np.float32), np.empty(piece, np.float32), [0] * (levels + 1)
-    down, across = -(-depth // deep), -(-height // high)
-    for strip in range(start, stop):
-        weight = weights[strip // per_sample]
-        of_plane, d, h = strip // across // down, strip // across % down * deep, strip % across * high
-        first = (of_plane * depth + d) * height + h
-        ni, nj = min(deep, depth - d), min(high, height - h)
+    (depth, height), (deep, high), (strips, together, units) = plane, cell, work
+    width, across = x.shape[1], -(-height // high)
+    planes = strips // across // -(-depth // deep)
+    lines = np.empty((deep, high, piece * together), np.float32)
+    copy, sizes, firsts = np.empty(piece * together, np.float32), np.empty(levels + 1, np.int64), np.empty(together, np.int64)
+    for u in range(start, stop):
+        sample, strip = u // units, u % units * together
+        pull = pulls[sample if len(pulls) > 1 else 0]
+        ni, nj, count = deep, high, min(together, strips - strip)
+        for k in range(count):  # where the strips begin
+            h, d = (strip + k) % across * high, (strip + k) // across % (-(-depth // deep)) * deep
+            above = sample * planes + (strip + k) // across // (-(-depth // deep))
+            firsts[k] = (above * depth + d) * height + h
+            ni, nj = min(ni, depth - d), min(nj, height - h)
         total = 0.0
         for a in range(0, width, piece):
             b = min(width, a + piece)
             for level in range(levels + 1):
-                sizes[level] = (b - a + (1 << level) - 1) >> level
+                sizes[level] = ((b - a) * count + (1 << level) - 1) >> level
             n, m = sizes[0], sizes[1]
+            at, pairs, odd = np.uint64(a), np.uint64((b - a) // 2), bool((b - a) % 2)
             for i in range(ni):
                 for j in range(nj):
-                    row = first + i * height + j
-                    _split_difference(x[row, a:b], y[row, a:b], lines[i, j, :m], lines[i, j, m:n])
+                    line = lines[i, j]
+                    for k in range(count):
+                        row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
+                        _load(x, y, row, at, pairs, odd, line, low, np.uint64(m) + low)
             for level in range(levels):
                 step, n, m = 1 << level, sizes[level], sizes[level + 1]
                 if level:
                     for i in range(0, ni, step):
                         for j in range(0, nj, step):
-                            work[:n] = lines[i, j, :n]
-                            _split(work[:n], lines[i, j, :m], lines[i, j, m:n])
+                            copy[:n] = lines[i, j, :n]
+                            _split(copy[:n], lines[i, j, :m], lines[i, j, m:n])
                 for i in range(0, ni, step):
                     for j in range(0, nj - step, 2 * step):
                         _lift_line(lines[i, j, :n], lines[i, j + step, :n])
@@ -178,10 +222,13 @@ def _lift(
                         _lift_line(lines[i, j, :n], lines[i + step, j, :n])
             for i in range(ni):
                 for j in range(nj):
-                    place = (i << levels) + j
-                    for level in range(levels):
-                        total += _score(lines[i, j, sizes[level + 1] : sizes[level]], weight[place, level])
-                    total += _score(lines[i, j, : sizes[levels]], weight[place, levels])
+                    place, level = (i << levels) + j, 0
+                    while level < levels:
+                        total += _score(lines[i, j, sizes[level + 1] : sizes[level]], pull[place, level])
+                        level += 1
+                        if (i | j) >> (level - 1) & 1:  # one band is all that is left of a line of differences
+                            break
+                    total += _score(lines[i, j, : sizes[level]], pull[place, level])
             if not out.size:
                 continue
             for level in range(levels - 1, -1, -1):
@@ -195,11 +242,13 @@ def _lift(
                 if level:
                     for i in range(0, ni, step):
                         for j in range(0, nj, step):
-                            work[:n] = lines[i, j, :n]
-                            _split_transpose(work[:m], work[m:n], lines[i, j, :n])
-            n, m = sizes[0], sizes[1]
+                            copy[:n] = lines[i, j, :n]
+                            _split_transpose(copy[:m], copy[m:n], lines[i, j, :n])
+            m = sizes[1]
             for i in range(ni):
                 for j in range(nj):
-                    row = first + i * height + j
-                    _split_transpose(lines[i, j, :m], lines[i, j, m:n], out[row, a:b])
-        totals[strip] = total
+                    line = lines[i, j]
+                    for k in range(count):
+                        row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
+                        _store(line, low, np.uint64(m) + low, out, row, at, pairs, odd)
+        totals[u] = total

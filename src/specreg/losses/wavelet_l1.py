@@ -13,7 +13,7 @@ from specreg._compile import constant_tensors
 from specreg.losses import compiled
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
 from specreg.transforms import wavelet as transform
-from specreg.transforms.wavelet_stages import Cells, Stage, is_lifted, plan
+from specreg.transforms.wavelet_stages import Stage, is_lifted, plan
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,7 @@ class WaveletL1(Description):
         if compiled.usable(x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
             from specreg.losses import haar_kernels
 
-            factors = Cells(self.wavelet, self._mode, tuple(space), self.levels).factors
-            pulls = tuple(abs(factor) * gamma for factor, gamma in zip(factors, self.gammas, strict=True))
-            by_band = _tensor(pulls, x0.dtype, x0.device)
-            by_band = by_band if weights is None else by_band * weights
-            return haar_kernels.evaluate(x0_hat, x0, self.levels, self.ndim, by_band, wants_gradient)
+            return haar_kernels.evaluate(x0_hat, x0, self.levels, self.ndim, self.gammas, weights, wants_gradient)
         x = x0_hat - x0
         stages = plan(self.wavelet, self.levels, self._mode, space, x)
         total: Tensor | None = None
