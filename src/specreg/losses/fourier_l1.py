@@ -201,8 +201,8 @@ class _Part(NamedTuple):
     def _inverse(self, F: Tensor) -> Tensor:
         """Transform back, unnormalized; overwrites F."""
         *others, last = range(-self.loss.ndim, 0)
-        if others:  # in two steps, because irfftn keeps two more copies of the spectrum
-            torch.fft.ifftn(F, dim=others, norm="forward", out=F)
+        for part in F.chunk(2) if others else ():  # for irfftn keeps two more copies of the spectrum
+            torch.fft.ifftn(part, dim=others, norm="forward", out=part)
         x: Tensor = torch.fft.irfft(F, n=self.x0.shape[-1], dim=last, norm="forward")
         return x
 

@@ -159,8 +159,22 @@ class _Scaled(torch.autograd.Function):
         raise RuntimeError("spectral losses are differentiable once; a second derivative was asked for")
 
 
-# apply() asks for it every time, and finding it takes longer than many an operation on a small batch.
-_Fused.forward.__signature__ = inspect.signature(_Fused.forward)  # type: ignore[attr-defined]
+class _AsGiven(inspect.Signature):
+    """What apply() asks for every time, to fill in defaults: here, longer work than an operation on a small batch."""
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return _Bound(args)
+
+
+class _Bound(NamedTuple):
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = {}  # noqa: RUF012
+
+    def apply_defaults(self) -> None:
+        """There are none."""
+
+
+_Fused.forward.__signature__ = _AsGiven()  # type: ignore[attr-defined]
 
 
 @torch.library.custom_op(
