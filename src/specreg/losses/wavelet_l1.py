@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from specreg._checks import append_dims
 from specreg._compile import constant_tensors
 from specreg.losses import compiled
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
@@ -81,14 +83,20 @@ class WaveletL1(Description):
         for stage in stages:
             y = stage.forward(x)
             del x  # or it would stay for as long as what comes of it
-            if stage is not stages[-1]:  # what comes of the approximation is for the next stages to say
-                x = stage.approximation(y).clone(memory_format=torch.contiguous_format)
-                stage.approximation(y).zero_()
+            final, apart = stage is stages[-1], stage.bands(y)
+            if not final:  # what comes of the approximation is for the next stages to say
+                x = stage.approximation(y)
+                if not apart:
+                    x = x.clone(memory_format=torch.contiguous_format)
+                    stage.approximation(y).zero_()
             last = first + len(stage.factors) - 1
-            gammas = (*self.gammas[first:last], self.gammas[-1] if stage is stages[-1] else self.gammas[first])
+            gammas = (*self.gammas[first:last], self.gammas[-1] if final else self.gammas[first])
             pulls = tuple(abs(lacking * factor) * gamma for factor, gamma in zip(stage.factors, gammas, strict=True))
             w = None if weights is None else torch.cat((weights[:, first:last], weights[:, -1:]), 1)
-            found = _score(y, stage, pulls, w, wants_gradient)
+            if apart:
+                found = _score_apart(apart if final else apart[:-1], pulls, w, wants_gradient)
+            else:
+                found = _score(y, stage, pulls, w, wants_gradient)
             total = found if total is None else total + found
             done.append(y)
             first, lacking = last, lacking * stage.factors[-1]
@@ -101,6 +109,19 @@ class WaveletL1(Description):
                 stage.approximation(done[-1]).copy_(x)
             x = stage.transpose(done.pop())
         return total, x
+
+
+def _score_apart(
+    bands: Sequence[Tensor], pulls: tuple[float, ...], weights: Tensor | None, wants_gradient: bool
+) -> Tensor:
+    """Σ over bands `[B, …]` of weight · pull · ‖band‖₁, `[B]`; leaves its gradient in them, if wanted."""
+    total = bands[0].new_zeros(len(bands[0]))
+    for k, (band, pull) in enumerate(zip(bands, pulls, strict=False)):
+        by_sample = None if weights is None else weights[:, k] * pull
+        total += band.abs().flatten(1).sum(1) * (pull if by_sample is None else by_sample)
+        if wants_gradient:
+            band.sign_().mul_(pull if by_sample is None else append_dims(by_sample, band.ndim))
+    return total
 
 
 def _score(y: Tensor, stage: Stage, pulls: tuple[float, ...], weights: Tensor | None, wants_gradient: bool) -> Tensor:

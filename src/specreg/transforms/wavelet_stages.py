@@ -22,9 +22,8 @@ from torch import Tensor
 from specreg._compile import constant_tensors
 from specreg.transforms.wavelet_steps import (
     Mode,
-    analyze_axis,
     analyze_axis_adjoint,
-    correlate,
+    correlate_axis,
     filter_bank,
     margins,
 )
@@ -69,6 +68,10 @@ class Stage(ABC):
     @abstractmethod
     def approximation(self, y: Tensor) -> Tensor:
         """The low-pass band of coefficients `y`, a view `[B, R, *coarse]`."""
+
+    def bands(self, y: Tensor) -> tuple[Tensor, ...]:
+        """Views of coefficients `y`, a band each, in the order of `factors`; none where bands are interleaved."""
+        return ()
 
     @abstractmethod
     def spread(self, by_band: Tensor) -> Tensor:
@@ -138,7 +141,7 @@ class Filters(Stage):
         """See `Stage`."""
         bank = filter_bank(self.wavelet, divided=True)
         for axis in range(-1, -self.ndim - 1, -1):  # each puts its band axis in front
-            x = analyze_axis(x, axis, bank, self.mode, correlate)
+            x = correlate_axis(x, axis, bank, self.mode)
         return x.flatten(0, self.ndim - 1).transpose(0, 1)
 
     def transpose(self, y: Tensor) -> Tensor:
@@ -152,6 +155,11 @@ class Filters(Stage):
     def approximation(self, y: Tensor) -> Tensor:
         """See `Stage`."""
         return y[:, 0]
+
+    def bands(self, y: Tensor) -> tuple[Tensor, ...]:
+        """See `Stage`."""
+        low, *details = y.unbind(1)
+        return (*details, low)
 
     def spread(self, by_band: Tensor) -> Tensor:
         """See `Stage`."""

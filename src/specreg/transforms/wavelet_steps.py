@@ -81,6 +81,20 @@ def analyze_axis(
     return correlate(x, bank.analysis, count).reshape(2, *lead, count, *tail)
 
 
+def correlate_axis(x: Tensor, axis: int, bank: FilterBank, mode: Mode) -> Tensor:
+    """What `analyze_axis` computes, unseen by autograd and with one copy less of what it extends."""
+    if x.stride(axis) != 1 or sum(map(len, bank.analysis)) <= 4:
+        return analyze_axis(x, axis, bank, mode, correlate)
+    n = x.shape[axis]
+    left, right, count = margins(n, bank.length, mode)
+    lead, tail = x.shape[:axis], x.shape[axis:][1:]
+    x = x.reshape(lead.numel(), n, tail.numel())
+    before, after = _beyond(x, left, right, mode)
+    phases = [torch.cat((before[:, p::2], x[:, (p - left) % 2 :: 2], after[:, (p - left - n) % 2 :: 2]), 1)
+              for p in (0, 1)]  # fmt: skip
+    return _correlate(phases, bank.analysis, count).reshape(2, *lead, count, *tail)
+
+
 def analyze_axis_adjoint(y: Tensor, axis: int, bank: FilterBank, mode: Mode, n: int) -> Tensor:
     """The transpose of `analyze_axis`: `[2, ..., M, ...]` to `[..., N, ...]`."""
     left, right, count = margins(n, bank.length, mode)
@@ -134,10 +148,16 @@ def _extend(x: Tensor, left: int, right: int, mode: Mode) -> Tensor:
         return x
     if mode == "zero":
         return F.pad(x, (0, 0, left, right))
+    before, after = _beyond(x, left, right, mode)
+    return torch.cat((before, x, after), 1)
+
+
+def _beyond(x: Tensor, left: int, right: int, mode: Mode) -> tuple[Tensor, Tensor]:
+    """The continuation of `[outer, N, inner]` before and after its middle axis."""
+    if mode == "zero":
+        return tuple(x.new_zeros(x.shape[0], k, x.shape[2]) for k in (left, right))  # type: ignore[return-value]
     before, after = _edges(x.shape[1], left, right, mode, x.device)
-    parts = [x.index_select(1, before)] if left else []
-    parts += [x, x.index_select(1, after)] if right else [x]
-    return torch.cat(parts, 1)
+    return x.index_select(1, before), x.index_select(1, after)
 
 
 @constant_tensors(1024)
@@ -178,6 +198,12 @@ def correlate(x: Tensor, taps: Taps, count: int) -> Tensor:
     phases = [x[:, p::2] for p in (0, 1)]
     if x.shape[2] == 1 and sum(map(len, taps)) > 4:  # many taps along the last axis: deinterleave once
         phases = [phase.contiguous() for phase in phases]
+    return _correlate(phases, taps, count)
+
+
+def _correlate(phases: Sequence[Tensor], taps: Taps, count: int) -> Tensor:
+    """The same of the even and the odd samples."""
+    x = phases[0]
     y = x.new_empty(2, x.shape[0], count, x.shape[2])
     for band, pairs in zip(y, taps, strict=True):
         _weighted_sum([(phases[j % 2][:, j // 2 : j // 2 + count], tap) for j, tap in pairs], out=band)
