@@ -23,6 +23,7 @@ import numpy as np
 import pywt
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from specreg import _checks
@@ -162,7 +163,12 @@ def _beyond(x: Tensor, left: int, right: int, mode: Mode) -> tuple[Tensor, Tenso
 
 @constant_tensors(1024)
 def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the indices in 0…n-1 that stand for the `left` samples before 0 and the `right` from n on."""
+    before, after = beyond(n, left, right, mode)
+    return torch.from_numpy(before).to(device), torch.from_numpy(after).to(device)
+
+
+def beyond(n: int, left: int, right: int, mode: Mode) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of n samples stand for the `left` before the first and the `right` after the last; not of "zero"."""
     i = np.concatenate([np.arange(-left, 0), np.arange(n, n + right)], dtype=np.int64)
     if mode == "periodization":  # an odd signal first repeats its last sample
         i = np.minimum(i % (n + n % 2), n - 1)
@@ -174,8 +180,7 @@ def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> t
         i = np.minimum(i % (2 * n - 2), -i % (2 * n - 2))
     else:
         i = i.clip(0, n - 1)
-    index = torch.from_numpy(i).to(device)
-    return index[:left], index[left:]
+    return i[:left], i[left:]
 
 
 # --- the linear step and its adjoint ------------------------------------------------------------------------
