@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
-from types import ModuleType
 
 import numpy as np
 import pywt
@@ -21,7 +20,6 @@ import torch
 from torch import Tensor
 
 from specreg._compile import constant_tensors
-from specreg._numba import usable
 from specreg.transforms.wavelet_steps import (
     Mode,
     analyze_axis_adjoint,
@@ -141,21 +139,17 @@ class Filters(Stage):
 
     def forward(self, x: Tensor) -> Tensor:
         """See `Stage`."""
+        bank = filter_bank(self.wavelet, divided=True)
         for axis in range(-1, -self.ndim - 1, -1):  # each puts its band axis in front
-            if usable(x):
-                x = _kernels().analyze_axis(x, axis, self.wavelet, self.mode)
-            else:
-                x = correlate_axis(x, axis, filter_bank(self.wavelet, divided=True), self.mode)
+            x = correlate_axis(x, axis, bank, self.mode)
         return x.flatten(0, self.ndim - 1).transpose(0, 1)
 
     def transpose(self, y: Tensor) -> Tensor:
         """See `Stage`."""
+        bank = filter_bank(self.wavelet, divided=True)
         y = y.transpose(0, 1).reshape(*(2,) * self.ndim, *y.shape[:1], *y.shape[2:])
         for axis, n in zip(range(-self.ndim, 0), self.space, strict=True):
-            if usable(y):
-                y = _kernels().analyze_axis_transpose(y, axis, self.wavelet, self.mode, n)
-            else:
-                y = analyze_axis_adjoint(y, axis, filter_bank(self.wavelet, divided=True), self.mode, n)
+            y = analyze_axis_adjoint(y, axis, bank, self.mode, n)
         return y
 
     def approximation(self, y: Tensor) -> Tensor:
@@ -254,12 +248,6 @@ class Cells(Stage):
         side = 2**self.levels
         x = x.view(*x.shape[:2], *(size for n in self.space for size in (n // side, side)))
         return x.permute(*range(3, x.ndim, 2), 0, 1, *range(2, x.ndim, 2))
-
-
-def _kernels() -> ModuleType:
-    from specreg.transforms import wavelet_kernels
-
-    return wavelet_kernels
 
 
 @cache

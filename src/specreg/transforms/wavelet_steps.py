@@ -23,7 +23,6 @@ import numpy as np
 import pywt
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from specreg import _checks
@@ -163,12 +162,7 @@ def _beyond(x: Tensor, left: int, right: int, mode: Mode) -> tuple[Tensor, Tenso
 
 @constant_tensors(1024)
 def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> tuple[Tensor, Tensor]:
-    before, after = beyond(n, left, right, mode)
-    return torch.from_numpy(before).to(device), torch.from_numpy(after).to(device)
-
-
-def beyond(n: int, left: int, right: int, mode: Mode) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of n samples stand for the `left` before the first and the `right` after the last; not of "zero"."""
+    """Return the indices in 0…n-1 that stand for the `left` samples before 0 and the `right` from n on."""
     i = np.concatenate([np.arange(-left, 0), np.arange(n, n + right)], dtype=np.int64)
     if mode == "periodization":  # an odd signal first repeats its last sample
         i = np.minimum(i % (n + n % 2), n - 1)
@@ -180,7 +174,8 @@ def beyond(n: int, left: int, right: int, mode: Mode) -> tuple[NDArray[np.int64]
         i = np.minimum(i % (2 * n - 2), -i % (2 * n - 2))
     else:
         i = i.clip(0, n - 1)
-    return i[:left], i[left:]
+    index = torch.from_numpy(i).to(device)
+    return index[:left], index[left:]
 
 
 # --- the linear step and its adjoint ------------------------------------------------------------------------
