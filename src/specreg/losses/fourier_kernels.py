@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specreg.losses.compiled import jit, on_threads
+from specreg._numba import jit, on_threads
 from specreg.transforms.fourier import bin_weights
 
 Array = np.ndarray[Any, Any]

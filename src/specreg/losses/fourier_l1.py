@@ -16,7 +16,7 @@ from torch import Tensor
 
 from specreg import _checks
 from specreg._compile import constant_tensors
-from specreg.losses import compiled
+from specreg._numba import usable
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
 from specreg.transforms.fourier import bin_weights
 
@@ -91,7 +91,7 @@ class _Part(NamedTuple):
 
     def _evaluate(self, *, careful: bool) -> _Found:
         """`careful` takes amplitudes in a slower way that neither over- nor underflows."""
-        if not careful and self.loss.coupling != "norm" and compiled.usable(self.x0):
+        if not careful and self.loss.coupling != "norm" and usable(self.x0):
             return self._in_one_look()
         if self.loss.coupling is None:
             return self._amplitude(careful)

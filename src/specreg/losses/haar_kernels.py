@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specreg.losses.compiled import jit, on_threads
+from specreg._numba import jit, on_threads
 from specreg.transforms.wavelet_stages import Cells
 
 Array = np.ndarray[Any, Any]
@@ -184,7 +184,8 @@ def _lift(
     width, across = x.shape[1], -(-height // high)
     planes = strips // across // -(-depth // deep)
     lines = np.empty((deep, high, piece * together), np.float32)
-    copy, sizes, firsts = np.empty(piece * together, np.float32), np.empty(levels + 1, np.int64), np.empty(together, np.int64)
+    copy, sizes = np.empty(piece * together, np.float32), np.empty(levels + 1, np.int64)
+    firsts = np.empty(together, np.int64)
     for u in range(start, stop):
         sample, strip = u // units, u % units * together
         pull = pulls[sample if len(pulls) > 1 else 0]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specreg._checks import append_dims
 from specreg._compile import constant_tensors
-from specreg.losses import compiled
+from specreg._numba import usable
 from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
 from specreg.transforms import wavelet as transform
 from specreg.transforms.wavelet_stages import Stage, is_lifted, plan
@@ -71,7 +71,7 @@ class WaveletL1(Description):
     ) -> tuple[Tensor, Tensor | None]:
         """Value `[b]` and gradient of a chunk `[b, r, *space]`."""
         space = x0.shape[-self.ndim :]
-        if compiled.usable(x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
+        if usable(x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
             from specreg.losses import haar_kernels
 
             return haar_kernels.evaluate(x0_hat, x0, self.levels, self.ndim, self.gammas, weights, wants_gradient)

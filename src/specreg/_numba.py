@@ -1,7 +1,7 @@
 """Where Numba is at hand: whether its kernels take a tensor, how they are made, and threads to run them on.
 
 On a CPU a chain of torch's calls reads memory once a call, and on small batches a call costs more than its work.
-`fourier_kernels` and `haar_kernels` do the whole chain while the values are in the cache. They are optional: without
+`losses.fourier_kernels` and `losses.haar_kernels` do the whole chain while the values are in the cache. They are optional: without
 Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do the same. Kernels take NumPy
 views of tensors and release the GIL.
 """
@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -61,7 +62,7 @@ def on_threads(kernel: Callable[..., None], units: int, values: int, *args: Any)
     """`kernel(*args, start, stop)` for all units of work from 0 to `units`, on as many threads as torch would use."""
     threads = max(1, min(torch.get_num_threads(), values // WORK, units))
     edges = [units * i // threads for i in range(threads + 1)]
-    others = [_pool(os.getpid()).submit(kernel, *args, a, b) for a, b in zip(edges[1:], edges[2:], strict=False)]
+    others = [_pool(os.getpid()).submit(kernel, *args, a, b) for a, b in pairwise(edges[1:])]
     kernel(*args, *edges[:2])
     for other in others:
         other.result()
