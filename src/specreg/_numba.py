@@ -1,9 +1,9 @@
 """Where Numba is at hand: whether its kernels take a tensor, how they are made, and threads to run them on.
 
 On a CPU a chain of torch's calls reads memory once a call, and on small batches a call costs more than its work.
-`losses.fourier_kernels` and `losses.haar_kernels` do the whole chain while the values are in the cache. They are optional: without
-Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do the same. Kernels take NumPy
-views of tensors and release the GIL.
+`losses.fourier_kernels` and `losses.haar_kernels` do the whole chain while the values are in the cache. They are
+optional: without Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do the same.
+Kernels take NumPy views of tensors and release the GIL.
 """
 
 from __future__ import annotations

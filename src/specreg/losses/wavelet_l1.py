@@ -103,10 +103,11 @@ class WaveletL1(Description):
         assert total is not None  # there is a level
         if not wants_gradient:
             return total, None
-        del y
+        del y, apart
         for stage in reversed(stages):
             if stage is not stages[-1]:
                 stage.approximation(done[-1]).copy_(x)
+                del x
             x = stage.transpose(done.pop())
         return total, x
 

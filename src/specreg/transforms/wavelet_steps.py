@@ -225,6 +225,7 @@ def _spread(y: Tensor, taps: Taps, size: int) -> Tensor:
             total[:, start : start + count].add_(band, alpha=tap)
         if total is not phase:
             phase.copy_(total)
+        del total  # before the next is made
     return x
 
 
