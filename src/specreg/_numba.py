@@ -49,12 +49,13 @@ def jit(function: Kernel) -> Kernel:
     """
     import numba
 
+    compiler: Any = numba.njit  # typed in some of its versions
     options = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy"}
     kernel: Kernel
     try:
-        kernel = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither beside this file nor in the user's cache can anything be written
-        kernel = numba.njit(**options)(function)
+        kernel = compiler(cache=True, **options)(function)
+    except RuntimeError:  # neither beside the kernel's file nor in the user's cache can anything be written
+        kernel = compiler(**options)(function)
     return kernel
 
 

@@ -76,7 +76,8 @@ _NONE = np.empty((0, 0), np.float32)
 def _pulls(gammas: tuple[float, ...], levels: int, ndim: int) -> Array:
     """γ times what lifted coefficients lack, `[1, lines, levels + 1]`."""
     factors = Cells("haar", "periodization", (2**levels,) * ndim, levels).factors
-    return np.float32(np.multiply(factors, gammas))[None, _bands(levels, ndim)]
+    pulls: Array = np.multiply(factors, gammas).astype(np.float32)
+    return pulls[None, _bands(levels, ndim)]
 
 
 @lru_cache(32)

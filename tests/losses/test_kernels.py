@@ -1,0 +1,183 @@
+"""Numba's kernels against the calls of torch that they stand for."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from specreg import _numba
+from specreg.losses import amplitude, build, fourier_l1, wavelet_l1
+from specreg.losses.fourier_l1 import FourierL1
+from specreg.losses.wavelet_l1 import WaveletL1
+
+pytest.importorskip("numba")
+from specreg.losses import fourier_kernels, haar_kernels
+
+COUPLINGS = [None, "frequency", "projection"]
+SPECTRA = [(3, 2, 15), (2, 1, 5000), (2, 3, 8, 10), (2, 2, 33, 7), (1, 1, 5, 3000), (2, 1, 4, 6, 5)]
+HAAR = [
+    ((3, 2, 16), 3), ((2, 1, 20001), 4), ((4, 1, 6), 2), ((2, 3, 8, 16), 3), ((2, 2, 32, 24), 5), ((3, 1, 7, 13), 2),
+    ((1, 1, 33, 2500), 4), ((5, 7, 16, 16), 3), ((2, 1, 4, 8, 12), 2), ((1, 2, 5, 7, 9), 3),
+]  # fmt: skip
+
+
+def pair(shape):
+    g = torch.Generator().manual_seed(0)
+    x0 = torch.randn(shape, generator=g)
+    return x0 + 0.3 * torch.randn(shape, generator=g), x0
+
+
+def weights(kind, shape):
+    if kind is None:
+        return None
+    return torch.rand(shape[0] if kind == "each" else 1, *shape[1:], generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=["one thread", "four threads"])
+def threads(request, monkeypatch):
+    if request.param == "four threads":
+        monkeypatch.setattr(_numba, "WORK", 1)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+
+
+def check(loss, x0_hat, x0, w):
+    """Values and gradients of kernels are those of torch's calls in float64, and with none are the same."""
+    assert _numba.usable(x0)
+    found = loss.evaluate(x0_hat, x0, w, True)
+    expected = loss.evaluate(x0_hat.double(), x0.double(), None if w is None else w.double(), True)
+    torch.testing.assert_close(found.value.double(), expected.value, rtol=2e-6, atol=0)
+    error = (found.gradient - expected.gradient).abs().max()
+    assert error < 1e-4 * expected.gradient.abs().max()  # a small F̂ has few digits of its direction
+    alone = loss.evaluate(x0_hat, x0, w, False)
+    assert torch.equal(alone.value, found.value)
+    assert alone.gradient is None
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize("shape", SPECTRA, ids=str)
+@pytest.mark.parametrize("weighted", [None, "all", "each"])
+@pytest.mark.usefixtures("threads")
+def test_fourier_kernels_are_the_calls_of_torch(coupling, shape, weighted):
+    x0_hat, x0 = pair(shape)
+    w = weights(weighted, (shape[0], *shape[2:-1], shape[-1] // 2 + 1))
+    check(FourierL1(coupling, len(shape) - 2, "ortho", "mean"), x0_hat, x0, w)
+
+
+@pytest.mark.parametrize(("shape", "levels"), HAAR, ids=str)
+@pytest.mark.parametrize("weighted", [None, "all", "each"])
+@pytest.mark.usefixtures("threads")
+def test_the_haar_kernel_is_the_calls_of_torch(shape, levels, weighted):
+    x0_hat, x0 = pair(shape)
+    bands = levels * (2 ** (len(shape) - 2) - 1) + 1
+    loss = WaveletL1("haar", levels, "symmetric", len(shape) - 2, "mean", tuple(1 + k / bands for k in range(bands)))
+    check(loss, x0_hat, x0, weights(weighted, (shape[0], bands)))
+
+
+@pytest.mark.parametrize("mode", ["periodization", "periodic", "zero", "symmetric", "reflect", "constant"])
+@pytest.mark.parametrize("name", ["haar", "db1", "bior1.1", "rbio1.1"])
+def test_every_haar_and_boundary(name, mode):
+    for shape in [(2, 1, 13, 8), (2, 1, 16, 8)]:
+        x0_hat, x0 = pair(shape)
+        check(WaveletL1(name, 3, mode, 2, "sum", (1.0,) * 10), x0_hat, x0, None)
+
+
+@pytest.mark.parametrize("name", ["amplitude", "amplitude_phase", "haar"])
+def test_kernels_are_used_and_torch_does_the_same(name, monkeypatch):
+    calls = []
+    for module in (fourier_kernels, haar_kernels):
+        evaluate = module.evaluate
+        monkeypatch.setattr(module, "evaluate", lambda *args, f=evaluate: calls.append(f) or f(*args))
+    found = []
+    for usable in (True, False):
+        if not usable:
+            monkeypatch.setattr(fourier_l1, "usable", lambda x: False)
+            monkeypatch.setattr(wavelet_l1, "usable", lambda x: False)
+        x0_hat, x0 = pair((3, 2, 12, 20))
+        value = build(name)(x0_hat.requires_grad_(), x0)
+        value.sum().backward()
+        found.append((value.detach(), x0_hat.grad))
+    assert len(calls) == 1
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["amplitude", "amplitude_phase", "haar"])
+def test_equal_samples_have_neither_loss_nor_gradient(name):
+    _, x0 = pair((2, 3, 33, 64))
+    for y in (x0, torch.zeros_like(x0)):
+        x0_hat = y.clone().requires_grad_()
+        value = build(name)(x0_hat, y)
+        value.sum().backward()
+        assert not value.any()
+        assert not x0_hat.grad.any()
+
+
+def test_the_angle_is_atan2():
+    rng = np.random.default_rng(0)
+    edges = np.float32([0.0, -0.0, 1.0, -1.0, 1e-30, -1e-30, 1e30, -1e30])
+    y, x = (np.append(a.ravel(), rng.normal(size=10000)).astype(np.float32) for a in np.meshgrid(edges, edges))
+    expected = np.arctan2(y.astype(np.float64), x.astype(np.float64))
+    none = (x == 0) & (y == 0)
+    found = y.copy()
+    fourier_kernels._angle(found, x, np.empty_like(x))
+    assert not found[none].any()
+    np.testing.assert_allclose(found[~none], expected[~none], rtol=4e-7, atol=1e-38)
+
+
+def test_infinities_and_overflow_are_reported_as_without_kernels():
+    x0_hat, x0 = pair((3, 1, 8, 8))
+    x0[1, 0, 2, 3] = math.inf
+    for name in ("amplitude", "amplitude_phase", "haar"):
+        with pytest.raises(ValueError, match=r"x0 must be finite.*\[1\]"):
+            build(name)(x0_hat, x0)
+    huge = amplitude(1e25 * x0_hat[:1], 1e25 * x0[:1])  # squares overflow: torch's careful way
+    torch.testing.assert_close(huge, 1e25 * amplitude(x0_hat[:1], x0[:1]), rtol=1e-5, atol=0)
+
+
+def test_what_kernels_do_not_take():
+    class Subclass(torch.Tensor):
+        pass
+
+    x = torch.zeros(2)
+    assert _numba.usable(x)
+    assert not _numba.usable(x.double())
+    assert not _numba.usable(x.as_subclass(Subclass))
+    assert not _numba.usable(torch.zeros(2, device="meta"))
+
+
+def test_numba_can_be_switched_off_or_absent():
+    code = (
+        "import torch, specreg; x = torch.ones(1, 8); specreg.losses.amplitude(x, 2 * x); print('numba' in sys.modules)"
+    )
+    off = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    absent = "sys.modules['numba'] = None; " + code.replace("'numba' in sys.modules", "sys.modules['numba']")
+    for env, script, says in ((off, code, "False"), (os.environ, absent, "None"), (os.environ, code, "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; " + script], env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == says
+
+
+def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
+    import numba
+
+    njit, asked = numba.njit, []
+
+    def refusing(**options):
+        asked.append(options.get("cache", False))
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", refusing)
+    assert _numba.jit(lambda x: x + 1)(1) == 2
+    assert asked == [True, False]
+
+
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+    pool = _numba._pool(os.getpid())
+    assert _numba._pool(os.getpid()) is pool
+    assert _numba._pool(-1) is not pool
