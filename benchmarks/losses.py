@@ -15,6 +15,7 @@ import json
 import platform
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.contenders import CASES, CONTENDERS, Case
 from benchmarks.measure import interleaved_seconds, kernel_launches, median_ratio, peak_bytes
+from specreg._numba import usable
 
 REFERENCES = ("FFT floor", "MSE", "amplitude, plain", "amplitude_phase, plain")
 
@@ -190,6 +192,7 @@ def main() -> None:
         "where": where,
         "machine": platform.machine(),
         "torch": torch.__version__,
+        "kernels": f"Numba {version('numba')}" if options.device == "cpu" and usable(torch.empty(0)) else "torch",
         "dtype": options.dtype,
         "compiled": options.compile,
         "date": datetime.date.today().isoformat(),

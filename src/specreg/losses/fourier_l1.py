@@ -200,10 +200,14 @@ class _Part(NamedTuple):
 
     def _inverse(self, F: Tensor) -> Tensor:
         """Transform back, unnormalized; overwrites F."""
-        *others, last = range(-self.loss.ndim, 0)
-        for part in F.chunk(2) if others else ():  # for irfftn keeps two more copies of the spectrum
-            torch.fft.ifftn(part, dim=others, norm="forward", out=part)
-        x: Tensor = torch.fft.irfft(F, n=self.x0.shape[-1], dim=last, norm="forward")
+        axes, size = list(range(-self.loss.ndim, 0)), self.x0.shape[-self.loss.ndim :]
+        x: Tensor
+        if F.device.type == "cpu" and len(axes) > 1:  # halves, because irfftn keeps two more copies of all of it
+            for part in F.chunk(2):
+                torch.fft.ifftn(part, dim=axes[:-1], norm="forward", out=part)
+            x = torch.fft.irfft(F, n=size[-1], norm="forward")
+        else:
+            x = torch.fft.irfftn(F, s=size, dim=axes, norm="forward")
         return x
 
 
