@@ -203,7 +203,8 @@ class _Part(NamedTuple):
         axes, size = list(range(-self.loss.ndim, 0)), self.x0.shape[-self.loss.ndim :]
         x: Tensor
         if F.device.type == "cpu" and len(axes) > 1:  # halves, because irfftn keeps two more copies of all of it
-            for part in F.chunk(2):
+            F = F.contiguous()
+            for part in F.view(-1, *F.shape[2:]).chunk(2):
                 torch.fft.ifftn(part, dim=axes[:-1], norm="forward", out=part)
             x = torch.fft.irfft(F, n=size[-1], norm="forward")
         else:
