@@ -154,16 +154,15 @@ class _Part(NamedTuple):
         error = torch.sub(A_hat, A, out=A)
         radial = error.sign() if self.wants_gradient else None
         error.abs_()
-        turn = delta.sign() if self.wants_gradient else None
-        factor = delta.abs_()
         lever: Tensor
         if self.loss.coupling == "frequency":
-            factor.add_(1.0)
-            total = self._total(error * factor)
-            lever = error
+            total = self._total(delta.abs().add_(1.0).mul_(error))
+            turn = delta.sign() if self.wants_gradient else None
+            factor, lever = delta.abs_().add_(1.0), error
         else:
             mean_error = self._total(error) / self.x0[0].numel()
-            factor = 1.0 + self._total(factor) * (self.terms / self.x0[0].numel())
+            turn = delta.sign() if self.wants_gradient else None
+            factor = 1.0 + self._total(delta.abs_()) * (self.terms / self.x0[0].numel())
             total = mean_error * factor * self.x0[0].numel()
             lever, factor = (_checks.append_dims(x, error.ndim) for x in (mean_error, factor))
         if radial is None or turn is None:
