@@ -8,7 +8,6 @@ Kernels take NumPy views of tensors and release the GIL.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -25,26 +25,28 @@ WORK = 2**18
 """Values that are worth a thread of their own."""
 
 
-def usable(x: Tensor) -> bool:
-    """Whether kernels take `x`: plain float32 tensors on the CPU, where Numba is installed."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and type(x) is Tensor and _numba()
+def usable(*tensors: Tensor) -> bool:
+    """Whether kernels take these: plain float32 tensors on the CPU, where Numba is installed."""
+    plain = all(type(x) in (Tensor, Parameter) and x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+    return plain and _numba()
 
 
 @lru_cache(1)
 def _numba() -> bool:
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") or importlib.util.find_spec("numba") is None:
-        return False
     try:
-        import numba  # noqa: F401 -- may be there and not take this version of NumPy
-    except ImportError:
+        import numba
+
+        config: Any = numba.config
+        return not config.DISABLE_JIT
+    except Exception:  # whatever is wrong with an optional package, torch's calls are there
         return False
-    return True
 
 
 def jit(function: Kernel) -> Kernel:
     """Compile a kernel when it is first called, and keep the machine code on disk where there is a place for it.
 
-    Only sums may be reordered: with fused multiply-adds |F| of equal spectra could differ, and a loss of equal
+    Whether what is kept is still good is told by the kernel's file alone: whoever changes the options here has to throw
+    it away. Only sums may be reordered: with fused multiply-adds |F| of equal spectra could differ, and a loss of equal
     samples would not be 0.
     """
     import numba
@@ -63,7 +65,12 @@ def on_threads(kernel: Callable[..., None], units: int, values: int, *args: Any)
     """`kernel(*args, start, stop)` for all units of work from 0 to `units`, on as many threads as torch would use."""
     threads = max(1, min(torch.get_num_threads(), values // WORK, units))
     edges = [units * i // threads for i in range(threads + 1)]
-    others = [_pool(os.getpid()).submit(kernel, *args, a, b) for a, b in pairwise(edges[1:])]
+    others = []
+    for a, b in pairwise(edges[1:]):
+        try:
+            others.append(_pool(os.getpid()).submit(kernel, *args, a, b))
+        except RuntimeError:  # the interpreter is shutting down, and a thread is still training
+            kernel(*args, a, b)
     kernel(*args, *edges[:2])
     for other in others:
         other.result()

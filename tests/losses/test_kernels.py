@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from specreg import _numba
-from specreg.losses import amplitude, build, fourier_l1, wavelet_l1
+from specreg.losses import amplitude, amplitude_phase, build, fourier_l1, fused, wavelet_l1
 from specreg.losses.fourier_l1 import FourierL1
 from specreg.losses.wavelet_l1 import WaveletL1
 
@@ -21,7 +21,8 @@ COUPLINGS = [None, "frequency", "projection"]
 SPECTRA = [(3, 2, 15), (2, 1, 5000), (2, 3, 8, 10), (2, 2, 33, 7), (1, 1, 5, 3000), (2, 1, 4, 6, 5)]
 HAAR = [
     ((3, 2, 16), 3), ((2, 1, 20001), 4), ((4, 1, 6), 2), ((2, 3, 8, 16), 3), ((2, 2, 32, 24), 5), ((3, 1, 7, 13), 2),
-    ((1, 1, 33, 2500), 4), ((5, 7, 16, 16), 3), ((2, 1, 4, 8, 12), 2), ((1, 2, 5, 7, 9), 3),
+    ((1, 1, 33, 2500), 4), ((5, 7, 16, 16), 3), ((2, 1, 3, 5), 6), ((1, 1, 9000), 20), ((2, 1, 4, 8, 12), 2),
+    ((1, 2, 5, 7, 9), 3),
 ]  # fmt: skip
 
 
@@ -77,6 +78,26 @@ def test_the_haar_kernel_is_the_calls_of_torch(shape, levels, weighted):
     check(loss, x0_hat, x0, weights(weighted, (shape[0], bands)))
 
 
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_fewer_axes_and_chunks_of_a_batch_with_weights(ndim, monkeypatch):
+    monkeypatch.setattr(fused, "CHUNK", (1, 600))
+    x0_hat, x0 = pair((5, 2, 3, 12, 10))
+    for w in (torch.rand(5, 10), torch.rand(1, 10).expand(5, -1)):
+        bands = 3 * (2**ndim - 1) + 1
+        check(WaveletL1("haar", 3, "periodization", ndim, "mean", (1.0,) * bands), x0_hat, x0, w[:, :bands])
+    for coupling in COUPLINGS:
+        half = (12, 6)[-ndim:]
+        for w in (torch.rand(5, *half), torch.rand(1, *half).expand(5, *half), None):
+            check(FourierL1(coupling, ndim, "ortho", "sum"), x0_hat, x0, w)
+
+
+def test_the_default_device_is_not_asked():
+    x0_hat, x0 = pair((2, 1, 6, 18))
+    with torch.device("meta"):
+        for name in ("amplitude", "haar"):
+            assert build(name)(x0_hat, x0).device.type == "cpu"
+
+
 @pytest.mark.parametrize("mode", ["periodization", "periodic", "zero", "symmetric", "reflect", "constant"])
 @pytest.mark.parametrize("name", ["haar", "db1", "bior1.1", "rbio1.1"])
 def test_every_haar_and_boundary(name, mode):
@@ -94,8 +115,8 @@ def test_kernels_are_used_and_torch_does_the_same(name, monkeypatch):
     found = []
     for usable in (True, False):
         if not usable:
-            monkeypatch.setattr(fourier_l1, "usable", lambda x: False)
-            monkeypatch.setattr(wavelet_l1, "usable", lambda x: False)
+            monkeypatch.setattr(fourier_l1, "usable", lambda *x: False)
+            monkeypatch.setattr(wavelet_l1, "usable", lambda *x: False)
         x0_hat, x0 = pair((3, 2, 12, 20))
         value = build(name)(x0_hat.requires_grad_(), x0)
         value.sum().backward()
@@ -113,6 +134,13 @@ def test_equal_samples_have_neither_loss_nor_gradient(name):
         value.sum().backward()
         assert not value.any()
         assert not x0_hat.grad.any()
+
+
+def test_projection_has_no_gradient_between_equal_samples():
+    _, x0 = pair((2, 3, 33, 64))
+    x0_hat = x0.clone().requires_grad_()
+    amplitude_phase(x0_hat, x0, coupling="projection").sum().backward()
+    assert not x0_hat.grad.any()
 
 
 def test_the_angle_is_atan2():
@@ -144,21 +172,33 @@ def test_what_kernels_do_not_take():
     x = torch.zeros(2)
     assert _numba.usable(x)
     assert not _numba.usable(x.double())
-    assert not _numba.usable(x.as_subclass(Subclass))
+    assert _numba.usable(torch.nn.Parameter(x), x)
+    assert not _numba.usable(x, x.as_subclass(Subclass))
     assert not _numba.usable(torch.zeros(2, device="meta"))
 
 
 def test_numba_can_be_switched_off_or_absent():
-    code = (
-        "import torch, specreg; x = torch.ones(1, 8); specreg.losses.amplitude(x, 2 * x); print('numba' in sys.modules)"
-    )
+    code = """
+import sys, torch
+{}
+import specreg
+x = torch.ones(1, 8)
+specreg.losses.amplitude(x, 2 * x)
+print("specreg.losses.fourier_kernels" in sys.modules)
+"""
     off = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    absent = "sys.modules['numba'] = None; " + code.replace("'numba' in sys.modules", "sys.modules['numba']")
-    for env, script, says in ((off, code, "False"), (os.environ, absent, "None"), (os.environ, code, "True")):
+    absent = "sys.modules['numba'] = None"
+    broken = "import types; sys.modules['numba'] = types.ModuleType('numba')"
+    for env, before, used in (
+        (off, "", False),
+        (os.environ, absent, False),
+        (os.environ, broken, False),
+        (os.environ, "", True),
+    ):
         done = subprocess.run(
-            [sys.executable, "-c", "import sys; " + script], env=env, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code.format(before)], env=env, capture_output=True, text=True, check=True
         )
-        assert done.stdout.strip() == says
+        assert done.stdout.strip() == str(used)
 
 
 def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
@@ -181,3 +221,14 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     pool = _numba._pool(os.getpid())
     assert _numba._pool(os.getpid()) is pool
     assert _numba._pool(-1) is not pool
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_that_cannot_be_had_are_done_without(monkeypatch):
+    class Closed:
+        def submit(self, *args):
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(_numba, "_pool", lambda process: Closed())
+    x0_hat, x0 = pair((3, 2, 8, 16))
+    check(FourierL1(None, 2, "ortho", "mean"), x0_hat, x0, None)

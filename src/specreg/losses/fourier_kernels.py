@@ -86,8 +86,7 @@ _ONES = np.ones((1, 1), np.float32)
 @lru_cache(64)
 def _counts(width: int, piece: int) -> Array:
     """How many bins of the full spectrum each bin stands for: of one row, again and again until a piece is full."""
-    with torch.inference_mode(False):
-        counts: Array = bin_weights(width, dtype=torch.float32).numpy()
+    counts: Array = bin_weights(width, dtype=torch.float32, device=torch.device("cpu")).numpy()
     return np.tile(counts, -(-piece // len(counts)))
 
 
@@ -114,7 +113,7 @@ def _sign(x: Any) -> Any:
 
 @jit
 def _angle(y: Array, x: Array, t: Array) -> None:
-    """Turn y into atan2(y, x); 0 at (0, 0). `t` is for work."""
+    """Turn y into atan2(y, x), which is 0 at (0, 0) and fades to it below 1e-38. `t` is for work."""
     for k in range(t.size):
         a, b = abs(x[k]), abs(y[k])
         t[k] = min(a, b) / max(max(a, b), TINY)
@@ -204,7 +203,7 @@ def _projection(
         totals[u] = total
         if wants_gradient:
             for k in range(n):
-                A[k] = (A[k] * inverse[k] + _sign(B[k] - A[k])) / max(B[k], least)
+                A[k] = (A[k] / max(A[k], least) + _sign(B[k] - A[k])) / max(B[k], least)
             if weighted:
                 _multiply(A, weights[of_weights, a:b])
                 _multiply(inverse, weights[of_weights, a:b])

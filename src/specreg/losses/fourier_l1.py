@@ -91,7 +91,7 @@ class _Part(NamedTuple):
 
     def _evaluate(self, *, careful: bool) -> _Found:
         """`careful` takes amplitudes in a slower way that neither over- nor underflows."""
-        if not careful and self.loss.coupling != "norm" and usable(self.x0):
+        if not careful and self.loss.coupling != "norm" and usable(self.x0_hat, self.x0):
             return self._in_one_look()
         if self.loss.coupling is None:
             return self._amplitude(careful)

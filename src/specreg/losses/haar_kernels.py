@@ -21,7 +21,7 @@ from specreg.transforms.wavelet_stages import Cells
 Array = np.ndarray[Any, Any]
 
 BUFFER = 2**13
-"""Values of a piece of lines, where cells are not larger themselves."""
+"""Values of a piece of lines, where cells are not larger themselves; with all its levels a plane is one cell."""
 
 
 def evaluate(
@@ -54,13 +54,13 @@ def evaluate(
     piece = min(width, max(1, BUFFER // (deep * high) >> levels) << levels)
     even = (depth % deep, height % high, width % 2**levels) == (0, 0, 0)
     together = max(1, min(strips, BUFFER // (deep * high * width))) if even else 1
-    units = -(-strips // together)
+    units = -(-strips // together) * -(-width // piece)
     x, y = (z.detach().contiguous().view(-1, width).numpy() for z in (x0_hat, x0))
     gradient = torch.empty_like(x0, memory_format=torch.contiguous_format) if wants_gradient else None
     out = _NONE if gradient is None else gradient.view(-1, width).numpy()
-    pulls = _pulls(gammas, levels, ndim)
+    pulls = _pulls(gammas, levels, ndim, deep, high)
     if weights is not None:
-        pulls = weights.numpy()[:, _bands(levels, ndim)] * pulls
+        pulls = np.ascontiguousarray(weights.numpy()[:, _bands(levels, ndim, deep, high)] * pulls)
     totals = np.empty((len(x0), units), np.float32)
     on_threads(
         _lift, totals.size, x0.numel(), x, y, out, pulls, levels, (depth, height), (deep, high), piece,
@@ -73,24 +73,22 @@ _NONE = np.empty((0, 0), np.float32)
 
 
 @lru_cache(256)
-def _pulls(gammas: tuple[float, ...], levels: int, ndim: int) -> Array:
+def _pulls(gammas: tuple[float, ...], levels: int, ndim: int, deep: int, high: int) -> Array:
     """γ times what lifted coefficients lack, `[1, lines, levels + 1]`."""
     factors = Cells("haar", "periodization", (2**levels,) * ndim, levels).factors
     pulls: Array = np.multiply(factors, gammas).astype(np.float32)
-    return pulls[None, _bands(levels, ndim)]
+    return pulls[None, _bands(levels, ndim, deep, high)]
 
 
 @lru_cache(32)
-def _bands(levels: int, ndim: int) -> Array:
+def _bands(levels: int, ndim: int, deep: int, high: int) -> Array:
     """Which band is where in a cell, `[lines, levels + 1]`: differences along a line from the finest on, then means."""
-    side, kinds = 2**levels, 2**ndim - 1
-    made = [levels, *((j & -j).bit_length() - 1 for j in range(1, side))]  # the level that made a line a difference
-    found = np.empty((side,) * (ndim - 1) + (levels + 1,), np.int64)
-    for place in np.ndindex(found.shape):
-        by_axis = (*(made[j] for j in place[:-1]), place[-1])
-        level = min(by_axis)
-        kind = sum(2 ** (ndim - 1 - axis) for axis, made_at in enumerate(by_axis) if made_at == level)
-        found[place] = levels * kinds if level == levels else level * kinds + kind - 1
+    # The level that made a line a difference, or a place along it; `levels` where none did.
+    made = [np.array([levels, *((j & -j).bit_length() - 1 for j in range(1, lines))]) for lines in (deep, high)]
+    by_axis = np.broadcast_arrays(*np.ix_(*made, np.arange(levels + 1)))[-ndim:]
+    level, kinds = np.minimum.reduce(by_axis), 2**ndim - 1
+    kind = sum((made_at == level) << (ndim - 1 - axis) for axis, made_at in enumerate(by_axis))
+    found: Array = np.where(level == levels, levels * kinds, level * kinds + kind - 1)
     return found.reshape(-1, levels + 1)
 
 
@@ -182,75 +180,73 @@ def _lift(
     totals: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
     (depth, height), (deep, high), (strips, together, units) = plane, cell, work
-    width, across = x.shape[1], -(-height // high)
-    planes = strips // across // -(-depth // deep)
-    lines = np.empty((deep, high, piece * together), np.float32)
-    copy, sizes = np.empty(piece * together, np.float32), np.empty(levels + 1, np.int64)
-    firsts = np.empty(together, np.int64)
+    width = x.shape[1]
+    down, across, pieces = -(-depth // deep), -(-height // high), -(-width // piece)
+    lines, copy = np.empty((deep, high, piece * together), np.float32), np.empty(piece * together, np.float32)
+    sizes, firsts = np.empty(levels + 1, np.int64), np.empty(together, np.int64)
     for u in range(start, stop):
-        sample, strip = u // units, u % units * together
+        sample, strip, a = u // units, u % units // pieces * together, u % pieces * piece
         pull = pulls[sample if len(pulls) > 1 else 0]
-        ni, nj, count = deep, high, min(together, strips - strip)
+        ni, nj, count, b = deep, high, min(together, strips - strip), min(width, a + piece)
         for k in range(count):  # where the strips begin
-            h, d = (strip + k) % across * high, (strip + k) // across % (-(-depth // deep)) * deep
-            above = sample * planes + (strip + k) // across // (-(-depth // deep))
-            firsts[k] = (above * depth + d) * height + h
+            h, d, above = (
+                (strip + k) % across * high,
+                (strip + k) // across % down * deep,
+                (strip + k) // across // down,
+            )
+            firsts[k] = ((sample * (strips // across // down) + above) * depth + d) * height + h
             ni, nj = min(ni, depth - d), min(nj, height - h)
+        for level in range(levels + 1):
+            sizes[level] = ((b - a) * count + (1 << level) - 1) >> level
+        at, pairs, odd, middle = np.uint64(a), np.uint64((b - a) // 2), bool((b - a) % 2), np.uint64(sizes[1])
+        for i in range(ni):
+            for j in range(nj):
+                line = lines[i, j]
+                for k in range(count):
+                    row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
+                    _load(x, y, row, at, pairs, odd, line, low, middle + low)
+        for level in range(levels):
+            step, n, m = 1 << level, sizes[level], sizes[level + 1]
+            if level:
+                for i in range(0, ni, step):
+                    for j in range(0, nj, step):
+                        copy[:n] = lines[i, j, :n]
+                        _split(copy[:n], lines[i, j, :m], lines[i, j, m:n])
+            for i in range(0, ni, step):
+                for j in range(0, nj - step, 2 * step):
+                    _lift_line(lines[i, j, :n], lines[i, j + step, :n])
+            for i in range(0, ni - step, 2 * step):
+                for j in range(0, nj, step):
+                    _lift_line(lines[i, j, :n], lines[i + step, j, :n])
         total = 0.0
-        for a in range(0, width, piece):
-            b = min(width, a + piece)
-            for level in range(levels + 1):
-                sizes[level] = ((b - a) * count + (1 << level) - 1) >> level
-            n, m = sizes[0], sizes[1]
-            at, pairs, odd = np.uint64(a), np.uint64((b - a) // 2), bool((b - a) % 2)
-            for i in range(ni):
-                for j in range(nj):
-                    line = lines[i, j]
-                    for k in range(count):
-                        row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
-                        _load(x, y, row, at, pairs, odd, line, low, np.uint64(m) + low)
-            for level in range(levels):
-                step, n, m = 1 << level, sizes[level], sizes[level + 1]
-                if level:
-                    for i in range(0, ni, step):
-                        for j in range(0, nj, step):
-                            copy[:n] = lines[i, j, :n]
-                            _split(copy[:n], lines[i, j, :m], lines[i, j, m:n])
-                for i in range(0, ni, step):
-                    for j in range(0, nj - step, 2 * step):
-                        _lift_line(lines[i, j, :n], lines[i, j + step, :n])
-                for i in range(0, ni - step, 2 * step):
-                    for j in range(0, nj, step):
-                        _lift_line(lines[i, j, :n], lines[i + step, j, :n])
-            for i in range(ni):
-                for j in range(nj):
-                    place, level = (i << levels) + j, 0
-                    while level < levels:
-                        total += _score(lines[i, j, sizes[level + 1] : sizes[level]], pull[place, level])
-                        level += 1
-                        if (i | j) >> (level - 1) & 1:  # one band is all that is left of a line of differences
-                            break
-                    total += _score(lines[i, j, : sizes[level]], pull[place, level])
-            if not out.size:
-                continue
-            for level in range(levels - 1, -1, -1):
-                step, n, m = 1 << level, sizes[level], sizes[level + 1]
-                for i in range(0, ni - step, 2 * step):
-                    for j in range(0, nj, step):
-                        _lift_line_transpose(lines[i, j, :n], lines[i + step, j, :n])
-                for i in range(0, ni, step):
-                    for j in range(0, nj - step, 2 * step):
-                        _lift_line_transpose(lines[i, j, :n], lines[i, j + step, :n])
-                if level:
-                    for i in range(0, ni, step):
-                        for j in range(0, nj, step):
-                            copy[:n] = lines[i, j, :n]
-                            _split_transpose(copy[:m], copy[m:n], lines[i, j, :n])
-            m = sizes[1]
-            for i in range(ni):
-                for j in range(nj):
-                    line = lines[i, j]
-                    for k in range(count):
-                        row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
-                        _store(line, low, np.uint64(m) + low, out, row, at, pairs, odd)
+        for i in range(ni):
+            for j in range(nj):
+                place, level = i * high + j, 0
+                while level < levels:
+                    total += _score(lines[i, j, sizes[level + 1] : sizes[level]], pull[place, level])
+                    level += 1
+                    if (i | j) >> (level - 1) & 1:  # one band is all that is left of a line of differences
+                        break
+                total += _score(lines[i, j, : sizes[level]], pull[place, level])
         totals[u] = total
+        if not out.size:
+            continue
+        for level in range(levels - 1, -1, -1):
+            step, n, m = 1 << level, sizes[level], sizes[level + 1]
+            for i in range(0, ni - step, 2 * step):
+                for j in range(0, nj, step):
+                    _lift_line_transpose(lines[i, j, :n], lines[i + step, j, :n])
+            for i in range(0, ni, step):
+                for j in range(0, nj - step, 2 * step):
+                    _lift_line_transpose(lines[i, j, :n], lines[i, j + step, :n])
+            if level:
+                for i in range(0, ni, step):
+                    for j in range(0, nj, step):
+                        copy[:n] = lines[i, j, :n]
+                        _split_transpose(copy[:m], copy[m:n], lines[i, j, :n])
+        for i in range(ni):
+            for j in range(nj):
+                line = lines[i, j]
+                for k in range(count):
+                    row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
+                    _store(line, low, middle + low, out, row, at, pairs, odd)

@@ -71,7 +71,7 @@ class WaveletL1(Description):
     ) -> tuple[Tensor, Tensor | None]:
         """Value `[b]` and gradient of a chunk `[b, r, *space]`."""
         space = x0.shape[-self.ndim :]
-        if usable(x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
+        if usable(x0_hat, x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
             from specreg.losses import haar_kernels
 
             return haar_kernels.evaluate(x0_hat, x0, self.levels, self.ndim, self.gammas, weights, wants_gradient)

@@ -85,7 +85,7 @@ def plan(wavelet: str, levels: int, mode: Mode, space: Sequence[int], like: Tens
 
 def is_lifted(wavelet: str, levels: int, mode: Mode, space: Sequence[int]) -> bool:
     """Whether all levels are Haar's, of pairs of neighbours and of what has no neighbour and stays as it is."""
-    return wavelet in HAAR and (mode in REPEATING or _halvings(space) >= levels)
+    return wavelet in HAAR and (mode in REPEATING or _halvings(space) >= levels) and levels < 32  # more overflow
 
 
 def _halvings(space: Sequence[int]) -> int:
