@@ -74,8 +74,8 @@ def evaluate(
     totals = np.empty((batch, channels * rows * pieces), np.float32)
     on_threads(
         _KERNELS[coupling], totals.size, F_0.numel(),
-        *spectra, w, weights is not None, (channels * rows, rows, each), _counts(width, piece), bins, piece, pieces,
-        np.float32(least), np.float32(limit), wants_gradient, totals.reshape(-1),
+        spectra, (w, weights is not None, _counts(width, piece), (channels * rows, rows, each)), (bins, piece, pieces),
+        (np.float32(least), np.float32(limit)), wants_gradient, totals.reshape(-1),
     )  # fmt: skip
     return torch.from_numpy(totals.sum(1))
 
@@ -136,30 +136,32 @@ def _angle(y: Array, x: Array, t: Array) -> None:
 
 
 @jit
-def _place(u: int, bins: int, length: int, piece: int, pieces: int, rows: Any) -> Any:
-    """Of unit u of work: its row, where in the row it begins and ends, its row of weights, its place in counts."""
-    row, k = u // pieces, (u % pieces) * piece
-    of_sample, of_plane, each = rows
-    return row, k, min(length, k + piece), row // of_sample * each + row % of_plane, k % bins
+def _piece(u: int, spectra: Any, weighting: Any, shape: Any, room: Array) -> Any:
+    """Of piece u of the spectra: F, F̂, how much each bin counts, its weights alone; `room` is for what counts."""
+    (F_0, F_hat), (weights, weighted, counts, (of_sample, of_plane, each)) = spectra, weighting
+    bins, piece, pieces = shape
+    row, a = u // pieces, u % pieces * piece
+    b = min(F_0.shape[1], a + piece)
+    count = counts[a % bins : a % bins + b - a]
+    if not weighted:
+        return F_0[row, a:b], F_hat[row, a:b], count, count
+    w, weighted_count = weights[row // of_sample * each + row % of_plane, a:b], room[: b - a]
+    weighted_count[:] = count
+    _multiply(weighted_count, w)
+    return F_0[row, a:b], F_hat[row, a:b], weighted_count, w
 
 
 @jit
 def _amplitude(
-    F_0: Array, F_hat: Array, weights: Array, weighted: bool, rows: Any, counts: Array, bins: int, piece: int,
-    pieces: int, least: Any, limit: Any, wants_gradient: bool, totals: Array, start: int, stop: int,
-) -> None:  # fmt: skip
-    whole = np.empty((3, piece), np.float32)
+    spectra: Any, weighting: Any, shape: Any, bounds: Any, wants_gradient: bool, totals: Array, start: int, stop: int
+) -> None:
+    whole, weighted, least = np.empty((6, shape[1]), np.float32), weighting[1], bounds[0]
     for u in range(start, stop):
-        row, a, b, of_weights, c = _place(u, bins, F_0.shape[1], piece, pieces, rows)
-        n = b - a
-        f, A, B, count = F_hat[row, a:b], whole[0, :n], whole[1, :n], counts[c : c + n]
-        _modulus(F_0[row, a:b], A)
+        f_0, f, count, w = _piece(u, spectra, weighting, shape, whole[4])
+        n = count.size
+        A, B = whole[0, :n], whole[1, :n]
+        _modulus(f_0, A)
         _modulus(f, B)
-        if weighted:
-            weighted_count = whole[2, :n]
-            weighted_count[:] = count
-            _multiply(weighted_count, weights[of_weights, a:b])
-            count = weighted_count
         total = np.float32(0)
         for k in range(n):
             error = B[k] - A[k]
@@ -168,21 +170,19 @@ def _amplitude(
         totals[u] = total
         if wants_gradient:
             if weighted:
-                _multiply(A, weights[of_weights, a:b])
+                _multiply(A, w)
             for k in range(n):
                 f[k] = complex(f[k].real * A[k], f[k].imag * A[k])
 
 
 @jit
 def _projection(
-    F_0: Array, F_hat: Array, weights: Array, weighted: bool, rows: Any, counts: Array, bins: int, piece: int,
-    pieces: int, least: Any, limit: Any, wants_gradient: bool, totals: Array, start: int, stop: int,
-) -> None:  # fmt: skip
-    whole = np.empty((5, piece), np.float32)
+    spectra: Any, weighting: Any, shape: Any, bounds: Any, wants_gradient: bool, totals: Array, start: int, stop: int
+) -> None:
+    whole, weighted, least = np.empty((6, shape[1]), np.float32), weighting[1], bounds[0]
     for u in range(start, stop):
-        row, a, b, of_weights, c = _place(u, bins, F_0.shape[1], piece, pieces, rows)
-        n = b - a
-        f_0, f, count = F_0[row, a:b], F_hat[row, a:b], counts[c : c + n]
+        f_0, f, count, w = _piece(u, spectra, weighting, shape, whole[4])
+        n = count.size
         A, B, shared, inverse = whole[0, :n], whole[1, :n], whole[2, :n], whole[3, :n]
         _modulus(f_0, A)
         _modulus(f, B)
@@ -190,11 +190,6 @@ def _projection(
             shared[k] = f[k].real * f_0[k].real + f[k].imag * f_0[k].imag
         for k in range(n):
             inverse[k] = np.float32(1) / max(A[k], least)
-        if weighted:
-            weighted_count = whole[4, :n]
-            weighted_count[:] = count
-            _multiply(weighted_count, weights[of_weights, a:b])
-            count = weighted_count
         total = np.float32(0)
         for k in range(n):
             # A/A is 1, but 0 where x0 has no coefficient and so no phase to agree with; below 0 is rounding.
@@ -205,8 +200,8 @@ def _projection(
             for k in range(n):
                 A[k] = (A[k] / max(A[k], least) + _sign(B[k] - A[k])) / max(B[k], least)
             if weighted:
-                _multiply(A, weights[of_weights, a:b])
-                _multiply(inverse, weights[of_weights, a:b])
+                _multiply(A, w)
+                _multiply(inverse, w)
             for k in range(n):
                 re = f[k].real * A[k] - f_0[k].real * inverse[k]
                 f[k] = complex(re, f[k].imag * A[k] - f_0[k].imag * inverse[k])
@@ -214,29 +209,22 @@ def _projection(
 
 @jit
 def _frequency(
-    F_0: Array, F_hat: Array, weights: Array, weighted: bool, rows: Any, counts: Array, bins: int, piece: int,
-    pieces: int, least: Any, limit: Any, wants_gradient: bool, totals: Array, start: int, stop: int,
-) -> None:  # fmt: skip
-    whole = np.empty((5, piece), np.float32)
+    spectra: Any, weighting: Any, shape: Any, bounds: Any, wants_gradient: bool, totals: Array, start: int, stop: int
+) -> None:
+    whole, weighted, (least, limit) = np.empty((6, shape[1]), np.float32), weighting[1], bounds
     for u in range(start, stop):
-        row, a, b, of_weights, c = _place(u, bins, F_0.shape[1], piece, pieces, rows)
-        n = b - a
-        f_0, f, count = F_0[row, a:b], F_hat[row, a:b], counts[c : c + n]
+        f_0, f, count, w = _piece(u, spectra, weighting, shape, whole[4])
+        n = count.size
         A, inverse, radial, delta = whole[0, :n], whole[1, :n], whole[2, :n], whole[3, :n]
         _modulus(f_0, A)
         _modulus(f, inverse)
         for k in range(n):  # F̂·conj(F)
             radial[k] = f_0[k].real * f[k].real + f_0[k].imag * f[k].imag
             delta[k] = f_0[k].real * f[k].imag - f_0[k].imag * f[k].real
-        _angle(delta, radial, whole[4, :n])
+        _angle(delta, radial, whole[5, :n])
         for k in range(n):
             A[k] = inverse[k] - A[k]  # now the error
             inverse[k] = np.float32(1) / max(inverse[k], least)
-        if weighted:
-            weighted_count = whole[4, :n]
-            weighted_count[:] = count
-            _multiply(weighted_count, weights[of_weights, a:b])
-            count = weighted_count
         total = np.float32(0)
         for k in range(n):
             total += abs(A[k]) * (np.float32(1) + abs(delta[k])) * count[k]
@@ -247,8 +235,8 @@ def _frequency(
             for k in range(n):
                 delta[k] = _sign(delta[k]) * min(abs(A[k]) * inverse[k], limit) * inverse[k]
             if weighted:
-                _multiply(radial, weights[of_weights, a:b])
-                _multiply(delta, weights[of_weights, a:b])
+                _multiply(radial, w)
+                _multiply(delta, w)
             for k in range(n):
                 re, im = f[k].real, f[k].imag
                 f[k] = complex(re * radial[k] - im * delta[k], re * delta[k] + im * radial[k])
