@@ -217,7 +217,7 @@ def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
     assert asked == [True, False]
 
 
-def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+def test_a_forked_process_has_threads_of_its_own():
     pool = _numba._pool(os.getpid())
     assert _numba._pool(os.getpid()) is pool
     assert _numba._pool(-1) is not pool

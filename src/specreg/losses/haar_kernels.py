@@ -175,10 +175,62 @@ def _score(x: Array, weight: Any) -> Any:
 
 
 @jit
+def _transform(lines: Array, copy: Array, sizes: Array, levels: int, ni: int, nj: int) -> None:
+    """All levels of the first ni × nj lines, which `_load` has begun; `sizes` are those of lines, level by level."""
+    for level in range(levels):
+        step, n, m = 1 << level, sizes[level], sizes[level + 1]
+        if level:
+            for i in range(0, ni, step):
+                for j in range(0, nj, step):
+                    copy[:n] = lines[i, j, :n]
+                    _split(copy[:n], lines[i, j, :m], lines[i, j, m:n])
+        for i in range(0, ni, step):
+            for j in range(0, nj - step, 2 * step):
+                _lift_line(lines[i, j, :n], lines[i, j + step, :n])
+        for i in range(0, ni - step, 2 * step):
+            for j in range(0, nj, step):
+                _lift_line(lines[i, j, :n], lines[i + step, j, :n])
+
+
+@jit
+def _transform_transpose(lines: Array, copy: Array, sizes: Array, levels: int, ni: int, nj: int) -> None:
+    for level in range(levels - 1, -1, -1):
+        step, n, m = 1 << level, sizes[level], sizes[level + 1]
+        for i in range(0, ni - step, 2 * step):
+            for j in range(0, nj, step):
+                _lift_line_transpose(lines[i, j, :n], lines[i + step, j, :n])
+        for i in range(0, ni, step):
+            for j in range(0, nj - step, 2 * step):
+                _lift_line_transpose(lines[i, j, :n], lines[i, j + step, :n])
+        if level:
+            for i in range(0, ni, step):
+                for j in range(0, nj, step):
+                    copy[:n] = lines[i, j, :n]
+                    _split_transpose(copy[:m], copy[m:n], lines[i, j, :n])
+
+
+@jit
+def _score_lines(lines: Array, pull: Array, sizes: Array, levels: int, ni: int, nj: int) -> Any:
+    """Σ pull·|coefficient|; coefficients become the gradient of it."""
+    total = 0.0
+    for i in range(ni):
+        for j in range(nj):
+            place, level = i * lines.shape[1] + j, 0
+            while level < levels:
+                total += _score(lines[i, j, sizes[level + 1] : sizes[level]], pull[place, level])
+                level += 1
+                if (i | j) >> (level - 1) & 1:  # one band is all that is left of a line of differences
+                    break
+            total += _score(lines[i, j, : sizes[level]], pull[place, level])
+    return total
+
+
+@jit
 def _lift(
     x: Array, y: Array, out: Array, pulls: Array, levels: int, plane: Any, cell: Any, piece: int, work: Any,
     totals: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
+    """A unit of work is a piece of the width of one strip, the lines of a row of cells, or of several side by side."""
     (depth, height), (deep, high), (strips, together, units) = plane, cell, work
     width = x.shape[1]
     down, across, pieces = -(-depth // deep), -(-height // high), -(-width // piece)
@@ -189,10 +241,10 @@ def _lift(
         pull = pulls[sample if len(pulls) > 1 else 0]
         ni, nj, count, b = deep, high, min(together, strips - strip), min(width, a + piece)
         for k in range(count):  # where the strips begin
-            h, d, above = (
-                (strip + k) % across * high,
-                (strip + k) // across % down * deep,
+            above, d, h = (
                 (strip + k) // across // down,
+                (strip + k) // across % down * deep,
+                (strip + k) % across * high,
             )
             firsts[k] = ((sample * (strips // across // down) + above) * depth + d) * height + h
             ni, nj = min(ni, depth - d), min(nj, height - h)
@@ -205,45 +257,11 @@ def _lift(
                 for k in range(count):
                     row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
                     _load(x, y, row, at, pairs, odd, line, low, middle + low)
-        for level in range(levels):
-            step, n, m = 1 << level, sizes[level], sizes[level + 1]
-            if level:
-                for i in range(0, ni, step):
-                    for j in range(0, nj, step):
-                        copy[:n] = lines[i, j, :n]
-                        _split(copy[:n], lines[i, j, :m], lines[i, j, m:n])
-            for i in range(0, ni, step):
-                for j in range(0, nj - step, 2 * step):
-                    _lift_line(lines[i, j, :n], lines[i, j + step, :n])
-            for i in range(0, ni - step, 2 * step):
-                for j in range(0, nj, step):
-                    _lift_line(lines[i, j, :n], lines[i + step, j, :n])
-        total = 0.0
-        for i in range(ni):
-            for j in range(nj):
-                place, level = i * high + j, 0
-                while level < levels:
-                    total += _score(lines[i, j, sizes[level + 1] : sizes[level]], pull[place, level])
-                    level += 1
-                    if (i | j) >> (level - 1) & 1:  # one band is all that is left of a line of differences
-                        break
-                total += _score(lines[i, j, : sizes[level]], pull[place, level])
-        totals[u] = total
+        _transform(lines, copy, sizes, levels, ni, nj)
+        totals[u] = _score_lines(lines, pull, sizes, levels, ni, nj)
         if not out.size:
             continue
-        for level in range(levels - 1, -1, -1):
-            step, n, m = 1 << level, sizes[level], sizes[level + 1]
-            for i in range(0, ni - step, 2 * step):
-                for j in range(0, nj, step):
-                    _lift_line_transpose(lines[i, j, :n], lines[i + step, j, :n])
-            for i in range(0, ni, step):
-                for j in range(0, nj - step, 2 * step):
-                    _lift_line_transpose(lines[i, j, :n], lines[i, j + step, :n])
-            if level:
-                for i in range(0, ni, step):
-                    for j in range(0, nj, step):
-                        copy[:n] = lines[i, j, :n]
-                        _split_transpose(copy[:m], copy[m:n], lines[i, j, :n])
+        _transform_transpose(lines, copy, sizes, levels, ni, nj)
         for i in range(ni):
             for j in range(nj):
                 line = lines[i, j]

@@ -73,9 +73,9 @@ class Stage(ABC):
         """Views of coefficients `y`, a band each, in the order of `factors`; none where bands are interleaved."""
         return ()
 
-    @abstractmethod
     def spread(self, by_band: Tensor) -> Tensor:
-        """Numbers `[b, bands]`, in the order of `factors`, so that they broadcast with coefficients."""
+        """Numbers `[b, bands]`, in the order of `factors`, so that they broadcast with interleaved coefficients."""
+        raise NotImplementedError(f"bands of {type(self).__name__} are not interleaved")
 
 
 def plan(wavelet: str, levels: int, mode: Mode, space: Sequence[int], like: Tensor) -> tuple[Stage, ...]:
@@ -160,10 +160,6 @@ class Filters(Stage):
         """See `Stage`."""
         low, *details = y.unbind(1)
         return (*details, low)
-
-    def spread(self, by_band: Tensor) -> Tensor:
-        """See `Stage`."""
-        return by_band.roll(1, 1).reshape(*by_band.shape, *(1,) * (1 + self.ndim))
 
 
 @dataclass(frozen=True)
