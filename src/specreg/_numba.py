@@ -1,18 +1,16 @@
-"""Where Numba is at hand: whether its kernels take a tensor, how they are made, and threads to run them on.
+"""Where Numba is at hand: whether its kernels take a tensor, how they are made, and on how many threads they run.
 
 On a CPU a chain of torch's calls reads memory once a call, and on small batches a call costs more than its work.
-`losses.fourier_kernels` and `losses.haar_kernels` do the whole chain while the values are in the cache. They are
-optional: without Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do the same.
-Kernels take NumPy views of tensors and release the GIL.
+`losses.fourier_kernels`, `losses.haar_kernels` and `transforms.hartley` do the whole chain while the values are in the
+cache. They are optional: without Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do
+the same. Kernels take NumPy views of tensors and release the GIL.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -21,8 +19,10 @@ from torch.nn import Parameter
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-WORK = 2**18
+WORK = 2**13
 """Values that are worth a thread of their own."""
+
+_HOME = os.getpid()
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -49,10 +49,19 @@ def jit(function: Kernel) -> Kernel:
     it away. Only sums may be reordered: with fused multiply-adds |F| of equal spectra could differ, and a loss of equal
     samples would not be 0.
     """
+    return _compile(function, parallel=False)
+
+
+def parallel(function: Kernel) -> Kernel:
+    """The same for a function that runs a kernel by `numba.prange`, each of its turns on a thread."""
+    return _compile(function, parallel=True)
+
+
+def _compile(function: Kernel, *, parallel: bool) -> Kernel:
     import numba
 
     compiler: Any = numba.njit  # typed in some of its versions
-    options = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy"}
+    options = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy", "parallel": parallel}
     kernel: Kernel
     try:
         kernel = compiler(cache=True, **options)(function)
@@ -61,22 +70,22 @@ def jit(function: Kernel) -> Kernel:
     return kernel
 
 
-def on_threads(kernel: Callable[..., None], units: int, values: int, *args: Any) -> None:
-    """`kernel(*args, start, stop)` for all units of work from 0 to `units`, on as many threads as torch would use."""
-    threads = max(1, min(torch.get_num_threads(), values // WORK, units))
-    edges = [units * i // threads for i in range(threads + 1)]
-    others = []
-    for a, b in pairwise(edges[1:]):
-        try:
-            others.append(_pool(os.getpid()).submit(kernel, *args, a, b))
-        except RuntimeError:  # the interpreter is shutting down, and a thread is still training
-            kernel(*args, a, b)
-    kernel(*args, *edges[:2])
-    for other in others:
-        other.result()
+def threads(units: int, values: int) -> int:
+    """How many threads are to share `units` of work on `values` values: at most as many as torch would use.
+
+    One for the first kernel of a process, which starts Numba's threads; for a forked process, which has none of its
+    parent's; and where Numba's threading layer takes one caller at a time, or is none that is known to take more.
+    With OpenMP on Linux the threads are torch's own, which otherwise would spin on the cores that others need.
+    """
+    most = min(torch.get_num_threads(), values // WORK, units)
+    return most if most > 1 and os.getpid() == _HOME and _concurrent() else 1
 
 
-@lru_cache(1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a forked one has none of its parent's."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="specreg")
+def _concurrent() -> bool:
+    import numba
+
+    try:
+        layer: str = numba.threading_layer()
+    except ValueError:  # none is chosen before the first kernel
+        return False
+    return layer in ("omp", "tbb")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import prange
 from torch import Tensor
 
-from specreg._numba import jit, on_threads
+from specreg._numba import jit, parallel, threads
 from specreg.transforms.fourier import bin_weights
 
 Array = np.ndarray[Any, Any]
@@ -66,18 +67,46 @@ def evaluate(
     # Short rows are taken several at a time, so that loops are long.
     length, piece = (plane, PIECE // bins * bins) if bins <= PIECE else (bins, PIECE)
     piece = min(piece, length)
-    spectra = tuple(F.contiguous().view(-1, length).numpy() for F in (F_0, F_hat))
-    rows = plane // length
-    w = _ONES if weights is None else weights.contiguous().view(-1, length).numpy()
-    each = rows if weights is not None and len(weights) > 1 else 0  # rows of weights that a sample has to itself
-    pieces = -(-length // piece)
-    totals = np.empty((batch, channels * rows * pieces), np.float32)
-    on_threads(
-        _KERNELS[coupling], totals.size, F_0.numel(),
-        spectra, (w, weights is not None, _counts(width, piece), (channels * rows, rows, each)), (bins, piece, pieces),
-        (np.float32(least), np.float32(limit)), wants_gradient, totals.reshape(-1),
-    )  # fmt: skip
-    return torch.from_numpy(totals.sum(1))
+    rows, pieces = plane // length, -(-length // piece)
+    units = batch * channels * rows * pieces
+    work = _Work(
+        *(F.contiguous().view(-1, length).numpy() for F in (F_0, F_hat)),
+        weights=_ONES if weights is None else weights.contiguous().view(-1, length).numpy(),
+        weighted=weights is not None,
+        counts=_counts(width, piece),
+        rows=rows,
+        rows_of_sample=channels * rows,
+        rows_of_weights=rows if weights is not None and len(weights) > 1 else 0,
+        bins=bins,
+        piece=piece,
+        pieces=pieces,
+        least=np.float32(least),
+        limit=np.float32(limit),
+        wants_gradient=wants_gradient,
+        totals=np.empty(units, np.float32),
+    )
+    _KERNELS[coupling](work, threads(units, F_0.numel()))
+    return torch.from_numpy(work.totals.reshape(batch, -1).sum(1))
+
+
+class _Work(NamedTuple):
+    """What a kernel is to do."""
+
+    F_0: Array  # [rows of spectra, bins of a row]
+    F_hat: Array
+    weights: Array  # [rows of one sample or of all, bins of a row]
+    weighted: bool
+    counts: Array  # how many bins of the full spectrum each bin of a piece stands for
+    rows: int  # of a plane
+    rows_of_sample: int
+    rows_of_weights: int  # that a sample has to itself
+    bins: int  # of the last axis
+    piece: int  # bins taken at a time
+    pieces: int  # of a row
+    least: Any
+    limit: Any
+    wants_gradient: bool
+    totals: Array  # [pieces of all rows]
 
 
 _ONES = np.ones((1, 1), np.float32)
@@ -136,54 +165,47 @@ def _angle(y: Array, x: Array, t: Array) -> None:
 
 
 @jit
-def _piece(u: int, spectra: Any, weighting: Any, shape: Any, room: Array) -> Any:
+def _piece(u: int, work: Any, room: Array) -> Any:
     """Of piece u of the spectra: F, F̂, how much each bin counts, its weights alone; `room` is for what counts."""
-    (F_0, F_hat), (weights, weighted, counts, (of_sample, of_plane, each)) = spectra, weighting
-    bins, piece, pieces = shape
-    row, a = u // pieces, u % pieces * piece
-    b = min(F_0.shape[1], a + piece)
-    count = counts[a % bins : a % bins + b - a]
-    if not weighted:
-        return F_0[row, a:b], F_hat[row, a:b], count, count
-    w, weighted_count = weights[row // of_sample * each + row % of_plane, a:b], room[: b - a]
+    row, a = u // work.pieces, u % work.pieces * work.piece
+    b = min(work.F_0.shape[1], a + work.piece)
+    count = work.counts[a % work.bins : a % work.bins + b - a]
+    if not work.weighted:
+        return work.F_0[row, a:b], work.F_hat[row, a:b], count, count
+    w = work.weights[row // work.rows_of_sample * work.rows_of_weights + row % work.rows, a:b]
+    weighted_count = room[: b - a]
     weighted_count[:] = count
     _multiply(weighted_count, w)
-    return F_0[row, a:b], F_hat[row, a:b], weighted_count, w
+    return work.F_0[row, a:b], work.F_hat[row, a:b], weighted_count, w
 
 
 @jit
-def _amplitude(
-    spectra: Any, weighting: Any, shape: Any, bounds: Any, wants_gradient: bool, totals: Array, start: int, stop: int
-) -> None:
-    whole, weighted, least = np.empty((6, shape[1]), np.float32), weighting[1], bounds[0]
+def _amplitude(work: Any, start: int, stop: int) -> None:
+    room, least = np.empty((2, work.piece), np.float32), work.least
     for u in range(start, stop):
-        f_0, f, count, w = _piece(u, spectra, weighting, shape, whole[4])
-        n = count.size
-        A, B = whole[0, :n], whole[1, :n]
-        _modulus(f_0, A)
-        _modulus(f, B)
+        f_0, f, count, w = _piece(u, work, room[0])
+        factor = room[1, : count.size]
         total = np.float32(0)
-        for k in range(n):
-            error = B[k] - A[k]
-            total += abs(error) * count[k]
-            A[k] = _sign(error) / max(B[k], least)
-        totals[u] = total
-        if wants_gradient:
-            if weighted:
-                _multiply(A, w)
-            for k in range(n):
-                f[k] = complex(f[k].real * A[k], f[k].imag * A[k])
+        for k in range(count.size):
+            A = math.sqrt(f_0[k].real * f_0[k].real + f_0[k].imag * f_0[k].imag)
+            A_hat = math.sqrt(f[k].real * f[k].real + f[k].imag * f[k].imag)
+            total += abs(A_hat - A) * count[k]
+            factor[k] = _sign(A_hat - A) / max(A_hat, least)
+        work.totals[u] = total
+        if work.wants_gradient:
+            if work.weighted:
+                _multiply(factor, w)
+            for k in range(count.size):
+                f[k] = complex(f[k].real * factor[k], f[k].imag * factor[k])
 
 
 @jit
-def _projection(
-    spectra: Any, weighting: Any, shape: Any, bounds: Any, wants_gradient: bool, totals: Array, start: int, stop: int
-) -> None:
-    whole, weighted, least = np.empty((6, shape[1]), np.float32), weighting[1], bounds[0]
+def _projection(work: Any, start: int, stop: int) -> None:
+    room, least = np.empty((5, work.piece), np.float32), work.least
     for u in range(start, stop):
-        f_0, f, count, w = _piece(u, spectra, weighting, shape, whole[4])
+        f_0, f, count, w = _piece(u, work, room[4])
         n = count.size
-        A, B, shared, inverse = whole[0, :n], whole[1, :n], whole[2, :n], whole[3, :n]
+        A, B, shared, inverse = room[0, :n], room[1, :n], room[2, :n], room[3, :n]
         _modulus(f_0, A)
         _modulus(f, B)
         for k in range(n):
@@ -195,11 +217,11 @@ def _projection(
             # A/A is 1, but 0 where x0 has no coefficient and so no phase to agree with; below 0 is rounding.
             apart = max((B[k] * A[k] - shared[k]) * inverse[k], np.float32(0))
             total += (apart + abs(B[k] - A[k])) * count[k]
-        totals[u] = total
-        if wants_gradient:
+        work.totals[u] = total
+        if work.wants_gradient:
             for k in range(n):
                 A[k] = (A[k] / max(A[k], least) + _sign(B[k] - A[k])) / max(B[k], least)
-            if weighted:
+            if work.weighted:
                 _multiply(A, w)
                 _multiply(inverse, w)
             for k in range(n):
@@ -208,33 +230,31 @@ def _projection(
 
 
 @jit
-def _frequency(
-    spectra: Any, weighting: Any, shape: Any, bounds: Any, wants_gradient: bool, totals: Array, start: int, stop: int
-) -> None:
-    whole, weighted, (least, limit) = np.empty((6, shape[1]), np.float32), weighting[1], bounds
+def _frequency(work: Any, start: int, stop: int) -> None:
+    room, least, limit = np.empty((6, work.piece), np.float32), work.least, work.limit
     for u in range(start, stop):
-        f_0, f, count, w = _piece(u, spectra, weighting, shape, whole[4])
+        f_0, f, count, w = _piece(u, work, room[4])
         n = count.size
-        A, inverse, radial, delta = whole[0, :n], whole[1, :n], whole[2, :n], whole[3, :n]
+        A, inverse, radial, delta = room[0, :n], room[1, :n], room[2, :n], room[3, :n]
         _modulus(f_0, A)
         _modulus(f, inverse)
         for k in range(n):  # F̂·conj(F)
             radial[k] = f_0[k].real * f[k].real + f_0[k].imag * f[k].imag
             delta[k] = f_0[k].real * f[k].imag - f_0[k].imag * f[k].real
-        _angle(delta, radial, whole[5, :n])
+        _angle(delta, radial, room[5, :n])
         for k in range(n):
             A[k] = inverse[k] - A[k]  # now the error
             inverse[k] = np.float32(1) / max(inverse[k], least)
         total = np.float32(0)
         for k in range(n):
             total += abs(A[k]) * (np.float32(1) + abs(delta[k])) * count[k]
-        totals[u] = total
-        if wants_gradient:
+        work.totals[u] = total
+        if work.wants_gradient:
             for k in range(n):
                 radial[k] = _sign(A[k]) * (np.float32(1) + abs(delta[k])) * inverse[k]
             for k in range(n):
                 delta[k] = _sign(delta[k]) * min(abs(A[k]) * inverse[k], limit) * inverse[k]
-            if weighted:
+            if work.weighted:
                 _multiply(radial, w)
                 _multiply(delta, w)
             for k in range(n):
@@ -242,8 +262,38 @@ def _frequency(
                 f[k] = complex(re * radial[k] - im * delta[k], re * delta[k] + im * radial[k])
 
 
+@parallel
+def _amplitude_on_threads(work: Any, count: int) -> None:
+    units = work.totals.size
+    if count == 1:
+        _amplitude(work, 0, units)
+    else:
+        for t in prange(count):
+            _amplitude(work, units * t // count, units * (t + 1) // count)
+
+
+@parallel
+def _projection_on_threads(work: Any, count: int) -> None:
+    units = work.totals.size
+    if count == 1:
+        _projection(work, 0, units)
+    else:
+        for t in prange(count):
+            _projection(work, units * t // count, units * (t + 1) // count)
+
+
+@parallel
+def _frequency_on_threads(work: Any, count: int) -> None:
+    units = work.totals.size
+    if count == 1:
+        _frequency(work, 0, units)
+    else:
+        for t in prange(count):
+            _frequency(work, units * t // count, units * (t + 1) // count)
+
+
 _KERNELS: dict[str | None, Callable[..., None]] = {
-    None: _amplitude,
-    "projection": _projection,
-    "frequency": _frequency,
+    None: _amplitude_on_threads,
+    "projection": _projection_on_threads,
+    "frequency": _frequency_on_threads,
 }

@@ -46,13 +46,14 @@ class FourierL1(Description):
             value, gradient = _Part(x0_hat, x0, weights, self, terms, wants_gradient).evaluate(x0)
         else:
             value = x0.new_zeros(shape[0])
-            gradient = torch.empty_like(x0_hat) if wants_gradient else None
+            gradient = torch.empty_like(x0_hat, memory_format=torch.contiguous_format) if wants_gradient else None
             for b, r in parts:
                 w = weights if weights is None or len(weights) == 1 else weights[b]
-                found = _Part(x0_hat[b, r], x0[b, r], w, self, terms, wants_gradient).evaluate(x0)
+                out = None if gradient is None else gradient[b, r]
+                found = _Part(x0_hat[b, r], x0[b, r], w, self, terms, wants_gradient, out).evaluate(x0)
                 value[b] += found.total
-                if gradient is not None and found.gradient is not None:
-                    gradient[b, r] = found.gradient
+                if out is not None and found.gradient is not None and found.gradient is not out:
+                    out.copy_(found.gradient)
         return Evaluation(value, None if gradient is None else gradient.reshape(shape))
 
     def options(self) -> tuple[str | int | None, ...]:
@@ -80,11 +81,12 @@ class _Part(NamedTuple):
     loss: FourierL1
     terms: float  # coefficients a sample if the loss is a sum over them, 1 if it is their mean
     wants_gradient: bool
+    out: Tensor | None = None  # where the gradient may go, `[b, r, *space]`, contiguous
 
     def evaluate(self, batch: Tensor) -> _Found:
         """Value and gradient in units of unnormalized spectra; `batch` is the whole x0, which an error is about."""
         found = self._evaluate(careful=False)
-        if self.x0.device.type != "cpu" or math.isfinite(float(found.total.sum())):
+        if self.x0.device.type != "cpu" or math.isfinite(sum(found.total.tolist())):
             return found
         refuse_non_finite(batch)
         return self._evaluate(careful=True)
@@ -107,7 +109,16 @@ class _Part(NamedTuple):
             self.wants_gradient,
         )  # fmt: skip
         del F_0
-        return _Found(total, self._inverse(F_hat) if self.wants_gradient else None)
+        if not self.wants_gradient:
+            return _Found(total, None)
+        if self.loss.ndim == 1:
+            return _Found(total, self._inverse(F_hat))
+        from specreg.transforms.hartley import cas
+
+        gradient = torch.empty(self.x0.shape, dtype=self.x0.dtype, device=self.x0.device) if self.out is None else self.out
+        cas(F_hat, gradient)
+        del F_hat
+        return _Found(total, cas(self._spectrum(gradient).contiguous(), gradient))
 
     def _amplitude(self, careful: bool) -> _Found:
         error = _modulus(self._spectrum(self.x0), careful)

@@ -9,13 +9,14 @@ in place. What has no neighbour is its own mean, and has no difference. Compiled
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import prange
 from torch import Tensor
 
-from specreg._numba import jit, on_threads
+from specreg._numba import jit, parallel, threads
 from specreg.transforms.wavelet_stages import Cells
 
 Array = np.ndarray[Any, Any]
@@ -61,12 +62,31 @@ def evaluate(
     pulls = _pulls(gammas, levels, ndim, deep, high)
     if weights is not None:
         pulls = np.ascontiguousarray(weights.numpy()[:, _bands(levels, ndim, deep, high)] * pulls)
-    totals = np.empty((len(x0), units), np.float32)
-    on_threads(
-        _lift, totals.size, x0.numel(), x, y, out, pulls, levels, (depth, height), (deep, high), piece,
-        (strips, together, units), totals.reshape(-1),
+    work = _Work(
+        x, y, out, pulls, levels, depth, height, deep, high, piece, strips, together, units,
+        np.empty(len(x0) * units, np.float32),
     )  # fmt: skip
-    return torch.from_numpy(totals.sum(1)), gradient
+    _lift_on_threads(work, threads(work.totals.size, x0.numel()))
+    return torch.from_numpy(work.totals.reshape(-1, units).sum(1)), gradient
+
+
+class _Work(NamedTuple):
+    """What the kernel is to do. A unit of work is a piece of the width of one strip, or of several side by side."""
+
+    x: Array  # [lines, width]
+    y: Array
+    out: Array  # the same, or empty
+    pulls: Array  # [b or 1, lines of a cell, levels + 1]
+    levels: int
+    depth: int
+    height: int
+    deep: int  # lines of a cell
+    high: int
+    piece: int  # values of a line taken at a time
+    strips: int  # of a sample: the lines of a row of cells
+    together: int  # strips of a unit
+    units: int  # of a sample
+    totals: Array  # [units of all samples]
 
 
 _NONE = np.empty((0, 0), np.float32)
@@ -226,19 +246,16 @@ def _score_lines(lines: Array, pull: Array, sizes: Array, levels: int, ni: int, 
 
 
 @jit
-def _lift(
-    x: Array, y: Array, out: Array, pulls: Array, levels: int, plane: Any, cell: Any, piece: int, work: Any,
-    totals: Array, start: int, stop: int,
-) -> None:  # fmt: skip
-    """A unit of work is a piece of the width of one strip, the lines of a row of cells, or of several side by side."""
-    (depth, height), (deep, high), (strips, together, units) = plane, cell, work
-    width = x.shape[1]
+def _lift(work: Any, start: int, stop: int) -> None:
+    x, y, out, levels, piece, width = work.x, work.y, work.out, work.levels, work.piece, work.x.shape[1]
+    depth, height, deep, high = work.depth, work.height, work.deep, work.high
+    strips, together, units = work.strips, work.together, work.units
     down, across, pieces = -(-depth // deep), -(-height // high), -(-width // piece)
     lines, copy = np.empty((deep, high, piece * together), np.float32), np.empty(piece * together, np.float32)
     sizes, firsts = np.empty(levels + 1, np.int64), np.empty(together, np.int64)
     for u in range(start, stop):
         sample, strip, a = u // units, u % units // pieces * together, u % pieces * piece
-        pull = pulls[sample if len(pulls) > 1 else 0]
+        pull = work.pulls[sample if len(work.pulls) > 1 else 0]
         ni, nj, count, b = deep, high, min(together, strips - strip), min(width, a + piece)
         for k in range(count):  # where the strips begin
             above, d, h = (
@@ -258,7 +275,7 @@ def _lift(
                     row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
                     _load(x, y, row, at, pairs, odd, line, low, middle + low)
         _transform(lines, copy, sizes, levels, ni, nj)
-        totals[u] = _score_lines(lines, pull, sizes, levels, ni, nj)
+        work.totals[u] = _score_lines(lines, pull, sizes, levels, ni, nj)
         if not out.size:
             continue
         _transform_transpose(lines, copy, sizes, levels, ni, nj)
@@ -268,3 +285,13 @@ def _lift(
                 for k in range(count):
                     row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
                     _store(line, low, middle + low, out, row, at, pairs, odd)
+
+
+@parallel
+def _lift_on_threads(work: Any, count: int) -> None:
+    units = work.totals.size
+    if count == 1:
+        _lift(work, 0, units)
+    else:
+        for t in prange(count):
+            _lift(work, units * t // count, units * (t + 1) // count)
