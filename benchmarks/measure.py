@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,10 +39,9 @@ def interleaved_seconds(
         repeats[name] = max(1, math.ceil(2e-3 / _once(step, 1, device)))
     began = time.perf_counter()
     found: dict[str, list[float]] = {name: [] for name in steps}
-    names = list(steps)
+    shuffle = random.Random(0)
     for n in range(rounds[1]):
-        turn = n % len(names)  # nobody is always first
-        for name in names[turn:] + names[:turn]:
+        for name in shuffle.sample(list(steps), len(steps)):  # what runs before a step leaves its mark on it
             found[name].append(_once(steps[name], repeats[name], device))
         if n + 1 >= rounds[0] and time.perf_counter() - began > seconds:
             break

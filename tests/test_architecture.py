@@ -19,7 +19,7 @@ ALLOWED = {
     "_files": set(),
     "_compile": set(),
     "_numba": set(),
-    "transforms": {"_checks", "_compile"},
+    "transforms": {"_checks", "_compile", "_numba"},
     "diffusion": {"_checks"},
     "models": {"_checks", "diffusion"},
     "data": {"_checks"},

@@ -23,12 +23,15 @@ WORK = 2**13
 """Values that are worth a thread of their own."""
 
 _HOME = os.getpid()
+_PLAIN = (Tensor, Parameter)
 
 
 def usable(*tensors: Tensor) -> bool:
     """Whether kernels take these: plain float32 tensors on the CPU, where Numba is installed."""
-    plain = all(type(x) in (Tensor, Parameter) and x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
-    return plain and _numba()
+    for x in tensors:
+        if type(x) not in _PLAIN or x.dtype != torch.float32 or x.device.type != "cpu":
+            return False
+    return _numba()
 
 
 @lru_cache(1)
@@ -78,14 +81,15 @@ def threads(units: int, values: int) -> int:
     With OpenMP on Linux the threads are torch's own, which otherwise would spin on the cores that others need.
     """
     most = min(torch.get_num_threads(), values // WORK, units)
-    return most if most > 1 and os.getpid() == _HOME and _concurrent() else 1
+    try:
+        return most if most > 1 and os.getpid() == _HOME and _concurrent() else 1
+    except ValueError:  # there is no layer before the first kernel
+        return 1
 
 
+@lru_cache(1)
 def _concurrent() -> bool:
     import numba
 
-    try:
-        layer: str = numba.threading_layer()
-    except ValueError:  # none is chosen before the first kernel
-        return False
+    layer: str = numba.threading_layer()
     return layer in ("omp", "tbb")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from specreg._numba import jit, parallel, threads
 from specreg.transforms.fourier import bin_weights
+from specreg.transforms.hartley import cas_on_threads, mirrors
 
 Array = np.ndarray[Any, Any]
 
@@ -40,83 +41,108 @@ ATAN = tuple(
 HALF_PI, PI, TINY = np.float32(math.pi / 2), np.float32(math.pi), np.finfo(np.float32).tiny
 
 
+class Found(NamedTuple):
+    """What a kernel leaves."""
+
+    total: Tensor  # [b], Σ over the full spectrum
+    gradient: Tensor | None  # on the half spectrum or, for more than one axis, as `hartley.cas` of that
+
+
 def evaluate(
     coupling: str | None,
     F_0: Tensor,
     F_hat: Tensor,
     weights: Tensor | None,
-    width: int,
-    least: float,
-    limit: float,
+    shape: torch.Size,
+    limits: tuple[float, float],
     wants_gradient: bool,
-) -> Tensor:
-    """Σ over the full spectrum, `[b]`; F̂ becomes the gradient on the half spectrum, weights applied, if wanted.
+) -> Found:
+    """Values, and the gradient with weights applied, which overwrites one of the spectra.
 
     Args:
         coupling: None, "frequency" or "projection", see `functional`.
-        F_0: spectrum of x0, `[b, r, *half]`, complex64, unnormalized.
-        F_hat: spectrum of x0_hat, overwritten.
+        F_0: spectrum of x0, `[b, r, *half]`, contiguous complex64, unnormalized.
+        F_hat: spectrum of x0_hat, the same.
         weights: `[b or 1, *half]`, or None.
-        width: size of the last axis of x0.
-        least: amplitude below which the direction of a coefficient fades to 0.
-        limit: most that the gradient of a phase factor may be, in gradients of an amplitude.
-        wants_gradient: whether F_hat is to be overwritten.
+        shape: of x0, `[b, r, *space]`.
+        limits: amplitude below which the direction of a coefficient fades to 0, and the most that the gradient of a
+            phase factor may be, in gradients of an amplitude.
+        wants_gradient: whether there is a gradient.
     """
-    batch, channels, *half = F_0.shape
-    plane, bins = math.prod(half), half[-1]
-    # Short rows are taken several at a time, so that loops are long.
-    length, piece = (plane, PIECE // bins * bins) if bins <= PIECE else (bins, PIECE)
-    piece = min(piece, length)
-    rows, pieces = plane // length, -(-length // piece)
-    units = batch * channels * rows * pieces
+    each = weights is not None and len(weights) > 1
+    total = np.empty(len(F_0), np.float32)
+    plan = _plan(shape, limits)
+    memory = F_0.numpy().reshape(-1)
     work = _Work(
-        *(F.contiguous().view(-1, length).numpy() for F in (F_0, F_hat)),
-        weights=_ONES if weights is None else weights.contiguous().view(-1, length).numpy(),
-        weighted=weights is not None,
-        counts=_counts(width, piece),
-        rows=rows,
-        rows_of_sample=channels * rows,
-        rows_of_weights=rows if weights is not None and len(weights) > 1 else 0,
-        bins=bins,
-        piece=piece,
-        pieces=pieces,
-        least=np.float32(least),
-        limit=np.float32(limit),
-        wants_gradient=wants_gradient,
-        totals=np.empty(units, np.float32),
-    )
-    _KERNELS[coupling](work, threads(units, F_0.numel()))
-    return torch.from_numpy(work.totals.reshape(batch, -1).sum(1))
+        memory, F_hat.numpy().reshape(-1),
+        _ONES if weights is None else weights.contiguous().numpy().reshape(-1), weights is not None,
+        plan.rows if each else 0, wants_gradient, total, *plan,
+    )  # fmt: skip
+    _KERNELS[coupling](work, threads(plan.units, F_0.numel()))
+    if not wants_gradient:
+        gradient = None
+    elif len(shape) == 3:
+        gradient = F_hat
+    else:
+        gradient = torch.from_numpy(memory.view(np.float32)[: shape.numel()].reshape(shape))
+    return Found(torch.from_numpy(total), gradient)
+class _Plan(NamedTuple):
+    """How spectra of one shape are gone through: as rows, a piece of a row at a time."""
 
-
-class _Work(NamedTuple):
-    """What a kernel is to do."""
-
-    F_0: Array  # [rows of spectra, bins of a row]
-    F_hat: Array
-    weights: Array  # [rows of one sample or of all, bins of a row]
-    weighted: bool
     counts: Array  # how many bins of the full spectrum each bin of a piece stands for
-    rows: int  # of a plane
-    rows_of_sample: int
-    rows_of_weights: int  # that a sample has to itself
+    mirrors: Array  # see `hartley.mirrors`; none if there is one axis
+    width: int  # of the signals
     bins: int  # of the last axis
+    length: int  # bins of a row: short lines are taken several at a time, so that loops are long
     piece: int  # bins taken at a time
     pieces: int  # of a row
+    rows: int  # of a channel
+    rows_of_sample: int
+    units: int  # pieces of all rows
     least: Any
     limit: Any
-    wants_gradient: bool
-    totals: Array  # [pieces of all rows]
-
-
-_ONES = np.ones((1, 1), np.float32)
 
 
 @lru_cache(64)
-def _counts(width: int, piece: int) -> Array:
-    """How many bins of the full spectrum each bin stands for: of one row, again and again until a piece is full."""
+def _plan(shape: torch.Size, limits: tuple[float, float]) -> _Plan:
+    batch, channels, *lines, width = shape
+    bins = width // 2 + 1
+    plane = math.prod(lines) * bins
+    length, piece = (plane, PIECE // bins * bins) if bins <= PIECE else (bins, PIECE)
+    piece = min(piece, length)
+    rows, pieces = plane // length, -(-length // piece)
     counts: Array = bin_weights(width, dtype=torch.float32, device=torch.device("cpu")).numpy()
-    return np.tile(counts, -(-piece // len(counts)))
+    return _Plan(
+        np.tile(counts, -(-piece // bins)), mirrors(tuple(lines)) if lines else _NONE, width, bins, length, piece, pieces,
+        rows, rows * channels, batch * channels * rows * pieces, *np.float32(limits),
+    )  # fmt: skip
+
+
+class _Work(NamedTuple):
+    """What a kernel is to do: arrays in memory's order, and the fields of the plan."""
+
+    F_0: Array
+    F_hat: Array
+    weights: Array
+    weighted: bool
+    rows_of_weights: int  # that a sample has to itself
+    wants_gradient: bool
+    total: Array  # [b]
+    counts: Array
+    mirrors: Array
+    width: int
+    bins: int
+    length: int
+    piece: int
+    pieces: int
+    rows: int
+    rows_of_sample: int
+    units: int
+    least: Any
+    limit: Any
+
+
+_ONES, _NONE = np.ones(1, np.float32), np.empty(0, np.uint64)
 
 
 # The loops of these are many and small: LLVM gives up on vectors where more than a few arrays could overlap.
@@ -168,19 +194,20 @@ def _angle(y: Array, x: Array, t: Array) -> None:
 def _piece(u: int, work: Any, room: Array) -> Any:
     """Of piece u of the spectra: F, F̂, how much each bin counts, its weights alone; `room` is for what counts."""
     row, a = u // work.pieces, u % work.pieces * work.piece
-    b = min(work.F_0.shape[1], a + work.piece)
-    count = work.counts[a % work.bins : a % work.bins + b - a]
+    n = min(work.length - a, work.piece)
+    first = row * work.length + a
+    count = work.counts[a % work.bins : a % work.bins + n]
     if not work.weighted:
-        return work.F_0[row, a:b], work.F_hat[row, a:b], count, count
-    w = work.weights[row // work.rows_of_sample * work.rows_of_weights + row % work.rows, a:b]
-    weighted_count = room[: b - a]
+        return work.F_0[first : first + n], work.F_hat[first : first + n], count, count
+    first_weight = (row // work.rows_of_sample * work.rows_of_weights + row % work.rows) * work.length + a
+    w, weighted_count = work.weights[first_weight : first_weight + n], room[:n]
     weighted_count[:] = count
     _multiply(weighted_count, w)
-    return work.F_0[row, a:b], work.F_hat[row, a:b], weighted_count, w
+    return work.F_0[first : first + n], work.F_hat[first : first + n], weighted_count, w
 
 
 @jit
-def _amplitude(work: Any, start: int, stop: int) -> None:
+def _amplitude(work: Any, totals: Array, start: int, stop: int) -> None:
     room, least = np.empty((2, work.piece), np.float32), work.least
     for u in range(start, stop):
         f_0, f, count, w = _piece(u, work, room[0])
@@ -191,7 +218,7 @@ def _amplitude(work: Any, start: int, stop: int) -> None:
             A_hat = math.sqrt(f[k].real * f[k].real + f[k].imag * f[k].imag)
             total += abs(A_hat - A) * count[k]
             factor[k] = _sign(A_hat - A) / max(A_hat, least)
-        work.totals[u] = total
+        totals[u] = total
         if work.wants_gradient:
             if work.weighted:
                 _multiply(factor, w)
@@ -200,7 +227,7 @@ def _amplitude(work: Any, start: int, stop: int) -> None:
 
 
 @jit
-def _projection(work: Any, start: int, stop: int) -> None:
+def _projection(work: Any, totals: Array, start: int, stop: int) -> None:
     room, least = np.empty((5, work.piece), np.float32), work.least
     for u in range(start, stop):
         f_0, f, count, w = _piece(u, work, room[4])
@@ -217,7 +244,7 @@ def _projection(work: Any, start: int, stop: int) -> None:
             # A/A is 1, but 0 where x0 has no coefficient and so no phase to agree with; below 0 is rounding.
             apart = max((B[k] * A[k] - shared[k]) * inverse[k], np.float32(0))
             total += (apart + abs(B[k] - A[k])) * count[k]
-        work.totals[u] = total
+        totals[u] = total
         if work.wants_gradient:
             for k in range(n):
                 A[k] = (A[k] / max(A[k], least) + _sign(B[k] - A[k])) / max(B[k], least)
@@ -230,7 +257,7 @@ def _projection(work: Any, start: int, stop: int) -> None:
 
 
 @jit
-def _frequency(work: Any, start: int, stop: int) -> None:
+def _frequency(work: Any, totals: Array, start: int, stop: int) -> None:
     room, least, limit = np.empty((6, work.piece), np.float32), work.least, work.limit
     for u in range(start, stop):
         f_0, f, count, w = _piece(u, work, room[4])
@@ -248,7 +275,7 @@ def _frequency(work: Any, start: int, stop: int) -> None:
         total = np.float32(0)
         for k in range(n):
             total += abs(A[k]) * (np.float32(1) + abs(delta[k])) * count[k]
-        work.totals[u] = total
+        totals[u] = total
         if work.wants_gradient:
             for k in range(n):
                 radial[k] = _sign(A[k]) * (np.float32(1) + abs(delta[k])) * inverse[k]
@@ -263,33 +290,46 @@ def _frequency(work: Any, start: int, stop: int) -> None:
 
 
 @parallel
+def _finish(work: Any, totals: Array, count: int) -> None:
+    """Σ of a sample's pieces, and the gradient as `hartley.cas`, in the memory of F."""
+    each = work.units // work.total.size
+    for b in range(work.total.size):
+        work.total[b] = totals[b * each : (b + 1) * each].sum()
+    if work.wants_gradient and work.mirrors.size:
+        cas_on_threads(work.F_hat, work.F_0.view(np.float32), work.mirrors, work.width, count)
+
+
+@parallel
 def _amplitude_on_threads(work: Any, count: int) -> None:
-    units = work.totals.size
+    totals = np.empty(work.units, np.float32)
     if count == 1:
-        _amplitude(work, 0, units)
+        _amplitude(work, totals, 0, work.units)
     else:
         for t in prange(count):
-            _amplitude(work, units * t // count, units * (t + 1) // count)
+            _amplitude(work, totals, work.units * t // count, work.units * (t + 1) // count)
+    _finish(work, totals, count)
 
 
 @parallel
 def _projection_on_threads(work: Any, count: int) -> None:
-    units = work.totals.size
+    totals = np.empty(work.units, np.float32)
     if count == 1:
-        _projection(work, 0, units)
+        _projection(work, totals, 0, work.units)
     else:
         for t in prange(count):
-            _projection(work, units * t // count, units * (t + 1) // count)
+            _projection(work, totals, work.units * t // count, work.units * (t + 1) // count)
+    _finish(work, totals, count)
 
 
 @parallel
 def _frequency_on_threads(work: Any, count: int) -> None:
-    units = work.totals.size
+    totals = np.empty(work.units, np.float32)
     if count == 1:
-        _frequency(work, 0, units)
+        _frequency(work, totals, 0, work.units)
     else:
         for t in prange(count):
-            _frequency(work, units * t // count, units * (t + 1) // count)
+            _frequency(work, totals, work.units * t // count, work.units * (t + 1) // count)
+    _finish(work, totals, count)
 
 
 _KERNELS: dict[str | None, Callable[..., None]] = {

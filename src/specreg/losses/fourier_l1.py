@@ -41,7 +41,7 @@ class FourierL1(Description):
         terms = 1.0 if self.reduction == "mean" else float(x0[0].numel())
         if len(shape) - 2 > self.ndim:
             x0_hat, x0 = (x.reshape(shape[0], -1, *space) for x in (x0_hat, x0))
-        parts = list(chunks(x0.shape, self.ndim, whole_samples=self.coupling == "norm", device=x0.device))
+        parts = chunks(x0.shape, self.ndim, whole_samples=self.coupling == "norm", device=x0.device)
         if len(parts) == 1:
             value, gradient = _Part(x0_hat, x0, weights, self, terms, wants_gradient).evaluate(x0)
         else:
@@ -54,7 +54,7 @@ class FourierL1(Description):
                 value[b] += found.total
                 if out is not None and found.gradient is not None and found.gradient is not out:
                     out.copy_(found.gradient)
-        return Evaluation(value, None if gradient is None else gradient.reshape(shape))
+        return Evaluation(value, gradient if gradient is None or gradient.shape == shape else gradient.reshape(shape))
 
     def options(self) -> tuple[str | int | None, ...]:
         """See `Description`."""
@@ -101,24 +101,20 @@ class _Part(NamedTuple):
 
     def _in_one_look(self) -> _Found:
         from specreg.losses import fourier_kernels
-
-        F_0 = self._spectrum(self.x0)
-        F_hat = self._spectrum(self.x0_hat).contiguous()
-        total = fourier_kernels.evaluate(
-            self.loss.coupling, F_0, F_hat, self.weights, self.x0.shape[-1], _least(self.x0), PHASE_GRADIENT_LIMIT,
-            self.wants_gradient,
-        )  # fmt: skip
-        del F_0
-        if not self.wants_gradient:
-            return _Found(total, None)
-        if self.loss.ndim == 1:
-            return _Found(total, self._inverse(F_hat))
         from specreg.transforms.hartley import cas
 
-        gradient = torch.empty(self.x0.shape, dtype=self.x0.dtype, device=self.x0.device) if self.out is None else self.out
-        cas(F_hat, gradient)
-        del F_hat
-        return _Found(total, cas(self._spectrum(gradient).contiguous(), gradient))
+        F_0, F_hat = self._spectrum(self.x0).contiguous(), self._spectrum(self.x0_hat).contiguous()
+        total, gradient = fourier_kernels.evaluate(
+            self.loss.coupling, F_0, F_hat, self.weights, self.x0.shape, (_least(self.x0), PHASE_GRADIENT_LIMIT),
+            self.wants_gradient,
+        )  # fmt: skip
+        del F_0, F_hat
+        if gradient is None:
+            return _Found(total, None)
+        if self.loss.ndim == 1:
+            return _Found(total, self._inverse(gradient))
+        spectrum = self._spectrum(gradient).contiguous()
+        return _Found(total, cas(spectrum, gradient if self.out is None else self.out))
 
     def _amplitude(self, careful: bool) -> _Found:
         error = _modulus(self._spectrum(self.x0), careful)

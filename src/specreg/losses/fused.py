@@ -9,7 +9,6 @@ once.
 
 from __future__ import annotations
 
-import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -72,30 +71,49 @@ class Evaluation(NamedTuple):
 def fused(loss: Description, x0_hat: Tensor, x0: Tensor, weights: Tensor | None = None) -> Tensor:
     """The loss of each sample, `[B]`, differentiable once with respect to `x0_hat`, and to nothing else."""
     wants_gradient = torch.is_grad_enabled() and x0_hat.requires_grad
+    value: Tensor
     if torch.compiler.is_compiling():
-        operator: Callable[..., tuple[Tensor, Tensor]] = torch.ops.specreg.value_and_gradient
-        value, _ = operator(x0_hat, x0, weights, loss.written(), wants_gradient)
+        value, _ = torch.ops.specreg.value_and_gradient(x0_hat, x0, weights, loss.written(), wants_gradient)
+    elif torch._C._are_functorch_transforms_active():  # what torch's own apply() asks
+        value, _ = _Fused.apply(x0_hat, x0, weights, loss, wants_gradient)
+    elif wants_gradient:
+        value = _Eager.apply(x0_hat, x0, weights, loss)
     else:
-        apply: Callable[..., tuple[Tensor, Tensor]] = _Fused.apply  # whether it is typed depends on torch's version
-        value, _ = apply(x0_hat, x0, weights, loss, wants_gradient)
+        value, _ = _evaluate(x0_hat, x0, weights, loss, loss.scale(x0.shape), wants_gradient)
     return value
 
 
 def _evaluate(
-    x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
+    x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, scale: float, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """The value `[B]`, and the gradient without its scale, empty when it is not wanted."""
     with _checks.without_autocast(x0.device):
         value, gradient = loss.evaluate(x0_hat, x0, weights, wants_gradient)
-    return value * loss.scale(x0.shape), value.new_empty(0) if gradient is None else gradient
+    return value * scale, value.new_empty(0) if gradient is None else gradient
+
+
+class _Eager(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description) -> Tensor:
+        ctx.scale = loss.scale(x0.shape)
+        value, gradient = _evaluate(x0_hat, x0, weights, loss, ctx.scale, True)
+        ctx.save_for_backward(gradient)
+        ctx.set_materialize_grads(False)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, grad), None, None, None
 
 
 class _Fused(torch.autograd.Function):
+    """The same under function transforms. To be open to them takes longer than an operation on a small batch."""
+
     @staticmethod
     def forward(
         x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        return _evaluate(x0_hat, x0, weights, loss, wants_gradient)
+        return _evaluate(x0_hat, x0, weights, loss, loss.scale(x0.shape), wants_gradient)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -106,7 +124,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, grads[0])
+        return _backward(ctx, grads[0]), None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
@@ -128,12 +146,12 @@ class _Fused(torch.autograd.Function):
         return (value.unflatten(0, (n, -1)), gradient), (0, 0)
 
 
-def _backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None) -> Tensor | None:
     if grad is None:
-        return None, None, None, None, None
+        return None
     (gradient,) = ctx.saved_tensors
     scaled: Callable[..., Tensor] = _Scaled.apply if torch.is_grad_enabled() else _scaled
-    return scaled(grad * ctx.scale, gradient), None, None, None, None
+    return scaled(grad * ctx.scale, gradient)
 
 
 def _scaled(grad: Tensor, gradient: Tensor) -> Tensor:
@@ -159,24 +177,6 @@ class _Scaled(torch.autograd.Function):
         raise RuntimeError("spectral losses are differentiable once; a second derivative was asked for")
 
 
-class _AsGiven(inspect.Signature):
-    """What apply() asks for every time, to fill in defaults: here, longer work than an operation on a small batch."""
-
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        return _Bound(args)
-
-
-class _Bound(NamedTuple):
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = {}  # noqa: RUF012
-
-    def apply_defaults(self) -> None:
-        """There are none."""
-
-
-_Fused.forward.__signature__ = _AsGiven()  # type: ignore[attr-defined]
-
-
 @torch.library.custom_op(
     "specreg::value_and_gradient",
     mutates_args=(),
@@ -185,7 +185,8 @@ _Fused.forward.__signature__ = _AsGiven()  # type: ignore[attr-defined]
 def _operator(
     x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: str, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    value, gradient = _evaluate(x0_hat, x0, weights, _read(loss), wants_gradient)
+    described = _read(loss)
+    value, gradient = _evaluate(x0_hat, x0, weights, described, described.scale(x0.shape), wants_gradient)
     return value, gradient.contiguous()  # a layout that the fake below can promise
 
 
@@ -211,7 +212,9 @@ CHUNK = (2**20, 2**22)
 """Fewest and most values of a chunk: beneath, calls cost more than work; above, memory is fresh pages, not cache."""
 
 
-def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.device) -> Iterator[tuple[slice, slice]]:
+def chunks(
+    shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.device
+) -> list[tuple[slice, slice]]:
     """Parts of `[B, R, *space]` to work on one after another: slices of B and of R.
 
     On the CPU about a quarter of the batch at a time, if that is large, which bounds the memory for spectra and keeps
@@ -222,13 +225,14 @@ def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.d
     size = shape[-ndim:].numel()
     wanted = max(CHUNK[0], min(CHUNK[1], samples * rows * size // 4))
     if device.type != "cpu" or wanted >= samples * rows * size:
-        yield slice(samples), slice(rows)
-        return
+        return [(slice(samples), slice(rows))]
     take = max(1, wanted // (rows * size))
     part = rows if whole_samples or take > 1 else max(1, min(rows, wanted // size))
-    for b in range(0, samples, take):
-        for r in range(0, rows, part):
-            yield slice(b, min(b + take, samples)), slice(r, min(r + part, rows))
+    return [
+        (slice(b, min(b + take, samples)), slice(r, min(r + part, rows)))
+        for b in range(0, samples, take)
+        for r in range(0, rows, part)
+    ]
 
 
 def refuse_non_finite(x0: Tensor) -> None:

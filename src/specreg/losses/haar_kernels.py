@@ -62,12 +62,10 @@ def evaluate(
     pulls = _pulls(gammas, levels, ndim, deep, high)
     if weights is not None:
         pulls = np.ascontiguousarray(weights.numpy()[:, _bands(levels, ndim, deep, high)] * pulls)
-    work = _Work(
-        x, y, out, pulls, levels, depth, height, deep, high, piece, strips, together, units,
-        np.empty(len(x0) * units, np.float32),
-    )  # fmt: skip
-    _lift_on_threads(work, threads(work.totals.size, x0.numel()))
-    return torch.from_numpy(work.totals.reshape(-1, units).sum(1)), gradient
+    total = np.empty(len(x0), np.float32)
+    work = _Work(x, y, out, pulls, levels, depth, height, deep, high, piece, strips, together, units, total)
+    _lift_on_threads(work, threads(total.size * units, x0.numel()))
+    return torch.from_numpy(total), gradient
 
 
 class _Work(NamedTuple):
@@ -86,7 +84,7 @@ class _Work(NamedTuple):
     strips: int  # of a sample: the lines of a row of cells
     together: int  # strips of a unit
     units: int  # of a sample
-    totals: Array  # [units of all samples]
+    total: Array  # [b]
 
 
 _NONE = np.empty((0, 0), np.float32)
@@ -246,7 +244,7 @@ def _score_lines(lines: Array, pull: Array, sizes: Array, levels: int, ni: int, 
 
 
 @jit
-def _lift(work: Any, start: int, stop: int) -> None:
+def _lift(work: Any, totals: Array, start: int, stop: int) -> None:
     x, y, out, levels, piece, width = work.x, work.y, work.out, work.levels, work.piece, work.x.shape[1]
     depth, height, deep, high = work.depth, work.height, work.deep, work.high
     strips, together, units = work.strips, work.together, work.units
@@ -275,7 +273,7 @@ def _lift(work: Any, start: int, stop: int) -> None:
                     row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
                     _load(x, y, row, at, pairs, odd, line, low, middle + low)
         _transform(lines, copy, sizes, levels, ni, nj)
-        work.totals[u] = _score_lines(lines, pull, sizes, levels, ni, nj)
+        totals[u] = _score_lines(lines, pull, sizes, levels, ni, nj)
         if not out.size:
             continue
         _transform_transpose(lines, copy, sizes, levels, ni, nj)
@@ -289,9 +287,13 @@ def _lift(work: Any, start: int, stop: int) -> None:
 
 @parallel
 def _lift_on_threads(work: Any, count: int) -> None:
-    units = work.totals.size
+    samples = work.total.size
+    units = samples * work.units
+    totals = np.empty(units, np.float32)
     if count == 1:
-        _lift(work, 0, units)
+        _lift(work, totals, 0, units)
     else:
         for t in prange(count):
-            _lift(work, units * t // count, units * (t + 1) // count)
+            _lift(work, totals, units * t // count, units * (t + 1) // count)
+    for b in range(samples):
+        work.total[b] = totals[b * work.units : (b + 1) * work.units].sum()

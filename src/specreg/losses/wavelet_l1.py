@@ -34,8 +34,14 @@ class WaveletL1(Description):
         shape, space = x0.shape, x0.shape[-self.ndim :]
         if len(shape) - 2 > self.ndim:
             x0_hat, x0 = (x.reshape(shape[0], -1, *space) for x in (x0_hat, x0))
-        parts = list(chunks(x0.shape, self.ndim, whole_samples=False, device=x0.device))
-        if len(parts) == 1:
+        parts = chunks(x0.shape, self.ndim, whole_samples=False, device=x0.device)
+        if usable(x0_hat, x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
+            from specreg.losses import haar_kernels
+
+            value, gradient = haar_kernels.evaluate(
+                x0_hat, x0, self.levels, self.ndim, self.gammas, weights, wants_gradient
+            )
+        elif len(parts) == 1:
             value, gradient = self._part(x0_hat, x0, weights, wants_gradient)
         else:
             value = x0.new_zeros(shape[0])
@@ -46,9 +52,9 @@ class WaveletL1(Description):
                 value[b] += total
                 if gradient is not None and found is not None:
                     gradient[b, r] = found
-        if x0.device.type == "cpu" and not math.isfinite(float(value.sum())):
+        if x0.device.type == "cpu" and not math.isfinite(sum(value.tolist())):
             refuse_non_finite(x0)
-        return Evaluation(value, None if gradient is None else gradient.reshape(shape))
+        return Evaluation(value, gradient if gradient is None or gradient.shape == shape else gradient.reshape(shape))
 
     def options(self) -> tuple[str | int | tuple[float, ...], ...]:
         """See `Description`."""
@@ -71,10 +77,6 @@ class WaveletL1(Description):
     ) -> tuple[Tensor, Tensor | None]:
         """Value `[b]` and gradient of a chunk `[b, r, *space]`."""
         space = x0.shape[-self.ndim :]
-        if usable(x0_hat, x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
-            from specreg.losses import haar_kernels
-
-            return haar_kernels.evaluate(x0_hat, x0, self.levels, self.ndim, self.gammas, weights, wants_gradient)
         x = x0_hat - x0
         stages = plan(self.wavelet, self.levels, self._mode, space, x)
         total: Tensor | None = None

@@ -27,40 +27,44 @@ def cas(F: Tensor, out: Tensor) -> Tensor:
     """Re F − Im F on all frequencies.
 
     Args:
-        F: half spectra of real signals, `[..., *size[:-1], size[-1] // 2 + 1]`, contiguous complex64 on the CPU.
+        F: half spectra of real signals, `[b, r, *size[:-1], size[-1] // 2 + 1]`, contiguous complex64 on the CPU.
         out: `[b, r, *size]`, contiguous float32, is overwritten and returned.
     """
-    size = out.shape[2:]
-    halves, whole = F.view(-1, F.shape[-1]).numpy(), out.view(-1, size[-1]).numpy()
-    _cas_on_threads(halves, whole, _mirrors(tuple(size[:-1])), threads(len(halves), F.numel()))
+    shape = out.shape
+    lines = F.numel() // F.shape[-1]
+    cas_on_threads(
+        F.numpy().reshape(-1), out.numpy().reshape(-1), mirrors(shape[2:-1]), shape[-1], threads(lines, F.numel())
+    )
     return out
 
 
 @lru_cache(64)
-def _mirrors(size: tuple[int, ...]) -> Array:
+def mirrors(size: tuple[int, ...]) -> Array:
     """Of each line along the last axis, in memory's order, the line of the negative frequencies, modulo `size`."""
-    places = np.arange(math.prod(size)).reshape(size)
-    mirrors: Array = places[np.ix_(*(-np.arange(n) % n for n in size))].ravel() if size else places.ravel()
-    return mirrors
+    places = np.arange(math.prod(size), dtype=np.uint64).reshape(size)
+    found: Array = places[np.ix_(*(-np.arange(n) % n for n in size))].ravel()
+    return found
 
 
 @jit
-def _cas(halves: Array, whole: Array, mirrors: Array, start: int, stop: int) -> None:
+def _cas(F: Array, out: Array, mirrors: Array, width: Any, start: Any, stop: Any) -> None:
     # All unsigned: a number that might be negative is one that might count from the end, and no vector is made of it.
-    bins, width, lines, one = np.uint64(halves.shape[1]), np.uint64(whole.shape[1]), np.uint64(len(mirrors)), np.uint64(1)
+    lines, one = np.uint64(mirrors.size), np.uint64(1)
+    width, bins = np.uint64(width), np.uint64(width // 2 + 1)
     for u in range(np.uint64(start), np.uint64(stop)):
-        other = u // lines * lines + np.uint64(mirrors[u % lines])
+        here, half, there = u * width, u * bins, (u // lines * lines + mirrors[u % lines]) * width
         for k in range(bins):
-            whole[u, k] = halves[u, k].real - halves[u, k].imag
+            out[here + k] = F[half + k].real - F[half + k].imag
         for k in range(one, one + width - bins):
-            whole[other, width - k] = halves[u, k].real + halves[u, k].imag
+            out[there + (width - k)] = F[half + k].real + F[half + k].imag
 
 
 @parallel
-def _cas_on_threads(halves: Array, whole: Array, mirrors: Array, count: int) -> None:
-    units = len(halves)
+def cas_on_threads(F: Array, out: Array, mirrors: Array, width: int, count: int) -> None:
+    """`cas` of arrays in memory's order, for kernels; `out` may be longer than what is written."""
+    lines = F.size // (width // 2 + 1)
     if count == 1:
-        _cas(halves, whole, mirrors, 0, units)
+        _cas(F, out, mirrors, width, 0, lines)
     else:
         for t in prange(count):
-            _cas(halves, whole, mirrors, units * t // count, units * (t + 1) // count)
+            _cas(F, out, mirrors, width, lines * t // count, lines * (t + 1) // count)
