@@ -91,5 +91,6 @@ def threads(units: int, values: int) -> int:
 def _concurrent() -> bool:
     import numba
 
-    layer: str = numba.threading_layer()
+    package: Any = numba
+    layer: str = package.threading_layer()
     return layer in ("omp", "tbb")

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def weights(kind, shape):
 @pytest.fixture(params=["one thread", "four threads"])
 def threads(request, monkeypatch):
     if request.param == "four threads":
+        build("haar")(*pair((1, 1, 8)))  # starts Numba's threads
         monkeypatch.setattr(_numba, "WORK", 1)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
 
@@ -217,18 +219,53 @@ def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
     assert asked == [True, False]
 
 
-def test_a_forked_process_has_threads_of_its_own():
-    pool = _numba._pool(os.getpid())
-    assert _numba._pool(os.getpid()) is pool
-    assert _numba._pool(-1) is not pool
+def test_only_what_is_worth_it_and_safe_runs_on_threads(monkeypatch):
+    build("haar")(*pair((1, 1, 8)))  # starts Numba's threads
+    import numba
+
+    layer = numba.threading_layer()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    shared = 3 if layer in ("omp", "tbb") else 1
+    assert _numba.threads(100, 100 * _numba.WORK) == shared
+    assert _numba.threads(2, 100 * _numba.WORK) == min(2, shared)
+    assert _numba.threads(100, _numba.WORK) == 1
+    monkeypatch.setattr(_numba, "_HOME", -1)
+    assert _numba.threads(100, 100 * _numba.WORK) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+
+    for other in ("workqueue", None):  # takes one caller at a time; not yet chosen
+        monkeypatch.setattr(numba, "threading_layer", lambda other=other: _layer(other))
+        _numba._concurrent.cache_clear()
+        assert _numba.threads(100, 100 * _numba.WORK) == 1
+    _numba._concurrent.cache_clear()
 
 
-@pytest.mark.usefixtures("threads")
-def test_threads_that_cannot_be_had_are_done_without(monkeypatch):
-    class Closed:
-        def submit(self, *args):
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+def _layer(name):
+    if name is None:
+        raise ValueError("Threading layer is not initialized.")
+    return name
 
-    monkeypatch.setattr(_numba, "_pool", lambda process: Closed())
-    x0_hat, x0 = pair((3, 2, 8, 16))
-    check(FourierL1(None, 2, "ortho", "mean"), x0_hat, x0, None)
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_worker_takes_losses_as_a_data_loader_runs_it():
+    code = """
+import os, torch
+from specreg import losses
+x0, x0_hat = torch.zeros(8, 3, 64, 64), torch.ones(8, 3, 64, 64)
+before = [losses.build(name)(x0_hat, x0) for name in ("amplitude", "haar") for _ in range(2)]
+if (child := os.fork()) == 0:
+    torch.set_num_threads(1)
+    after = [losses.build(name)(x0_hat, x0) for name in ("amplitude", "haar") for _ in range(2)]
+    os._exit(0 if all(map(torch.equal, before, after)) else 3)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
+
+
+def test_callers_on_several_threads_do_not_mix():
+    pairs = [pair((2, 3, 64, 64)), pair((2, 3, 48, 80))] * 4
+    expected = [[build(name)(*p) for name in ("amplitude", "haar")] for p in pairs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda p: [build(name)(*p) for name in ("amplitude", "haar")], pairs * 5))
+    torch.testing.assert_close(found, expected * 5)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from specreg._numba import jit, parallel, threads
 from specreg.transforms.fourier import bin_weights
-from specreg.transforms.hartley import cas_on_threads, mirrors
 
 Array = np.ndarray[Any, Any]
 
@@ -41,13 +40,6 @@ ATAN = tuple(
 HALF_PI, PI, TINY = np.float32(math.pi / 2), np.float32(math.pi), np.finfo(np.float32).tiny
 
 
-class Found(NamedTuple):
-    """What a kernel leaves."""
-
-    total: Tensor  # [b], Σ over the full spectrum
-    gradient: Tensor | None  # on the half spectrum or, for more than one axis, as `hartley.cas` of that
-
-
 def evaluate(
     coupling: str | None,
     F_0: Tensor,
@@ -56,42 +48,35 @@ def evaluate(
     shape: torch.Size,
     limits: tuple[float, float],
     wants_gradient: bool,
-) -> Found:
-    """Values, and the gradient with weights applied, which overwrites one of the spectra.
+) -> Tensor:
+    """Σ over the full spectrum, `[b]`; F̂ becomes the gradient on the half spectrum, weights applied, if wanted.
 
     Args:
         coupling: None, "frequency" or "projection", see `functional`.
         F_0: spectrum of x0, `[b, r, *half]`, contiguous complex64, unnormalized.
-        F_hat: spectrum of x0_hat, the same.
+        F_hat: spectrum of x0_hat, overwritten.
         weights: `[b or 1, *half]`, or None.
         shape: of x0, `[b, r, *space]`.
         limits: amplitude below which the direction of a coefficient fades to 0, and the most that the gradient of a
             phase factor may be, in gradients of an amplitude.
-        wants_gradient: whether there is a gradient.
+        wants_gradient: whether F_hat is to be overwritten.
     """
     each = weights is not None and len(weights) > 1
     total = np.empty(len(F_0), np.float32)
     plan = _plan(shape, limits)
-    memory = F_0.numpy().reshape(-1)
     work = _Work(
-        memory, F_hat.numpy().reshape(-1),
+        F_0.numpy().reshape(-1), F_hat.numpy().reshape(-1),
         _ONES if weights is None else weights.contiguous().numpy().reshape(-1), weights is not None,
         plan.rows if each else 0, wants_gradient, total, *plan,
     )  # fmt: skip
     _KERNELS[coupling](work, threads(plan.units, F_0.numel()))
-    if not wants_gradient:
-        gradient = None
-    elif len(shape) == 3:
-        gradient = F_hat
-    else:
-        gradient = torch.from_numpy(memory.view(np.float32)[: shape.numel()].reshape(shape))
-    return Found(torch.from_numpy(total), gradient)
+    return torch.from_numpy(total)
+
+
 class _Plan(NamedTuple):
     """How spectra of one shape are gone through: as rows, a piece of a row at a time."""
 
     counts: Array  # how many bins of the full spectrum each bin of a piece stands for
-    mirrors: Array  # see `hartley.mirrors`; none if there is one axis
-    width: int  # of the signals
     bins: int  # of the last axis
     length: int  # bins of a row: short lines are taken several at a time, so that loops are long
     piece: int  # bins taken at a time
@@ -112,10 +97,11 @@ def _plan(shape: torch.Size, limits: tuple[float, float]) -> _Plan:
     piece = min(piece, length)
     rows, pieces = plane // length, -(-length // piece)
     counts: Array = bin_weights(width, dtype=torch.float32, device=torch.device("cpu")).numpy()
+    units = batch * channels * rows * pieces
+    least, limit = map(np.float32, limits)
     return _Plan(
-        np.tile(counts, -(-piece // bins)), mirrors(tuple(lines)) if lines else _NONE, width, bins, length, piece, pieces,
-        rows, rows * channels, batch * channels * rows * pieces, *np.float32(limits),
-    )  # fmt: skip
+        np.tile(counts, -(-piece // bins)), bins, length, piece, pieces, rows, rows * channels, units, least, limit
+    )
 
 
 class _Work(NamedTuple):
@@ -129,8 +115,6 @@ class _Work(NamedTuple):
     wants_gradient: bool
     total: Array  # [b]
     counts: Array
-    mirrors: Array
-    width: int
     bins: int
     length: int
     piece: int
@@ -142,7 +126,7 @@ class _Work(NamedTuple):
     limit: Any
 
 
-_ONES, _NONE = np.ones(1, np.float32), np.empty(0, np.uint64)
+_ONES = np.ones(1, np.float32)
 
 
 # The loops of these are many and small: LLVM gives up on vectors where more than a few arrays could overlap.
@@ -289,14 +273,12 @@ def _frequency(work: Any, totals: Array, start: int, stop: int) -> None:
                 f[k] = complex(re * radial[k] - im * delta[k], re * delta[k] + im * radial[k])
 
 
-@parallel
-def _finish(work: Any, totals: Array, count: int) -> None:
-    """Σ of a sample's pieces, and the gradient as `hartley.cas`, in the memory of F."""
+@jit
+def _finish(work: Any, totals: Array) -> None:
+    """Σ of each sample's pieces; in a parallel function Numba would spread sums over threads, be there one or many."""
     each = work.units // work.total.size
     for b in range(work.total.size):
         work.total[b] = totals[b * each : (b + 1) * each].sum()
-    if work.wants_gradient and work.mirrors.size:
-        cas_on_threads(work.F_hat, work.F_0.view(np.float32), work.mirrors, work.width, count)
 
 
 @parallel
@@ -307,7 +289,7 @@ def _amplitude_on_threads(work: Any, count: int) -> None:
     else:
         for t in prange(count):
             _amplitude(work, totals, work.units * t // count, work.units * (t + 1) // count)
-    _finish(work, totals, count)
+    _finish(work, totals)
 
 
 @parallel
@@ -318,7 +300,7 @@ def _projection_on_threads(work: Any, count: int) -> None:
     else:
         for t in prange(count):
             _projection(work, totals, work.units * t // count, work.units * (t + 1) // count)
-    _finish(work, totals, count)
+    _finish(work, totals)
 
 
 @parallel
@@ -329,7 +311,7 @@ def _frequency_on_threads(work: Any, count: int) -> None:
     else:
         for t in prange(count):
             _frequency(work, totals, work.units * t // count, work.units * (t + 1) // count)
-    _finish(work, totals, count)
+    _finish(work, totals)
 
 
 _KERNELS: dict[str | None, Callable[..., None]] = {

@@ -104,17 +104,21 @@ class _Part(NamedTuple):
         from specreg.transforms.hartley import cas
 
         F_0, F_hat = self._spectrum(self.x0).contiguous(), self._spectrum(self.x0_hat).contiguous()
-        total, gradient = fourier_kernels.evaluate(
+        total = fourier_kernels.evaluate(
             self.loss.coupling, F_0, F_hat, self.weights, self.x0.shape, (_least(self.x0), PHASE_GRADIENT_LIMIT),
             self.wants_gradient,
         )  # fmt: skip
-        del F_0, F_hat
-        if gradient is None:
+        if not self.wants_gradient:
             return _Found(total, None)
         if self.loss.ndim == 1:
-            return _Found(total, self._inverse(gradient))
-        spectrum = self._spectrum(gradient).contiguous()
-        return _Found(total, cas(spectrum, gradient if self.out is None else self.out))
+            del F_0
+            return _Found(total, self._inverse(F_hat))
+        H = cas(F_hat, F_0, self.x0.shape)
+        del F_0, F_hat
+        spectrum = self._spectrum(H).contiguous()
+        out = H if self.out is None else self.out
+        cas(spectrum, out, self.x0.shape)
+        return _Found(total, out)
 
     def _amplitude(self, careful: bool) -> _Found:
         error = _modulus(self._spectrum(self.x0), careful)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -212,9 +212,7 @@ CHUNK = (2**20, 2**22)
 """Fewest and most values of a chunk: beneath, calls cost more than work; above, memory is fresh pages, not cache."""
 
 
-def chunks(
-    shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.device
-) -> list[tuple[slice, slice]]:
+def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.device) -> list[tuple[slice, slice]]:
     """Parts of `[B, R, *space]` to work on one after another: slices of B and of R.
 
     On the CPU about a quarter of the batch at a time, if that is large, which bounds the memory for spectra and keeps

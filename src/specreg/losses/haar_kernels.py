@@ -285,15 +285,20 @@ def _lift(work: Any, totals: Array, start: int, stop: int) -> None:
                     _store(line, low, middle + low, out, row, at, pairs, odd)
 
 
+@jit
+def _finish(work: Any, totals: Array) -> None:
+    """Σ of each sample's units; in a parallel function Numba would spread sums over threads, be there one or many."""
+    for b in range(work.total.size):
+        work.total[b] = totals[b * work.units : (b + 1) * work.units].sum()
+
+
 @parallel
 def _lift_on_threads(work: Any, count: int) -> None:
-    samples = work.total.size
-    units = samples * work.units
+    units = work.total.size * work.units
     totals = np.empty(units, np.float32)
     if count == 1:
         _lift(work, totals, 0, units)
     else:
         for t in prange(count):
             _lift(work, totals, units * t // count, units * (t + 1) // count)
-    for b in range(samples):
-        work.total[b] = totals[b * work.units : (b + 1) * work.units].sum()
+    _finish(work, totals)

@@ -23,23 +23,23 @@ from specreg._numba import jit, parallel, threads
 Array = np.ndarray[Any, Any]
 
 
-def cas(F: Tensor, out: Tensor) -> Tensor:
-    """Re F − Im F on all frequencies.
+def cas(F: Tensor, memory: Tensor, shape: torch.Size) -> Tensor:
+    """Re F − Im F on all frequencies, `shape`; where F is not symmetric, of what `torch.fft.irfftn` takes it to be.
 
     Args:
         F: half spectra of real signals, `[b, r, *size[:-1], size[-1] // 2 + 1]`, contiguous complex64 on the CPU.
-        out: `[b, r, *size]`, contiguous float32, is overwritten and returned.
+        memory: any contiguous tensor that has room for the result; the result shares it.
+        shape: `[b, r, *size]`.
     """
-    shape = out.shape
-    lines = F.numel() // F.shape[-1]
-    cas_on_threads(
-        F.numpy().reshape(-1), out.numpy().reshape(-1), mirrors(shape[2:-1]), shape[-1], threads(lines, F.numel())
-    )
-    return out
+    half, bins = F.numpy().reshape(-1), F.shape[-1]
+    out = memory.numpy().reshape(-1).view(np.float32)[: shape.numel()]
+    lines = half.size // bins
+    _cas_on_threads(half, out, _mirrors(shape[2:-1]), shape[-1], threads(lines, half.size))
+    return torch.from_numpy(out.reshape(shape))
 
 
 @lru_cache(64)
-def mirrors(size: tuple[int, ...]) -> Array:
+def _mirrors(size: tuple[int, ...]) -> Array:
     """Of each line along the last axis, in memory's order, the line of the negative frequencies, modulo `size`."""
     places = np.arange(math.prod(size), dtype=np.uint64).reshape(size)
     found: Array = places[np.ix_(*(-np.arange(n) % n for n in size))].ravel()
@@ -52,16 +52,20 @@ def _cas(F: Array, out: Array, mirrors: Array, width: Any, start: Any, stop: Any
     lines, one = np.uint64(mirrors.size), np.uint64(1)
     width, bins = np.uint64(width), np.uint64(width // 2 + 1)
     for u in range(np.uint64(start), np.uint64(stop)):
-        here, half, there = u * width, u * bins, (u // lines * lines + mirrors[u % lines]) * width
+        other = u // lines * lines + mirrors[u % lines]
+        here, half, there, other_half = u * width, u * bins, other * width, other * bins
         for k in range(bins):
             out[here + k] = F[half + k].real - F[half + k].imag
         for k in range(one, one + width - bins):
             out[there + (width - k)] = F[half + k].real + F[half + k].imag
+        for k in range(0, bins, max(one, width // 2)):  # both of a pair are in the half: it is theirs to agree
+            if 2 * k % width == 0:
+                a, b = F[half + k], F[other_half + k]
+                out[here + k] = np.float32(0.5) * ((a.real + b.real) - (a.imag - b.imag))
 
 
 @parallel
-def cas_on_threads(F: Array, out: Array, mirrors: Array, width: int, count: int) -> None:
-    """`cas` of arrays in memory's order, for kernels; `out` may be longer than what is written."""
+def _cas_on_threads(F: Array, out: Array, mirrors: Array, width: int, count: int) -> None:
     lines = F.size // (width // 2 + 1)
     if count == 1:
         _cas(F, out, mirrors, width, 0, lines)
