@@ -29,7 +29,7 @@ _PLAIN = (Tensor, Parameter)
 def usable(*tensors: Tensor) -> bool:
     """Whether kernels take these: plain float32 tensors on the CPU, where Numba is installed."""
     for x in tensors:
-        if type(x) not in _PLAIN or x.dtype != torch.float32 or x.device.type != "cpu":
+        if type(x) not in _PLAIN or x.dtype != torch.float32 or x.device.type != "cpu" or x.is_neg():
             return False
     return _numba()
 
@@ -49,14 +49,14 @@ def jit(function: Kernel) -> Kernel:
     """Compile a kernel when it is first called, and keep the machine code on disk where there is a place for it.
 
     Whether what is kept is still good is told by the kernel's file alone: whoever changes the options here has to throw
-    it away. Only sums may be reordered: with fused multiply-adds |F| of equal spectra could differ, and a loss of equal
-    samples would not be 0.
+    it away, and a kernel calls none of another file. Only sums may be reordered: with fused multiply-adds |F| of equal
+    spectra could differ, and a loss of equal samples would not be 0.
     """
     return _compile(function, parallel=False)
 
 
 def parallel(function: Kernel) -> Kernel:
-    """The same for a function that runs a kernel by `numba.prange`, each of its turns on a thread."""
+    """The same for a function that gives shares of a kernel's work to threads by `numba.prange`."""
     return _compile(function, parallel=True)
 
 
@@ -73,24 +73,44 @@ def _compile(function: Kernel, *, parallel: bool) -> Kernel:
     return kernel
 
 
-def threads(units: int, values: int) -> int:
-    """How many threads are to share `units` of work on `values` values: at most as many as torch would use.
+def run(kernel: Callable[..., None], on_threads: Callable[..., None], units: int, values: int, *args: Any) -> None:
+    """`kernel(*args, 0, units)`, if `values` are worth it by way of `on_threads(*args, units, shares)`.
 
-    One for the first kernel of a process, which starts Numba's threads; for a forked process, which has none of its
-    parent's; and where Numba's threading layer takes one caller at a time, or is none that is known to take more.
-    With OpenMP on Linux the threads are torch's own, which otherwise would spin on the cores that others need.
+    With OpenMP on Linux Numba's threads are torch's own; others would wait for cores on which torch's still spin.
     """
-    most = min(torch.get_num_threads(), values // WORK, units)
+    team = torch.get_num_threads()
+    shares = min(team, values // WORK, units)
+    if shares < 2 or not _threads(os.getpid()):
+        kernel(*args, 0, units)
+        return
+    import numba
+
+    package: Any = numba  # typed in some of its versions
+    before, wanted = package.get_num_threads(), min(team, package.config.NUMBA_NUM_THREADS)
+    if before == wanted:
+        on_threads(*args, units, shares)
+        return
+    package.set_num_threads(wanted)  # as many as torch has: a team that changes in size ends and starts threads
     try:
-        return most if most > 1 and os.getpid() == _HOME and _concurrent() else 1
-    except ValueError:  # there is no layer before the first kernel
-        return 1
+        on_threads(*args, units, shares)
+    finally:
+        package.set_num_threads(before)
 
 
-@lru_cache(1)
-def _concurrent() -> bool:
+@lru_cache(4)
+def _threads(process: int) -> bool:
+    """Start Numba's threads. Whether several callers may use them at once; none may in a process that was forked."""
     import numba
 
     package: Any = numba
-    layer: str = package.threading_layer()
+    if process != _HOME:
+        return False
+    wanted = torch.get_num_threads()
+    try:
+        package.get_num_threads()
+        layer: str = package.threading_layer()
+    except Exception:  # no layer, or not the one that was asked for
+        return False
+    if torch.get_num_threads() != wanted:  # OpenMP was told Numba's number, and it is torch's OpenMP too
+        torch.set_num_threads(wanted)
     return layer in ("omp", "tbb")

@@ -42,7 +42,7 @@ def weights(kind, shape):
 @pytest.fixture(params=["one thread", "four threads"])
 def threads(request, monkeypatch):
     if request.param == "four threads":
-        build("haar")(*pair((1, 1, 8)))  # starts Numba's threads
+        _numba._threads(os.getpid())  # tells torch its number of threads, the real one
         monkeypatch.setattr(_numba, "WORK", 1)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
 
@@ -177,6 +177,7 @@ def test_what_kernels_do_not_take():
     assert _numba.usable(torch.nn.Parameter(x), x)
     assert not _numba.usable(x, x.as_subclass(Subclass))
     assert not _numba.usable(torch.zeros(2, device="meta"))
+    assert not _numba.usable(torch._neg_view(x))
 
 
 def test_numba_can_be_switched_off_or_absent():
@@ -220,31 +221,63 @@ def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
 
 
 def test_only_what_is_worth_it_and_safe_runs_on_threads(monkeypatch):
-    build("haar")(*pair((1, 1, 8)))  # starts Numba's threads
     import numba
 
-    layer = numba.threading_layer()
+    def shares(units, values):
+        found = []
+        _numba.run(lambda start, stop: found.append(1), lambda units, n: found.append(n), units, values)
+        return found[0]
+
+    worth = 100 * _numba.WORK
+    assert shares(100, worth) == min(torch.get_num_threads(), 100)
+    before = numba.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    shared = 3 if layer in ("omp", "tbb") else 1
-    assert _numba.threads(100, 100 * _numba.WORK) == shared
-    assert _numba.threads(2, 100 * _numba.WORK) == min(2, shared)
-    assert _numba.threads(100, _numba.WORK) == 1
-    monkeypatch.setattr(_numba, "_HOME", -1)
-    assert _numba.threads(100, 100 * _numba.WORK) == 1
-    monkeypatch.undo()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-
-    for other in ("workqueue", None):  # takes one caller at a time; not yet chosen
-        monkeypatch.setattr(numba, "threading_layer", lambda other=other: _layer(other))
-        _numba._concurrent.cache_clear()
-        assert _numba.threads(100, 100 * _numba.WORK) == 1
-    _numba._concurrent.cache_clear()
+    several = 3 if numba.threading_layer() in ("omp", "tbb") else 1
+    assert shares(100, worth) == several
+    assert shares(2, worth) == min(2, several)
+    assert shares(100, _numba.WORK) == 1
+    assert numba.get_num_threads() == before
+    with monkeypatch.context() as forked:
+        forked.setattr(_numba.os, "getpid", lambda: -1)
+        assert shares(100, worth) == 1
+    with monkeypatch.context() as other:
+        other.setattr(numba, "threading_layer", lambda: "workqueue")  # takes one caller at a time
+        other.setattr(_numba, "_threads", _numba._threads.__wrapped__)
+        assert shares(100, worth) == 1
 
 
-def _layer(name):
-    if name is None:
-        raise ValueError("Threading layer is not initialized.")
-    return name
+@pytest.mark.parametrize("layer", ["tbb", "safe", "workqueue", "omp"])
+def test_losses_do_not_depend_on_a_threading_layer(layer):
+    code = """
+import torch
+from specreg import losses
+x = torch.zeros(8, 3, 64, 64)
+print([round(float(losses.build(name)(x, x + 1).sum()), 5) for name in ("amplitude", "haar", "haar")])
+"""
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "2", **more}, capture_output=True,
+            text=True, check=True,
+        ).stdout
+        for more in ({"NUMBA_THREADING_LAYER": layer}, {"NUMBA_DISABLE_JIT": "1"})
+    ]  # fmt: skip
+    assert done[0] == done[1]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_torch_keeps_its_number_of_threads(number):
+    code = """
+import torch
+torch.set_num_threads(1)
+from specreg import losses
+x = torch.zeros(8, 3, 64, 64)
+for name in ("amplitude", "haar"):
+    losses.build(name)(x, x + 1)
+print(torch.get_num_threads())
+"""
+    code = code.replace("set_num_threads(1)", f"set_num_threads({number})")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(number)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -269,3 +302,22 @@ def test_callers_on_several_threads_do_not_mix():
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda p: [build(name)(*p) for name in ("amplitude", "haar")], pairs * 5))
     torch.testing.assert_close(found, expected * 5)
+
+
+def test_overflow_in_one_chunk_is_taken_carefully(monkeypatch):
+    x0_hat, x0 = pair((3, 1, 8, 8))
+    scale = torch.tensor([1.0, 1e25, 1.0]).reshape(3, 1, 1, 1)
+    found = FourierL1(None, 2, "ortho", "mean").evaluate(scale * x0_hat, scale * x0, None, True)
+    monkeypatch.setattr(fused, "CHUNK", (1, 64))
+    chunked = FourierL1(None, 2, "ortho", "mean").evaluate(scale * x0_hat, scale * x0, None, True)
+    torch.testing.assert_close(chunked.value, found.value)
+    torch.testing.assert_close(chunked.gradient, found.gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["amplitude", "amplitude_phase", "haar"])
+def test_forward_mode_is_refused_and_not_forgotten(name):
+    x0_hat, x0 = pair((2, 1, 8, 8))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x0_hat, x0)
+        with pytest.raises(RuntimeError, match="jvp"):
+            build(name)(dual, x0)

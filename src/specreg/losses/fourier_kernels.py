@@ -16,7 +16,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from specreg._numba import jit, parallel, threads
+from specreg._numba import jit, parallel, run
 from specreg.transforms.fourier import bin_weights
 
 Array = np.ndarray[Any, Any]
@@ -54,7 +54,7 @@ def evaluate(
     Args:
         coupling: None, "frequency" or "projection", see `functional`.
         F_0: spectrum of x0, `[b, r, *half]`, contiguous complex64, unnormalized.
-        F_hat: spectrum of x0_hat, overwritten.
+        F_hat: spectrum of x0_hat, the same, overwritten.
         weights: `[b or 1, *half]`, or None.
         shape: of x0, `[b, r, *space]`.
         limits: amplitude below which the direction of a coefficient fades to 0, and the most that the gradient of a
@@ -62,15 +62,14 @@ def evaluate(
         wants_gradient: whether F_hat is to be overwritten.
     """
     each = weights is not None and len(weights) > 1
-    total = np.empty(len(F_0), np.float32)
     plan = _plan(shape, limits)
     work = _Work(
         F_0.numpy().reshape(-1), F_hat.numpy().reshape(-1),
         _ONES if weights is None else weights.contiguous().numpy().reshape(-1), weights is not None,
-        plan.rows if each else 0, wants_gradient, total, *plan,
+        plan.rows if each else 0, wants_gradient, np.empty(plan.units, np.float32), *plan,
     )  # fmt: skip
-    _KERNELS[coupling](work, threads(plan.units, F_0.numel()))
-    return torch.from_numpy(total)
+    run(*_KERNELS[coupling], plan.units, F_0.numel(), work)
+    return torch.from_numpy(np.add.reduce(work.totals.reshape(len(F_0), -1), axis=1))
 
 
 class _Plan(NamedTuple):
@@ -113,7 +112,7 @@ class _Work(NamedTuple):
     weighted: bool
     rows_of_weights: int  # that a sample has to itself
     wants_gradient: bool
-    total: Array  # [b]
+    totals: Array  # [units]
     counts: Array
     bins: int
     length: int
@@ -191,7 +190,7 @@ def _piece(u: int, work: Any, room: Array) -> Any:
 
 
 @jit
-def _amplitude(work: Any, totals: Array, start: int, stop: int) -> None:
+def _amplitude(work: Any, start: int, stop: int) -> None:
     room, least = np.empty((2, work.piece), np.float32), work.least
     for u in range(start, stop):
         f_0, f, count, w = _piece(u, work, room[0])
@@ -202,7 +201,7 @@ def _amplitude(work: Any, totals: Array, start: int, stop: int) -> None:
             A_hat = math.sqrt(f[k].real * f[k].real + f[k].imag * f[k].imag)
             total += abs(A_hat - A) * count[k]
             factor[k] = _sign(A_hat - A) / max(A_hat, least)
-        totals[u] = total
+        work.totals[u] = total
         if work.wants_gradient:
             if work.weighted:
                 _multiply(factor, w)
@@ -211,7 +210,7 @@ def _amplitude(work: Any, totals: Array, start: int, stop: int) -> None:
 
 
 @jit
-def _projection(work: Any, totals: Array, start: int, stop: int) -> None:
+def _projection(work: Any, start: int, stop: int) -> None:
     room, least = np.empty((5, work.piece), np.float32), work.least
     for u in range(start, stop):
         f_0, f, count, w = _piece(u, work, room[4])
@@ -228,7 +227,7 @@ def _projection(work: Any, totals: Array, start: int, stop: int) -> None:
             # A/A is 1, but 0 where x0 has no coefficient and so no phase to agree with; below 0 is rounding.
             apart = max((B[k] * A[k] - shared[k]) * inverse[k], np.float32(0))
             total += (apart + abs(B[k] - A[k])) * count[k]
-        totals[u] = total
+        work.totals[u] = total
         if work.wants_gradient:
             for k in range(n):
                 A[k] = (A[k] / max(A[k], least) + _sign(B[k] - A[k])) / max(B[k], least)
@@ -241,7 +240,7 @@ def _projection(work: Any, totals: Array, start: int, stop: int) -> None:
 
 
 @jit
-def _frequency(work: Any, totals: Array, start: int, stop: int) -> None:
+def _frequency(work: Any, start: int, stop: int) -> None:
     room, least, limit = np.empty((6, work.piece), np.float32), work.least, work.limit
     for u in range(start, stop):
         f_0, f, count, w = _piece(u, work, room[4])
@@ -259,7 +258,7 @@ def _frequency(work: Any, totals: Array, start: int, stop: int) -> None:
         total = np.float32(0)
         for k in range(n):
             total += abs(A[k]) * (np.float32(1) + abs(delta[k])) * count[k]
-        totals[u] = total
+        work.totals[u] = total
         if work.wants_gradient:
             for k in range(n):
                 radial[k] = _sign(A[k]) * (np.float32(1) + abs(delta[k])) * inverse[k]
@@ -273,49 +272,29 @@ def _frequency(work: Any, totals: Array, start: int, stop: int) -> None:
                 f[k] = complex(re * radial[k] - im * delta[k], re * delta[k] + im * radial[k])
 
 
-@jit
-def _finish(work: Any, totals: Array) -> None:
-    """Σ of each sample's pieces; in a parallel function Numba would spread sums over threads, be there one or many."""
-    each = work.units // work.total.size
-    for b in range(work.total.size):
-        work.total[b] = totals[b * each : (b + 1) * each].sum()
+# Numba keeps no machine code of a function that is given a kernel as an argument: one for each.
 
 
 @parallel
-def _amplitude_on_threads(work: Any, count: int) -> None:
-    totals = np.empty(work.units, np.float32)
-    if count == 1:
-        _amplitude(work, totals, 0, work.units)
-    else:
-        for t in prange(count):
-            _amplitude(work, totals, work.units * t // count, work.units * (t + 1) // count)
-    _finish(work, totals)
+def _amplitude_on_threads(work: Any, units: int, shares: int) -> None:
+    for t in prange(shares):
+        _amplitude(work, units * t // shares, units * (t + 1) // shares)
 
 
 @parallel
-def _projection_on_threads(work: Any, count: int) -> None:
-    totals = np.empty(work.units, np.float32)
-    if count == 1:
-        _projection(work, totals, 0, work.units)
-    else:
-        for t in prange(count):
-            _projection(work, totals, work.units * t // count, work.units * (t + 1) // count)
-    _finish(work, totals)
+def _projection_on_threads(work: Any, units: int, shares: int) -> None:
+    for t in prange(shares):
+        _projection(work, units * t // shares, units * (t + 1) // shares)
 
 
 @parallel
-def _frequency_on_threads(work: Any, count: int) -> None:
-    totals = np.empty(work.units, np.float32)
-    if count == 1:
-        _frequency(work, totals, 0, work.units)
-    else:
-        for t in prange(count):
-            _frequency(work, totals, work.units * t // count, work.units * (t + 1) // count)
-    _finish(work, totals)
+def _frequency_on_threads(work: Any, units: int, shares: int) -> None:
+    for t in prange(shares):
+        _frequency(work, units * t // shares, units * (t + 1) // shares)
 
 
-_KERNELS: dict[str | None, Callable[..., None]] = {
-    None: _amplitude_on_threads,
-    "projection": _projection_on_threads,
-    "frequency": _frequency_on_threads,
+_KERNELS: dict[str | None, tuple[Callable[..., None], Callable[..., None]]] = {
+    None: (_amplitude, _amplitude_on_threads),
+    "projection": (_projection, _projection_on_threads),
+    "frequency": (_frequency, _frequency_on_threads),
 }

@@ -52,7 +52,7 @@ class FourierL1(Description):
                 out = None if gradient is None else gradient[b, r]
                 found = _Part(x0_hat[b, r], x0[b, r], w, self, terms, wants_gradient, out).evaluate(x0)
                 value[b] += found.total
-                if out is not None and found.gradient is not None and found.gradient is not out:
+                if out is not None and found.gradient is not None and found.gradient.data_ptr() != out.data_ptr():
                     out.copy_(found.gradient)
         return Evaluation(value, gradient if gradient is None or gradient.shape == shape else gradient.reshape(shape))
 
@@ -86,7 +86,7 @@ class _Part(NamedTuple):
     def evaluate(self, batch: Tensor) -> _Found:
         """Value and gradient in units of unnormalized spectra; `batch` is the whole x0, which an error is about."""
         found = self._evaluate(careful=False)
-        if self.x0.device.type != "cpu" or math.isfinite(sum(found.total.tolist())):
+        if self.x0.device.type != "cpu" or math.isfinite(float(found.total.sum())):
             return found
         refuse_non_finite(batch)
         return self._evaluate(careful=True)
@@ -116,9 +116,7 @@ class _Part(NamedTuple):
         H = cas(F_hat, F_0, self.x0.shape)
         del F_0, F_hat
         spectrum = self._spectrum(H).contiguous()
-        out = H if self.out is None else self.out
-        cas(spectrum, out, self.x0.shape)
-        return _Found(total, out)
+        return _Found(total, cas(spectrum, H if self.out is None else self.out, self.x0.shape))
 
     def _amplitude(self, careful: bool) -> _Found:
         error = _modulus(self._spectrum(self.x0), careful)

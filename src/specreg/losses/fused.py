@@ -76,10 +76,8 @@ def fused(loss: Description, x0_hat: Tensor, x0: Tensor, weights: Tensor | None 
         value, _ = torch.ops.specreg.value_and_gradient(x0_hat, x0, weights, loss.written(), wants_gradient)
     elif torch._C._are_functorch_transforms_active():  # what torch's own apply() asks
         value, _ = _Fused.apply(x0_hat, x0, weights, loss, wants_gradient)
-    elif wants_gradient:
-        value = _Eager.apply(x0_hat, x0, weights, loss)
     else:
-        value, _ = _evaluate(x0_hat, x0, weights, loss, loss.scale(x0.shape), wants_gradient)
+        value = _Eager.apply(x0_hat, x0, weights, loss, wants_gradient)
     return value
 
 
@@ -94,16 +92,18 @@ def _evaluate(
 
 class _Eager(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description) -> Tensor:
+    def forward(
+        ctx: Any, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
+    ) -> Tensor:
         ctx.scale = loss.scale(x0.shape)
-        value, gradient = _evaluate(x0_hat, x0, weights, loss, ctx.scale, True)
+        value, gradient = _evaluate(x0_hat, x0, weights, loss, ctx.scale, wants_gradient)
         ctx.save_for_backward(gradient)
         ctx.set_materialize_grads(False)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, grad), None, None, None
+        return _backward(ctx, grad), None, None, None, None
 
 
 class _Fused(torch.autograd.Function):

@@ -16,7 +16,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from specreg._numba import jit, parallel, threads
+from specreg._numba import jit, parallel, run
 from specreg.transforms.wavelet_stages import Cells
 
 Array = np.ndarray[Any, Any]
@@ -62,10 +62,10 @@ def evaluate(
     pulls = _pulls(gammas, levels, ndim, deep, high)
     if weights is not None:
         pulls = np.ascontiguousarray(weights.numpy()[:, _bands(levels, ndim, deep, high)] * pulls)
-    total = np.empty(len(x0), np.float32)
-    work = _Work(x, y, out, pulls, levels, depth, height, deep, high, piece, strips, together, units, total)
-    _lift_on_threads(work, threads(total.size * units, x0.numel()))
-    return torch.from_numpy(total), gradient
+    totals = np.empty(len(x0) * units, np.float32)
+    work = _Work(x, y, out, pulls, levels, depth, height, deep, high, piece, strips, together, units, totals)
+    run(_lift, _lift_on_threads, totals.size, x0.numel(), work)
+    return torch.from_numpy(np.add.reduce(totals.reshape(-1, units), axis=1)), gradient
 
 
 class _Work(NamedTuple):
@@ -84,7 +84,7 @@ class _Work(NamedTuple):
     strips: int  # of a sample: the lines of a row of cells
     together: int  # strips of a unit
     units: int  # of a sample
-    total: Array  # [b]
+    totals: Array  # [units of all samples]
 
 
 _NONE = np.empty((0, 0), np.float32)
@@ -244,7 +244,7 @@ def _score_lines(lines: Array, pull: Array, sizes: Array, levels: int, ni: int, 
 
 
 @jit
-def _lift(work: Any, totals: Array, start: int, stop: int) -> None:
+def _lift(work: Any, start: int, stop: int) -> None:
     x, y, out, levels, piece, width = work.x, work.y, work.out, work.levels, work.piece, work.x.shape[1]
     depth, height, deep, high = work.depth, work.height, work.deep, work.high
     strips, together, units = work.strips, work.together, work.units
@@ -273,7 +273,7 @@ def _lift(work: Any, totals: Array, start: int, stop: int) -> None:
                     row, low = np.uint64(firsts[k] + i * height + j), np.uint64(k) * pairs
                     _load(x, y, row, at, pairs, odd, line, low, middle + low)
         _transform(lines, copy, sizes, levels, ni, nj)
-        totals[u] = _score_lines(lines, pull, sizes, levels, ni, nj)
+        work.totals[u] = _score_lines(lines, pull, sizes, levels, ni, nj)
         if not out.size:
             continue
         _transform_transpose(lines, copy, sizes, levels, ni, nj)
@@ -285,20 +285,7 @@ def _lift(work: Any, totals: Array, start: int, stop: int) -> None:
                     _store(line, low, middle + low, out, row, at, pairs, odd)
 
 
-@jit
-def _finish(work: Any, totals: Array) -> None:
-    """Σ of each sample's units; in a parallel function Numba would spread sums over threads, be there one or many."""
-    for b in range(work.total.size):
-        work.total[b] = totals[b * work.units : (b + 1) * work.units].sum()
-
-
 @parallel
-def _lift_on_threads(work: Any, count: int) -> None:
-    units = work.total.size * work.units
-    totals = np.empty(units, np.float32)
-    if count == 1:
-        _lift(work, totals, 0, units)
-    else:
-        for t in prange(count):
-            _lift(work, totals, units * t // count, units * (t + 1) // count)
-    _finish(work, totals)
+def _lift_on_threads(work: Any, units: int, shares: int) -> None:
+    for t in prange(shares):
+        _lift(work, units * t // shares, units * (t + 1) // shares)

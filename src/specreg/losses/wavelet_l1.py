@@ -52,7 +52,7 @@ class WaveletL1(Description):
                 value[b] += total
                 if gradient is not None and found is not None:
                     gradient[b, r] = found
-        if x0.device.type == "cpu" and not math.isfinite(sum(value.tolist())):
+        if x0.device.type == "cpu" and not math.isfinite(float(value.sum())):
             refuse_non_finite(x0)
         return Evaluation(value, gradient if gradient is None or gradient.shape == shape else gradient.reshape(shape))
 

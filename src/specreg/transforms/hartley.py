@@ -18,7 +18,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from specreg._numba import jit, parallel, threads
+from specreg._numba import jit, parallel, run
 
 Array = np.ndarray[Any, Any]
 
@@ -33,8 +33,7 @@ def cas(F: Tensor, memory: Tensor, shape: torch.Size) -> Tensor:
     """
     half, bins = F.numpy().reshape(-1), F.shape[-1]
     out = memory.numpy().reshape(-1).view(np.float32)[: shape.numel()]
-    lines = half.size // bins
-    _cas_on_threads(half, out, _mirrors(shape[2:-1]), shape[-1], threads(lines, half.size))
+    run(_cas, _cas_on_threads, half.size // bins, half.size, half, out, _mirrors(shape[2:-1]), shape[-1])
     return torch.from_numpy(out.reshape(shape))
 
 
@@ -58,17 +57,14 @@ def _cas(F: Array, out: Array, mirrors: Array, width: Any, start: Any, stop: Any
             out[here + k] = F[half + k].real - F[half + k].imag
         for k in range(one, one + width - bins):
             out[there + (width - k)] = F[half + k].real + F[half + k].imag
-        for k in range(0, bins, max(one, width // 2)):  # both of a pair are in the half: it is theirs to agree
+        # At frequency 0 and Nyquist both of a conjugate pair are there: of them the symmetric part, as irfftn takes it.
+        for k in range(0, bins, max(one, width // 2)):
             if 2 * k % width == 0:
                 a, b = F[half + k], F[other_half + k]
                 out[here + k] = np.float32(0.5) * ((a.real + b.real) - (a.imag - b.imag))
 
 
 @parallel
-def _cas_on_threads(F: Array, out: Array, mirrors: Array, width: int, count: int) -> None:
-    lines = F.size // (width // 2 + 1)
-    if count == 1:
-        _cas(F, out, mirrors, width, 0, lines)
-    else:
-        for t in prange(count):
-            _cas(F, out, mirrors, width, lines * t // count, lines * (t + 1) // count)
+def _cas_on_threads(F: Array, out: Array, mirrors: Array, width: int, lines: int, shares: int) -> None:
+    for t in prange(shares):
+        _cas(F, out, mirrors, width, lines * t // shares, lines * (t + 1) // shares)
