@@ -86,11 +86,11 @@ def run(kernel: Callable[..., None], on_threads: Callable[..., None], units: int
     import numba
 
     package: Any = numba  # typed in some of its versions
-    before, wanted = package.get_num_threads(), min(team, package.config.NUMBA_NUM_THREADS)
-    if before == wanted:
+    if team >= package.config.NUMBA_NUM_THREADS:
         on_threads(*args, units, shares)
         return
-    package.set_num_threads(wanted)  # as many as torch has: a team that changes in size ends and starts threads
+    before = package.get_num_threads()
+    package.set_num_threads(team)  # as many as torch has: a team that changes in size ends and starts threads
     try:
         on_threads(*args, units, shares)
     finally:

@@ -113,7 +113,7 @@ class _Part(NamedTuple):
         if self.loss.ndim == 1:
             del F_0
             return _Found(total, self._inverse(F_hat))
-        H = cas(F_hat, F_0, self.x0.shape)
+        H = cas(F_hat, F_0, self.x0.shape)  # in the memory of F_0, where the gradient will be too
         del F_0, F_hat
         spectrum = self._spectrum(H).contiguous()
         return _Found(total, cas(spectrum, H if self.out is None else self.out, self.x0.shape))

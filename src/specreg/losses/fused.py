@@ -107,7 +107,7 @@ class _Eager(torch.autograd.Function):
 
 
 class _Fused(torch.autograd.Function):
-    """The same under function transforms. To be open to them takes longer than an operation on a small batch."""
+    """The same under function transforms; being open to them costs more than an operation on a small batch."""
 
     @staticmethod
     def forward(
