@@ -1,7 +1,7 @@
 """Hartley's view of a half spectrum, which takes it back to real signals by one more real transform *forward*.
 
 On the CPU torch's forward real transform of several axes is one call of its library; the one back is a complex
-transform along all axes but the last and a real one along that, with copies between, and takes 1.6 to 2.7 times as
+transform along all axes but the last and a real one along that, with copies between, and takes 1.6 to 2.8 times as
 long. With F the spectrum of a real signal, H = cas(F) = Re F − Im F on all frequencies is real and has all that F has,
 and Σ_k F_k e^{+2πi k·n/N} = cas(DFT[H])_n (R. N. Bracewell, The Hartley Transform, 1986). Half a spectrum gives all
 of H, as −Im F is Im F at the negative frequency. Compiled by Numba on first use.
