@@ -66,7 +66,7 @@ def evaluate(
     work = _Work(
         F_0.numpy().reshape(-1), F_hat.numpy().reshape(-1),
         _ONES if weights is None else weights.contiguous().numpy().reshape(-1), weights is not None,
-        plan.rows if each else 0, wants_gradient, np.empty(plan.units, np.float32), *plan,
+        plan.rows if each else 0, wants_gradient, np.empty(plan.units, np.float32), *plan[:-1],
     )  # fmt: skip
     run(*_KERNELS[coupling], plan.units, F_0.numel(), work)
     return torch.from_numpy(np.add.reduce(work.totals.reshape(len(F_0), -1), axis=1))
@@ -82,9 +82,9 @@ class _Plan(NamedTuple):
     pieces: int  # of a row
     rows: int  # of a channel
     rows_of_sample: int
-    units: int  # pieces of all rows
     least: Any
     limit: Any
+    units: int  # pieces of all rows; the last, and not for kernels
 
 
 @lru_cache(64)
@@ -99,7 +99,7 @@ def _plan(shape: torch.Size, limits: tuple[float, float]) -> _Plan:
     units = batch * channels * rows * pieces
     least, limit = map(np.float32, limits)
     return _Plan(
-        np.tile(counts, -(-piece // bins)), bins, length, piece, pieces, rows, rows * channels, units, least, limit
+        np.tile(counts, -(-piece // bins)), bins, length, piece, pieces, rows, rows * channels, least, limit, units
     )
 
 
@@ -120,7 +120,6 @@ class _Work(NamedTuple):
     pieces: int
     rows: int
     rows_of_sample: int
-    units: int
     least: Any
     limit: Any
 
