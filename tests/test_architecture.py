@@ -19,7 +19,7 @@ ALLOWED = {
     "_files": set(),
     "_compile": set(),
     "_numba": set(),
-    "transforms": {"_checks", "_compile", "_numba"},
+    "transforms": {"_checks", "_compile"},
     "diffusion": {"_checks"},
     "models": {"_checks", "diffusion"},
     "data": {"_checks"},
@@ -76,7 +76,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 CORE_THIRD_PARTY = {"torch", "numpy", "pywt"}
-KERNELS = {"losses/fourier_kernels.py", "losses/haar_kernels.py", "transforms/hartley.py"}  # imported where Numba is
+KERNELS = {"losses/fourier_loops.py", "losses/haar_kernels.py"}  # imported where Numba is
 
 
 def room(path):

@@ -9,7 +9,7 @@ the same. Kernels take NumPy views of tensors and release the GIL.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ _PLAIN = (Tensor, Parameter)
 def usable(*tensors: Tensor) -> bool:
     """Whether kernels take these: plain float32 tensors on the CPU, where Numba is installed."""
     for x in tensors:
-        if type(x) not in _PLAIN or x.dtype != torch.float32 or x.device.type != "cpu" or x.is_neg():
+        if type(x) not in _PLAIN or x.dtype != torch.float32 or not x.is_cpu or x.is_neg():
             return False
     return _numba()
 
@@ -56,11 +56,12 @@ def jit(function: Kernel) -> Kernel:
 
 
 def parallel(function: Kernel) -> Kernel:
-    """The same for a function that gives shares of a kernel's work to threads by `numba.prange`."""
-    return _compile(function, parallel=True)
+    """The same for a function that gives shares of the work of kernels to threads by `numba.prange`."""
+    # Loops that follow each other stay apart: what one kernel leaves in memory for the next is nothing Numba knows of.
+    return _compile(function, parallel={"fusion": False})
 
 
-def _compile(function: Kernel, *, parallel: bool) -> Kernel:
+def _compile(function: Kernel, *, parallel: Any) -> Kernel:
     import numba
 
     compiler: Any = numba.njit  # typed in some of its versions
@@ -73,26 +74,30 @@ def _compile(function: Kernel, *, parallel: bool) -> Kernel:
     return kernel
 
 
-def run(kernel: Callable[..., None], on_threads: Callable[..., None], units: int, values: int, *args: Any) -> None:
-    """`kernel(*args, 0, units)`, if `values` are worth it by way of `on_threads(*args, units, shares)`.
+def run(
+    kernels: Iterable[Callable[..., None]], on_threads: Callable[..., None], units: int, values: int, *args: Any
+) -> None:
+    """Each of `kernels` on all of the work, `kernel(*args, 0, 1)`, or if `values` are worth it, all of them by way of
+    `on_threads(*args, shares)`, no more shares than `units`.
 
     With OpenMP on Linux Numba's threads are torch's own; others would wait for cores on which torch's still spin.
     """
     team = torch.get_num_threads()
     shares = min(team, values // WORK, units)
     if shares < 2 or not _threads(os.getpid()):
-        kernel(*args, 0, units)
+        for kernel in kernels:
+            kernel(*args, 0, 1)
         return
     import numba
 
     package: Any = numba  # typed in some of its versions
     if team >= package.config.NUMBA_NUM_THREADS:
-        on_threads(*args, units, shares)
+        on_threads(*args, shares)
         return
     before = package.get_num_threads()
     package.set_num_threads(team)  # as many as torch has: a team that changes in size ends and starts threads
     try:
-        on_threads(*args, units, shares)
+        on_threads(*args, shares)
     finally:
         package.set_num_threads(before)
 

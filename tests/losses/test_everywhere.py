@@ -221,13 +221,13 @@ def test_every_way_of_a_wavelet_transform_is_the_same(name, mode, shape, levels,
     weights = (
         None if weighted is None else torch.rand(shape[0] if weighted == "each" else 1, bands, dtype=torch.float64)
     )
-    found = loss.evaluate(x0_hat, x0, weights, True)
-    alone = loss.evaluate(x0_hat, x0, weights, False)
+    found = loss.evaluate(x0_hat, x0, weights, True, 0.5)
+    alone = loss.evaluate(x0_hat, x0, weights, False, 0.5)
     monkeypatch.setattr(wavelet_stages, "_products_are_exact", lambda _: False)
     monkeypatch.setattr(wavelet_stages, "HAAR", ())
     monkeypatch.setattr(wavelet_stages, "_plan", wavelet_stages._plan.__wrapped__)  # which remembers nothing
     assert {type(stage) for stage in plan(name, levels, mode, shape[2:], x0)} == {Filters}
-    expected = loss.evaluate(x0_hat, x0, weights, True)
+    expected = loss.evaluate(x0_hat, x0, weights, True, 0.5)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(alone.value, expected.value, rtol=1e-12, atol=1e-12)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,9 @@ class FourierL1(Description):
     norm: str
     reduction: str
 
-    def evaluate(self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool) -> Evaluation:
+    def evaluate(
+        self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool, scale: float
+    ) -> Evaluation:
         """See `Description`."""
         shape, space = x0.shape, x0.shape[-self.ndim :]
         terms = 1.0 if self.reduction == "mean" else float(x0[0].numel())
@@ -43,14 +46,14 @@ class FourierL1(Description):
             x0_hat, x0 = (x.reshape(shape[0], -1, *space) for x in (x0_hat, x0))
         parts = chunks(x0.shape, self.ndim, whole_samples=self.coupling == "norm", device=x0.device)
         if len(parts) == 1:
-            value, gradient = _Part(x0_hat, x0, weights, self, terms, wants_gradient).evaluate(x0)
+            value, gradient = _Part(x0_hat, x0, weights, self, terms, wants_gradient, scale).evaluate(x0)
         else:
             value = x0.new_zeros(shape[0])
             gradient = torch.empty_like(x0_hat, memory_format=torch.contiguous_format) if wants_gradient else None
             for b, r in parts:
                 w = weights if weights is None or len(weights) == 1 else weights[b]
                 out = None if gradient is None else gradient[b, r]
-                found = _Part(x0_hat[b, r], x0[b, r], w, self, terms, wants_gradient, out).evaluate(x0)
+                found = _Part(x0_hat[b, r], x0[b, r], w, self, terms, wants_gradient, scale, out).evaluate(x0)
                 value[b] += found.total
                 if out is not None and found.gradient is not None and found.gradient.data_ptr() != out.data_ptr():
                     out.copy_(found.gradient)
@@ -81,12 +84,13 @@ class _Part(NamedTuple):
     loss: FourierL1
     terms: float  # coefficients a sample if the loss is a sum over them, 1 if it is their mean
     wants_gradient: bool
+    scale: float  # of the value
     out: Tensor | None = None  # where the gradient may go, `[b, r, *space]`, contiguous
 
     def evaluate(self, batch: Tensor) -> _Found:
-        """Value and gradient in units of unnormalized spectra; `batch` is the whole x0, which an error is about."""
+        """Value, and gradient in units of unnormalized spectra; `batch` is the whole x0, which an error is about."""
         found = self._evaluate(careful=False)
-        if self.x0.device.type != "cpu" or math.isfinite(float(found.total.sum())):
+        if self.x0.device.type != "cpu" or math.isfinite(sum(found.total.tolist())):
             return found
         refuse_non_finite(batch)
         return self._evaluate(careful=True)
@@ -94,29 +98,16 @@ class _Part(NamedTuple):
     def _evaluate(self, *, careful: bool) -> _Found:
         """`careful` takes amplitudes in a slower way that neither over- nor underflows."""
         if not careful and self.loss.coupling != "norm" and usable(self.x0_hat, self.x0):
-            return self._in_one_look()
-        if self.loss.coupling is None:
-            return self._amplitude(careful)
-        return self._projection(careful) if self.loss.coupling == "projection" else self._phase(careful)
+            from specreg.losses import fourier_kernels
 
-    def _in_one_look(self) -> _Found:
-        from specreg.losses import fourier_kernels
-        from specreg.transforms.hartley import cas
-
-        F_0, F_hat = self._spectrum(self.x0).contiguous(), self._spectrum(self.x0_hat).contiguous()
-        total = fourier_kernels.evaluate(
-            self.loss.coupling, F_0, F_hat, self.weights, self.x0.shape, (_least(self.x0), PHASE_GRADIENT_LIMIT),
-            self.wants_gradient,
-        )  # fmt: skip
-        if not self.wants_gradient:
-            return _Found(total, None)
-        if self.loss.ndim == 1:
-            del F_0
-            return _Found(total, self._inverse(F_hat))
-        H = cas(F_hat, F_0, self.x0.shape)  # in the memory of F_0, where the gradient will be too
-        del F_0, F_hat
-        spectrum = self._spectrum(H).contiguous()
-        return _Found(total, cas(spectrum, H if self.out is None else self.out, self.x0.shape))
+            return _Found(
+                *fourier_kernels.evaluate(
+                    self.loss.coupling, self.x0_hat, self.x0, self.weights, self.wants_gradient, self.scale, self.out
+                )
+            )
+        ways = {None: self._amplitude, "projection": self._projection}
+        found = ways.get(self.loss.coupling, self._phase)(careful)
+        return found._replace(total=found.total * self.scale)
 
     def _amplitude(self, careful: bool) -> _Found:
         error = _modulus(self._spectrum(self.x0), careful)
@@ -124,7 +115,7 @@ class _Part(NamedTuple):
         A_hat = _modulus(F_hat, careful)
         torch.sub(A_hat, error, out=error)
         if self.wants_gradient:
-            _scale(F_hat, error.sign().div_(A_hat.clamp_min_(_least(A_hat))))
+            _scale(F_hat, error.sign().div_(A_hat.clamp_min_(least_amplitude(A_hat.dtype))))
         del A_hat
         total = self._total(error.abs_())
         del error
@@ -136,7 +127,7 @@ class _Part(NamedTuple):
         F_hat = self._spectrum(self.x0_hat)
         A_hat = _modulus(F_hat, careful)
         error = A_hat - A
-        least = A.clamp_min(_least(A))
+        least = A.clamp_min(least_amplitude(A.dtype))
         present = A.div_(least)  # 1, but 0 where x0 has no coefficient and so no phase to agree with
         _scale(unit, least.reciprocal_())
         value = torch.mul(F_hat.real, unit.real, out=least).addcmul_(F_hat.imag, unit.imag).neg_()
@@ -145,7 +136,7 @@ class _Part(NamedTuple):
         total = self._total(value.add_(error.abs_()))
         del A, least, value, error
         if self.wants_gradient:
-            _scale(F_hat, present.div_(A_hat.clamp_min_(_least(A_hat))))
+            _scale(F_hat, present.div_(A_hat.clamp_min_(least_amplitude(A_hat.dtype))))
             F_hat.sub_(unit)
         del unit, present, A_hat
         return _Found(total, self._adjoint(F_hat))
@@ -176,7 +167,7 @@ class _Part(NamedTuple):
             lever, factor = (_checks.append_dims(x, error.ndim) for x in (mean_error, factor))
         if radial is None or turn is None:
             return _Found(total, None)
-        inverse = A_hat.clamp_min_(_least(A_hat)).reciprocal_()
+        inverse = A_hat.clamp_min_(least_amplitude(A_hat.dtype)).reciprocal_()
         slope = torch.mul(lever, inverse, out=error).clamp_max_(PHASE_GRADIENT_LIMIT)
         if self.loss.coupling == "norm":
             slope.mul_(self.terms)
@@ -220,9 +211,10 @@ class _Part(NamedTuple):
         return x
 
 
-def _least(amplitude: Tensor) -> float:
+@lru_cache
+def least_amplitude(dtype: torch.dtype) -> float:
     """Below this amplitude the direction of a coefficient fades to 0; its square has few digits or none."""
-    return 10.0 * math.sqrt(torch.finfo(amplitude.dtype).tiny)
+    return 10.0 * math.sqrt(torch.finfo(dtype).tiny)
 
 
 def _modulus(F: Tensor, careful: bool) -> Tensor:

@@ -31,8 +31,10 @@ class Description(ABC):
         Description.kinds[cls.__name__] = cls
 
     @abstractmethod
-    def evaluate(self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool) -> Evaluation:
-        """Value and gradient, both without the factor `scale`, for checked `[B, C, *space]` of one dtype.
+    def evaluate(
+        self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool, scale: float
+    ) -> Evaluation:
+        """Value times `scale`, and gradient without it, for checked `[B, C, *space]` of one dtype.
 
         `weights` is what the loss defines it to be.
         """
@@ -86,8 +88,8 @@ def _evaluate(
 ) -> tuple[Tensor, Tensor]:
     """The value `[B]`, and the gradient without its scale, empty when it is not wanted."""
     with _checks.without_autocast(x0.device):
-        value, gradient = loss.evaluate(x0_hat, x0, weights, wants_gradient)
-    return value * scale, value.new_empty(0) if gradient is None else gradient
+        value, gradient = loss.evaluate(x0_hat, x0, weights, wants_gradient, scale)
+    return value, value.new_empty(0) if gradient is None else gradient
 
 
 class _Eager(torch.autograd.Function):
@@ -220,10 +222,10 @@ def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.d
     large. Elsewhere all at once.
     """
     samples, rows = shape[:2]
-    size = shape[-ndim:].numel()
-    wanted = max(CHUNK[0], min(CHUNK[1], samples * rows * size // 4))
-    if device.type != "cpu" or wanted >= samples * rows * size:
+    wanted = max(CHUNK[0], min(CHUNK[1], shape.numel() // 4))
+    if device.type != "cpu" or wanted >= shape.numel():
         return [(slice(samples), slice(rows))]
+    size = shape[-ndim:].numel()
     take = max(1, wanted // (rows * size))
     part = rows if whole_samples or take > 1 else max(1, min(rows, wanted // size))
     return [

@@ -64,7 +64,7 @@ def evaluate(
         pulls = np.ascontiguousarray(weights.numpy()[:, _bands(levels, ndim, deep, high)] * pulls)
     totals = np.empty(len(x0) * units, np.float32)
     work = _Work(x, y, out, pulls, levels, depth, height, deep, high, piece, strips, together, units, totals)
-    run(_lift, _lift_on_threads, totals.size, x0.numel(), work)
+    run((_lift,), _lift_on_threads, totals.size, x0.numel(), work)
     return torch.from_numpy(np.add.reduce(totals.reshape(-1, units), axis=1)), gradient
 
 
@@ -244,14 +244,14 @@ def _score_lines(lines: Array, pull: Array, sizes: Array, levels: int, ni: int, 
 
 
 @jit
-def _lift(work: Any, start: int, stop: int) -> None:
+def _lift(work: Any, share: int, shares: int) -> None:
     x, y, out, levels, piece, width = work.x, work.y, work.out, work.levels, work.piece, work.x.shape[1]
     depth, height, deep, high = work.depth, work.height, work.deep, work.high
-    strips, together, units = work.strips, work.together, work.units
+    strips, together, units, all_units = work.strips, work.together, work.units, work.totals.size
     down, across, pieces = -(-depth // deep), -(-height // high), -(-width // piece)
     lines, copy = np.empty((deep, high, piece * together), np.float32), np.empty(piece * together, np.float32)
     sizes, firsts = np.empty(levels + 1, np.int64), np.empty(together, np.int64)
-    for u in range(start, stop):
+    for u in range(all_units * share // shares, all_units * (share + 1) // shares):
         sample, strip, a = u // units, u % units // pieces * together, u % pieces * piece
         pull = work.pulls[sample if len(work.pulls) > 1 else 0]
         ni, nj, count, b = deep, high, min(together, strips - strip), min(width, a + piece)
@@ -286,6 +286,6 @@ def _lift(work: Any, start: int, stop: int) -> None:
 
 
 @parallel
-def _lift_on_threads(work: Any, units: int, shares: int) -> None:
+def _lift_on_threads(work: Any, shares: int) -> None:
     for t in prange(shares):
-        _lift(work, units * t // shares, units * (t + 1) // shares)
+        _lift(work, t, shares)

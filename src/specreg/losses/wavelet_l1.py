@@ -29,7 +29,9 @@ class WaveletL1(Description):
     reduction: str
     gammas: tuple[float, ...]
 
-    def evaluate(self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool) -> Evaluation:
+    def evaluate(
+        self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool, scale: float
+    ) -> Evaluation:
         """See `Description`."""
         shape, space = x0.shape, x0.shape[-self.ndim :]
         if len(shape) - 2 > self.ndim:
@@ -52,7 +54,8 @@ class WaveletL1(Description):
                 value[b] += total
                 if gradient is not None and found is not None:
                     gradient[b, r] = found
-        if x0.device.type == "cpu" and not math.isfinite(float(value.sum())):
+        value = value * scale
+        if x0.device.type == "cpu" and not math.isfinite(sum(value.tolist())):
             refuse_non_finite(x0)
         return Evaluation(value, gradient if gradient is None or gradient.shape == shape else gradient.reshape(shape))
 

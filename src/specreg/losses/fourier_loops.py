@@ -1,0 +1,285 @@
+"""The Fourier losses between their transforms, as loops for Numba: values, F̂ turned into its gradient, and Hartley.
+
+The formulas are those of `fourier_l1`, which is the oracle for these. Spectra are rows of bins; a loop takes a piece of
+a row at a time, small enough for the fastest cache. All of it is one file, because Numba keeps machine code on disk for
+as long as the file of the function that was called is the same. `fourier_kernels` calls these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+
+from specreg._numba import jit, parallel
+
+Array = np.ndarray[Any, Any]
+
+ATAN = tuple(
+    np.float32(c)
+    for c in (
+        1.0,
+        -0.33333072,
+        0.19992620,
+        -0.14203644,
+        0.10640933,
+        -0.07504294,
+        0.04269151,
+        -0.01606862,
+        0.00284989,
+    )
+)
+"""atan(t)/t as a polynomial in t² on [0, 1]: least largest relative error, 1.5e-8, by reweighted least squares."""
+HALF_PI, PI, TINY = np.float32(math.pi / 2), np.float32(math.pi), np.finfo(np.float32).tiny
+
+
+class Work(NamedTuple):
+    """What there is to do: arrays in memory's order, and plain numbers."""
+
+    F_0: Array
+    F_hat: Array
+    H: Array  # float32 in the memory of F_0, or empty where F̂ is not to be turned
+    weights: Array
+    weighted: bool
+    rows_of_weights: int  # that a sample has to itself
+    wants_gradient: bool
+    scale: float  # of values, not of the gradient
+    values: Array  # [b]
+    totals: Array  # [units]
+    counts: Array  # how many bins of the full spectrum each bin of a piece stands for
+    mirrors: Array  # of each line along the last axis, the line of the negative frequencies
+    width: int  # of the last axis, of signals
+    bins: int  # of it, of spectra
+    length: int  # bins of a row: short lines are taken several at a time, so that loops are long
+    piece: int  # bins taken at a time
+    pieces: int  # of a row
+    units: int  # pieces of all rows
+    rows: int  # of a channel
+    rows_of_sample: int
+    least: Any  # amplitude below which the direction of a coefficient fades to 0
+    limit: Any  # the most that the gradient of a phase factor may be, in gradients of an amplitude
+
+
+# The loops of these are many and small: LLVM gives up on vectors where more than a few arrays could overlap.
+
+
+@jit
+def _modulus(F: Array, out: Array) -> None:
+    for k in range(out.size):
+        re, im = F[k].real, F[k].imag
+        out[k] = math.sqrt(re * re + im * im)
+
+
+@jit
+def _multiply(x: Array, by: Array) -> None:
+    for k in range(x.size):
+        x[k] *= by[k]
+
+
+@jit
+def _sign(x: Any) -> Any:
+    return np.float32(np.int32(x > 0) - np.int32(x < 0))
+
+
+@jit
+def _angle(y: Array, x: Array, t: Array) -> None:
+    """Turn y into atan2(y, x), which is 0 at (0, 0) and fades to it below 1e-38. `t` is for work."""
+    for k in range(t.size):
+        a, b = abs(x[k]), abs(y[k])
+        t[k] = min(a, b) / max(max(a, b), TINY)
+    for k in range(t.size):
+        s = t[k] * t[k]
+        p = ATAN[8]
+        p = p * s + ATAN[7]
+        p = p * s + ATAN[6]
+        p = p * s + ATAN[5]
+        p = p * s + ATAN[4]
+        p = p * s + ATAN[3]
+        p = p * s + ATAN[2]
+        p = p * s + ATAN[1]
+        p = p * s + ATAN[0]
+        t[k] *= p
+    for k in range(t.size):
+        p = HALF_PI - t[k] if abs(y[k]) > abs(x[k]) else t[k]
+        p = PI - p if x[k] < 0 else p
+        y[k] = math.copysign(p, y[k])
+
+
+@jit
+def _piece(u: int, work: Any, room: Array) -> Any:
+    """Of piece u of the spectra: F, F̂, how much each bin counts, its weights alone; `room` is for what counts."""
+    row, a = u // work.pieces, u % work.pieces * work.piece
+    n = min(work.length - a, work.piece)
+    first = row * work.length + a
+    count = work.counts[a % work.bins : a % work.bins + n]
+    if not work.weighted:
+        return work.F_0[first : first + n], work.F_hat[first : first + n], count, count
+    first_weight = (row // work.rows_of_sample * work.rows_of_weights + row % work.rows) * work.length + a
+    w, weighted_count = work.weights[first_weight : first_weight + n], room[:n]
+    weighted_count[:] = count
+    _multiply(weighted_count, w)
+    return work.F_0[first : first + n], work.F_hat[first : first + n], weighted_count, w
+
+
+@jit
+def _amplitude(work: Any, share: int, shares: int) -> None:
+    room, least = np.empty((2, work.piece), np.float32), work.least
+    for u in range(work.units * share // shares, work.units * (share + 1) // shares):
+        f_0, f, count, w = _piece(u, work, room[0])
+        factor = room[1, : count.size]
+        total = np.float32(0)
+        for k in range(count.size):
+            A = math.sqrt(f_0[k].real * f_0[k].real + f_0[k].imag * f_0[k].imag)
+            A_hat = math.sqrt(f[k].real * f[k].real + f[k].imag * f[k].imag)
+            total += abs(A_hat - A) * count[k]
+            factor[k] = _sign(A_hat - A) / max(A_hat, least)
+        work.totals[u] = total
+        if work.wants_gradient:
+            if work.weighted:
+                _multiply(factor, w)
+            for k in range(count.size):
+                f[k] = complex(f[k].real * factor[k], f[k].imag * factor[k])
+
+
+@jit
+def _projection(work: Any, share: int, shares: int) -> None:
+    room, least = np.empty((5, work.piece), np.float32), work.least
+    for u in range(work.units * share // shares, work.units * (share + 1) // shares):
+        f_0, f, count, w = _piece(u, work, room[4])
+        n = count.size
+        A, B, shared, inverse = room[0, :n], room[1, :n], room[2, :n], room[3, :n]
+        _modulus(f_0, A)
+        _modulus(f, B)
+        for k in range(n):
+            shared[k] = f[k].real * f_0[k].real + f[k].imag * f_0[k].imag
+        for k in range(n):
+            inverse[k] = np.float32(1) / max(A[k], least)
+        total = np.float32(0)
+        for k in range(n):
+            # A/A is 1, but 0 where x0 has no coefficient and so no phase to agree with; below 0 is rounding.
+            apart = max((B[k] * A[k] - shared[k]) * inverse[k], np.float32(0))
+            total += (apart + abs(B[k] - A[k])) * count[k]
+        work.totals[u] = total
+        if work.wants_gradient:
+            for k in range(n):
+                A[k] = (A[k] / max(A[k], least) + _sign(B[k] - A[k])) / max(B[k], least)
+            if work.weighted:
+                _multiply(A, w)
+                _multiply(inverse, w)
+            for k in range(n):
+                re = f[k].real * A[k] - f_0[k].real * inverse[k]
+                f[k] = complex(re, f[k].imag * A[k] - f_0[k].imag * inverse[k])
+
+
+@jit
+def _frequency(work: Any, share: int, shares: int) -> None:
+    room, least, limit = np.empty((6, work.piece), np.float32), work.least, work.limit
+    for u in range(work.units * share // shares, work.units * (share + 1) // shares):
+        f_0, f, count, w = _piece(u, work, room[4])
+        n = count.size
+        A, inverse, radial, delta = room[0, :n], room[1, :n], room[2, :n], room[3, :n]
+        _modulus(f_0, A)
+        _modulus(f, inverse)
+        for k in range(n):  # F̂·conj(F)
+            radial[k] = f_0[k].real * f[k].real + f_0[k].imag * f[k].imag
+            delta[k] = f_0[k].real * f[k].imag - f_0[k].imag * f[k].real
+        _angle(delta, radial, room[5, :n])
+        for k in range(n):
+            A[k] = inverse[k] - A[k]  # now the error
+            inverse[k] = np.float32(1) / max(inverse[k], least)
+        total = np.float32(0)
+        for k in range(n):
+            total += abs(A[k]) * (np.float32(1) + abs(delta[k])) * count[k]
+        work.totals[u] = total
+        if work.wants_gradient:
+            for k in range(n):
+                radial[k] = _sign(A[k]) * (np.float32(1) + abs(delta[k])) * inverse[k]
+            for k in range(n):
+                delta[k] = _sign(delta[k]) * min(abs(A[k]) * inverse[k], limit) * inverse[k]
+            if work.weighted:
+                _multiply(radial, w)
+                _multiply(delta, w)
+            for k in range(n):
+                re, im = f[k].real, f[k].imag
+                f[k] = complex(re * radial[k] - im * delta[k], re * delta[k] + im * radial[k])
+
+
+@jit
+def cas(F: Array, out: Array, mirrors: Array, width: Any, share: int, shares: int) -> None:
+    """Re F − Im F on all frequencies, see `fourier_kernels`; of a share of the lines."""
+    # All unsigned: a number that might be negative is one that might count from the end, and no vector is made of it.
+    all_lines = F.size // (width // 2 + 1)
+    start, stop = all_lines * share // shares, all_lines * (share + 1) // shares
+    lines, one = np.uint64(mirrors.size), np.uint64(1)
+    width, bins = np.uint64(width), np.uint64(width // 2 + 1)
+    for u in range(np.uint64(start), np.uint64(stop)):
+        other = u // lines * lines + mirrors[u % lines]
+        here, half, there, other_half = u * width, u * bins, other * width, other * bins
+        for k in range(bins):
+            out[here + k] = F[half + k].real - F[half + k].imag
+        for k in range(one, one + width - bins):
+            out[there + (width - k)] = F[half + k].real + F[half + k].imag
+        # At frequency 0 and Nyquist both of a conjugate pair are there: of them the symmetric part, as irfftn takes it.
+        for k in range(0, bins, max(one, width // 2)):
+            if 2 * k % width == 0:
+                a, b = F[half + k], F[other_half + k]
+                out[here + k] = np.float32(0.5) * ((a.real + b.real) - (a.imag - b.imag))
+
+
+@parallel
+def cas_on_threads(F: Array, out: Array, mirrors: Array, width: int, shares: int) -> None:
+    """`cas` of all lines."""
+    for t in prange(shares):
+        cas(F, out, mirrors, width, t, shares)
+
+
+@jit
+def _finish(work: Any, share: int, shares: int) -> None:
+    """The values; and F̂, which is the gradient by now, to its Hartley transform, if that is wanted."""
+    if share == 0:
+        of_sample = work.units // work.values.size
+        for b in range(work.values.size):
+            total = 0.0
+            for u in range(b * of_sample, (b + 1) * of_sample):
+                total += work.totals[u]
+            work.values[b] = total * work.scale
+    if work.H.size:
+        cas(work.F_hat, work.H, work.mirrors, work.width, share, shares)
+
+
+# Numba keeps no machine code of a function that is given another as an argument: one for each.
+
+
+@parallel
+def _amplitude_on_threads(work: Any, shares: int) -> None:
+    for t in prange(shares):
+        _amplitude(work, t, shares)
+    for t in prange(shares):
+        _finish(work, t, shares)
+
+
+@parallel
+def _projection_on_threads(work: Any, shares: int) -> None:
+    for t in prange(shares):
+        _projection(work, t, shares)
+    for t in prange(shares):
+        _finish(work, t, shares)
+
+
+@parallel
+def _frequency_on_threads(work: Any, shares: int) -> None:
+    for t in prange(shares):
+        _frequency(work, t, shares)
+    for t in prange(shares):
+        _finish(work, t, shares)
+
+
+KERNELS: dict[str | None, tuple[tuple[Callable[..., None], ...], Callable[..., None]]] = {
+    None: ((_amplitude, _finish), _amplitude_on_threads),
+    "projection": ((_projection, _finish), _projection_on_threads),
+    "frequency": ((_frequency, _finish), _frequency_on_threads),
+}
+"""By coupling, for `_numba.run`."""
