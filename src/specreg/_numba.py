@@ -9,7 +9,7 @@ the same. Kernels take NumPy views of tensors and release the GIL.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -75,47 +75,60 @@ def _compile(function: Kernel, *, parallel: Any) -> Kernel:
 
 
 def run(
-    kernels: Iterable[Callable[..., None]], on_threads: Callable[..., None], units: int, values: int, *args: Any
+    kernel: Callable[..., None],
+    on_threads: Callable[..., None],
+    work: Any,
+    steps: tuple[int, int],
+    units: int,
+    values: int,
 ) -> None:
-    """Each of `kernels` on all of the work, `kernel(*args, 0, 1)`, or if `values` are worth it, all of them by way of
-    `on_threads(*args, shares)`, no more shares than `units`.
+    """Do steps `first` to before `last` of some work, on threads if `values` are worth it.
+
+    Args:
+        kernel: `kernel(work, step, share, shares)` does one share of a step.
+        on_threads: `on_threads(work, first, last, shares)` does all shares of each step, step by step.
+        work: what kernels take.
+        steps: first and last.
+        units: most shares that there can be.
+        values: how much work it is.
 
     With OpenMP on Linux Numba's threads are torch's own; others would wait for cores on which torch's still spin.
     """
     team = torch.get_num_threads()
     shares = min(team, values // WORK, units)
-    if shares < 2 or not _threads(os.getpid()):
-        for kernel in kernels:
-            kernel(*args, 0, 1)
-        return
-    import numba
+    most = _threads(os.getpid()) if shares > 1 else 0
+    if not most:
+        for step in range(*steps):
+            kernel(work, step, 0, 1)
+    elif team >= most:
+        on_threads(work, *steps, shares)
+    else:
+        import numba
 
-    package: Any = numba  # typed in some of its versions
-    if team >= package.config.NUMBA_NUM_THREADS:
-        on_threads(*args, shares)
-        return
-    before = package.get_num_threads()
-    package.set_num_threads(team)  # as many as torch has: a team that changes in size ends and starts threads
-    try:
-        on_threads(*args, shares)
-    finally:
-        package.set_num_threads(before)
+        package: Any = numba  # typed in some of its versions
+        before = package.get_num_threads()
+        package.set_num_threads(team)  # as many as torch has: a team that changes in size ends and starts threads
+        try:
+            on_threads(work, *steps, shares)
+        finally:
+            package.set_num_threads(before)
 
 
 @lru_cache(4)
-def _threads(process: int) -> bool:
-    """Start Numba's threads. Whether several callers may use them at once; none may in a process that was forked."""
+def _threads(process: int) -> int:
+    """Start Numba's threads. How many there are, 0 where several callers may not use them or the process was forked."""
     import numba
 
     package: Any = numba
     if process != _HOME:
-        return False
+        return 0
     wanted = torch.get_num_threads()
     try:
         package.get_num_threads()
         layer: str = package.threading_layer()
     except Exception:  # no layer, or not the one that was asked for
-        return False
+        return 0
     if torch.get_num_threads() != wanted:  # OpenMP was told Numba's number, and it is torch's OpenMP too
         torch.set_num_threads(wanted)
-    return layer in ("omp", "tbb")
+    most: int = package.config.NUMBA_NUM_THREADS
+    return most if layer in ("omp", "tbb") else 0

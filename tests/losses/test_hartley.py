@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("numba")
 from specreg.losses.fourier_kernels import _mirrors
-from specreg.losses.fourier_loops import cas
+from specreg.losses.fourier_loops import _cas
 
 SHAPES = [(2, 3, 8, 10), (1, 2, 7, 5), (2, 1, 6, 9), (1, 1, 9, 4), (2, 2, 1, 8), (2, 2, 5, 1), (1, 3, 2, 2),
           (2, 1, 4, 6, 8), (1, 2, 3, 5, 7), (1, 1, 2, 1, 6)]  # fmt: skip
@@ -15,7 +15,7 @@ SHAPES = [(2, 3, 8, 10), (1, 2, 7, 5), (2, 1, 6, 9), (1, 1, 9, 4), (2, 2, 1, 8),
 def hartley(F, shape, shares):
     out = torch.full(shape, np.nan)
     for share in range(shares):
-        cas(F.reshape(-1).numpy(), out.view(-1).numpy(), _mirrors(shape[2:-1]), shape[-1], share, shares)
+        _cas(F.reshape(-1).numpy(), out.view(-1).numpy(), _mirrors(shape[2:-1]), shape[-1], share, shares)
     return out
 
 

@@ -225,8 +225,10 @@ def test_only_what_is_worth_it_and_safe_runs_on_threads(monkeypatch):
 
     def shares(units, values):
         found = []
-        _numba.run((lambda share, shares: found.append(shares),), found.append, units, values)
-        return found[0]
+        _numba.run(lambda *args: found.append(args), lambda *args: found.append(args), "work", (1, 3), units, values)
+        if found != [("work", 1, 0, 1), ("work", 2, 0, 1)]:
+            assert found == [("work", 1, 3, found[0][-1])]
+        return found[0][-1]
 
     worth = 100 * _numba.WORK
     assert shares(100, worth) == min(torch.get_num_threads(), 100)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from specreg._numba import run
 from specreg.losses.fourier_l1 import PHASE_GRADIENT_LIMIT, least_amplitude
-from specreg.losses.fourier_loops import KERNELS, Array, Work, cas, cas_on_threads
+from specreg.losses.fourier_loops import BACK, KERNELS, LOOK, Array, Work
 from specreg.transforms.fourier import bin_weights
 
 PIECE = 1024
@@ -53,28 +53,25 @@ def evaluate(
     F_0, F_hat = _flat(transform(x0)), _flat(transform(x0_hat))
     back = wants_gradient and plan.mirrors.size > 0
     H = np.ndarray(shape.numel(), np.float32, F_0) if back else _NONE  # in the memory of F_0
-    values = np.empty(shape[0], np.float32)
+    values, bins = np.empty(shape[0], np.float32), F_0.size
     work = Work(
         F_0, F_hat, H, _NONE if weights is None else _flat(weights), weights is not None, plan.rows if each else 0,
         wants_gradient, scale, values, np.empty(plan.units, np.float32), *plan,
     )  # fmt: skip
-    run(*KERNELS[coupling], plan.units, F_0.size, work)
-    del work, F_0
+    run(*KERNELS[coupling], work, LOOK, plan.units, bins)
     value = torch.from_numpy(values)
     if not wants_gradient:
         return value, None
     if not back:
         half = torch.from_numpy(F_hat).view(*shape[:-1], -1)
         return value, torch.fft.irfft(half, n=shape[-1], norm="forward")
-    del F_hat
+    del work, F_0, F_hat  # or they would lie beside the next spectrum
     signal = torch.from_numpy(H).view(shape)
     spectrum = _flat(transform(signal))
-    if out is None:
-        out = signal
-    else:
-        H = _flat(out)
-    run((cas,), cas_on_threads, plan.units, spectrum.size, spectrum, H, plan.mirrors, plan.width)
-    return value, out
+    gradient = signal if out is None else out
+    work = Work(_NO_BINS, spectrum, _flat(gradient), _NONE, False, 0, True, scale, _NONE, _NONE, *plan)
+    run(*KERNELS[coupling], work, BACK, plan.units, bins)
+    return value, gradient
 
 
 def _flat(x: Tensor) -> Array:
@@ -106,7 +103,7 @@ class _Plan(NamedTuple):
     limit: Any
 
 
-_NONE = np.empty(0, np.float32)
+_NONE, _NO_BINS = np.empty(0, np.float32), np.empty(0, np.complex64)
 
 
 @lru_cache(64)

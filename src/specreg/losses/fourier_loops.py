@@ -47,7 +47,7 @@ class Work(NamedTuple):
     rows_of_weights: int  # that a sample has to itself
     wants_gradient: bool
     scale: float  # of values, not of the gradient
-    values: Array  # [b]
+    values: Array  # [b], or empty where they are known
     totals: Array  # [units]
     counts: Array  # how many bins of the full spectrum each bin of a piece stands for
     mirrors: Array  # of each line along the last axis, the line of the negative frequencies
@@ -71,6 +71,12 @@ def _modulus(F: Array, out: Array) -> None:
     for k in range(out.size):
         re, im = F[k].real, F[k].imag
         out[k] = math.sqrt(re * re + im * im)
+
+
+@jit
+def _product(x: Array, y: Array, out: Array) -> None:
+    for k in range(out.size):
+        out[k] = x[k] * y[k]
 
 
 @jit
@@ -119,13 +125,51 @@ def _piece(u: int, work: Any, room: Array) -> Any:
         return work.F_0[first : first + n], work.F_hat[first : first + n], count, count
     first_weight = (row // work.rows_of_sample * work.rows_of_weights + row % work.rows) * work.length + a
     w, weighted_count = work.weights[first_weight : first_weight + n], room[:n]
-    weighted_count[:] = count
-    _multiply(weighted_count, w)
+    _product(count, w, weighted_count)
     return work.F_0[first : first + n], work.F_hat[first : first + n], weighted_count, w
 
 
 @jit
-def _amplitude(work: Any, share: int, shares: int) -> None:
+def _cas(F: Array, out: Array, mirrors: Array, width: Any, share: int, shares: int) -> None:
+    """Re F − Im F on all frequencies, see `fourier_kernels`; of a share of the lines."""
+    # All unsigned: a number that might be negative is one that might count from the end, and no vector is made of it.
+    all_lines = F.size // (width // 2 + 1)
+    start, stop = all_lines * share // shares, all_lines * (share + 1) // shares
+    lines, one = np.uint64(mirrors.size), np.uint64(1)
+    width, bins = np.uint64(width), np.uint64(width // 2 + 1)
+    for u in range(np.uint64(start), np.uint64(stop)):
+        other = u // lines * lines + mirrors[u % lines]
+        here, half, there, other_half = u * width, u * bins, other * width, other * bins
+        for k in range(bins):
+            out[here + k] = F[half + k].real - F[half + k].imag
+        for k in range(one, one + width - bins):
+            out[there + (width - k)] = F[half + k].real + F[half + k].imag
+        # At frequency 0 and Nyquist both of a conjugate pair are there: of them the symmetric part, as irfftn takes it.
+        for k in range(0, bins, max(one, width // 2)):
+            if 2 * k % width == 0:
+                a, b = F[half + k], F[other_half + k]
+                out[here + k] = np.float32(0.5) * ((a.real + b.real) - (a.imag - b.imag))
+
+
+@jit
+def _finish(work: Any, share: int, shares: int) -> None:
+    """The values; and F̂, which is the gradient by now, to its Hartley transform, if that is wanted."""
+    if share == 0 and work.values.size:
+        of_sample = work.units // work.values.size
+        for b in range(work.values.size):
+            total = 0.0
+            for u in range(b * of_sample, (b + 1) * of_sample):
+                total += work.totals[u]
+            work.values[b] = total * work.scale
+    if work.H.size:
+        _cas(work.F_hat, work.H, work.mirrors, work.width, share, shares)
+
+
+@jit
+def _amplitude(work: Any, step: int, share: Any, shares: int) -> None:
+    if step:
+        _finish(work, share, shares)
+        return
     room, least = np.empty((2, work.piece), np.float32), work.least
     for u in range(work.units * share // shares, work.units * (share + 1) // shares):
         f_0, f, count, w = _piece(u, work, room[0])
@@ -145,7 +189,10 @@ def _amplitude(work: Any, share: int, shares: int) -> None:
 
 
 @jit
-def _projection(work: Any, share: int, shares: int) -> None:
+def _projection(work: Any, step: int, share: Any, shares: int) -> None:
+    if step:
+        _finish(work, share, shares)
+        return
     room, least = np.empty((5, work.piece), np.float32), work.least
     for u in range(work.units * share // shares, work.units * (share + 1) // shares):
         f_0, f, count, w = _piece(u, work, room[4])
@@ -175,7 +222,10 @@ def _projection(work: Any, share: int, shares: int) -> None:
 
 
 @jit
-def _frequency(work: Any, share: int, shares: int) -> None:
+def _frequency(work: Any, step: int, share: Any, shares: int) -> None:
+    if step:
+        _finish(work, share, shares)
+        return
     room, least, limit = np.empty((6, work.piece), np.float32), work.least, work.limit
     for u in range(work.units * share // shares, work.units * (share + 1) // shares):
         f_0, f, count, w = _piece(u, work, room[4])
@@ -207,79 +257,38 @@ def _frequency(work: Any, share: int, shares: int) -> None:
                 f[k] = complex(re * radial[k] - im * delta[k], re * delta[k] + im * radial[k])
 
 
-@jit
-def cas(F: Array, out: Array, mirrors: Array, width: Any, share: int, shares: int) -> None:
-    """Re F − Im F on all frequencies, see `fourier_kernels`; of a share of the lines."""
-    # All unsigned: a number that might be negative is one that might count from the end, and no vector is made of it.
-    all_lines = F.size // (width // 2 + 1)
-    start, stop = all_lines * share // shares, all_lines * (share + 1) // shares
-    lines, one = np.uint64(mirrors.size), np.uint64(1)
-    width, bins = np.uint64(width), np.uint64(width // 2 + 1)
-    for u in range(np.uint64(start), np.uint64(stop)):
-        other = u // lines * lines + mirrors[u % lines]
-        here, half, there, other_half = u * width, u * bins, other * width, other * bins
-        for k in range(bins):
-            out[here + k] = F[half + k].real - F[half + k].imag
-        for k in range(one, one + width - bins):
-            out[there + (width - k)] = F[half + k].real + F[half + k].imag
-        # At frequency 0 and Nyquist both of a conjugate pair are there: of them the symmetric part, as irfftn takes it.
-        for k in range(0, bins, max(one, width // 2)):
-            if 2 * k % width == 0:
-                a, b = F[half + k], F[other_half + k]
-                out[here + k] = np.float32(0.5) * ((a.real + b.real) - (a.imag - b.imag))
+# Numba keeps no machine code of a function that is given another as an argument: one for each. To an index of prange,
+# which is unsigned, kernels would be compiled once more.
 
 
 @parallel
-def cas_on_threads(F: Array, out: Array, mirrors: Array, width: int, shares: int) -> None:
-    """`cas` of all lines."""
-    for t in prange(shares):
-        cas(F, out, mirrors, width, t, shares)
-
-
-@jit
-def _finish(work: Any, share: int, shares: int) -> None:
-    """The values; and F̂, which is the gradient by now, to its Hartley transform, if that is wanted."""
-    if share == 0:
-        of_sample = work.units // work.values.size
-        for b in range(work.values.size):
-            total = 0.0
-            for u in range(b * of_sample, (b + 1) * of_sample):
-                total += work.totals[u]
-            work.values[b] = total * work.scale
-    if work.H.size:
-        cas(work.F_hat, work.H, work.mirrors, work.width, share, shares)
-
-
-# Numba keeps no machine code of a function that is given another as an argument: one for each.
+def _amplitude_on_threads(work: Any, first: int, last: int, shares: int) -> None:
+    """Steps from `first` to before `last`."""
+    for step in range(first, last):
+        for t in prange(shares):
+            _amplitude(work, step, np.int64(t), shares)
 
 
 @parallel
-def _amplitude_on_threads(work: Any, shares: int) -> None:
-    for t in prange(shares):
-        _amplitude(work, t, shares)
-    for t in prange(shares):
-        _finish(work, t, shares)
+def _projection_on_threads(work: Any, first: int, last: int, shares: int) -> None:
+    """Steps from `first` to before `last`."""
+    for step in range(first, last):
+        for t in prange(shares):
+            _projection(work, step, np.int64(t), shares)
 
 
 @parallel
-def _projection_on_threads(work: Any, shares: int) -> None:
-    for t in prange(shares):
-        _projection(work, t, shares)
-    for t in prange(shares):
-        _finish(work, t, shares)
+def _frequency_on_threads(work: Any, first: int, last: int, shares: int) -> None:
+    """Steps from `first` to before `last`."""
+    for step in range(first, last):
+        for t in prange(shares):
+            _frequency(work, step, np.int64(t), shares)
 
 
-@parallel
-def _frequency_on_threads(work: Any, shares: int) -> None:
-    for t in prange(shares):
-        _frequency(work, t, shares)
-    for t in prange(shares):
-        _finish(work, t, shares)
-
-
-KERNELS: dict[str | None, tuple[tuple[Callable[..., None], ...], Callable[..., None]]] = {
-    None: ((_amplitude, _finish), _amplitude_on_threads),
-    "projection": ((_projection, _finish), _projection_on_threads),
-    "frequency": ((_frequency, _finish), _frequency_on_threads),
+KERNELS: dict[str | None, tuple[Callable[..., None], Callable[..., None]]] = {
+    None: (_amplitude, _amplitude_on_threads),
+    "projection": (_projection, _projection_on_threads),
+    "frequency": (_frequency, _frequency_on_threads),
 }
-"""By coupling, for `_numba.run`."""
+"""By coupling, for `_numba.run`. Step 0 is the look at both spectra, step 1 the values and what `_cas` makes of F̂."""
+LOOK, BACK = (0, 2), (1, 2)

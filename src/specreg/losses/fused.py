@@ -92,12 +92,17 @@ def _evaluate(
     return value, value.new_empty(0) if gradient is None else gradient
 
 
+@lru_cache(256)
+def _scale(loss: Description, shape: torch.Size) -> float:
+    return loss.scale(shape)
+
+
 class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
     ) -> Tensor:
-        ctx.scale = loss.scale(x0.shape)
+        ctx.scale = _scale(loss, x0.shape)
         value, gradient = _evaluate(x0_hat, x0, weights, loss, ctx.scale, wants_gradient)
         ctx.save_for_backward(gradient)
         ctx.set_materialize_grads(False)
@@ -222,8 +227,9 @@ def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.d
     large. Elsewhere all at once.
     """
     samples, rows = shape[:2]
-    wanted = max(CHUNK[0], min(CHUNK[1], shape.numel() // 4))
-    if device.type != "cpu" or wanted >= shape.numel():
+    total = shape.numel()
+    wanted = max(CHUNK[0], min(CHUNK[1], total // 4))
+    if wanted >= total or device.type != "cpu":
         return [(slice(samples), slice(rows))]
     size = shape[-ndim:].numel()
     take = max(1, wanted // (rows * size))

@@ -64,7 +64,7 @@ def evaluate(
         pulls = np.ascontiguousarray(weights.numpy()[:, _bands(levels, ndim, deep, high)] * pulls)
     totals = np.empty(len(x0) * units, np.float32)
     work = _Work(x, y, out, pulls, levels, depth, height, deep, high, piece, strips, together, units, totals)
-    run((_lift,), _lift_on_threads, totals.size, x0.numel(), work)
+    run(_lift, _lift_on_threads, work, (0, 1), totals.size, x0.numel())
     return torch.from_numpy(np.add.reduce(totals.reshape(-1, units), axis=1)), gradient
 
 
@@ -140,6 +140,13 @@ def _store(line: Array, low: Any, high: Any, out: Array, row: Any, at: Any, pair
 
 
 @jit
+def _copy(x: Array, out: Array) -> None:
+    """Not by a slice: Numba takes seconds to compile what that would say if sizes differed."""
+    for i in range(x.size):
+        out[i] = x[i]
+
+
+@jit
 def _split(x: Array, low: Array, high: Array) -> None:
     """Means and differences of neighbours in x."""
     half, n = np.float32(0.5), high.size
@@ -200,7 +207,7 @@ def _transform(lines: Array, copy: Array, sizes: Array, levels: int, ni: int, nj
         if level:
             for i in range(0, ni, step):
                 for j in range(0, nj, step):
-                    copy[:n] = lines[i, j, :n]
+                    _copy(lines[i, j, :n], copy)
                     _split(copy[:n], lines[i, j, :m], lines[i, j, m:n])
         for i in range(0, ni, step):
             for j in range(0, nj - step, 2 * step):
@@ -223,7 +230,7 @@ def _transform_transpose(lines: Array, copy: Array, sizes: Array, levels: int, n
         if level:
             for i in range(0, ni, step):
                 for j in range(0, nj, step):
-                    copy[:n] = lines[i, j, :n]
+                    _copy(lines[i, j, :n], copy)
                     _split_transpose(copy[:m], copy[m:n], lines[i, j, :n])
 
 
@@ -244,7 +251,7 @@ def _score_lines(lines: Array, pull: Array, sizes: Array, levels: int, ni: int, 
 
 
 @jit
-def _lift(work: Any, share: int, shares: int) -> None:
+def _lift(work: Any, step: int, share: Any, shares: int) -> None:
     x, y, out, levels, piece, width = work.x, work.y, work.out, work.levels, work.piece, work.x.shape[1]
     depth, height, deep, high = work.depth, work.height, work.deep, work.high
     strips, together, units, all_units = work.strips, work.together, work.units, work.totals.size
@@ -286,6 +293,7 @@ def _lift(work: Any, share: int, shares: int) -> None:
 
 
 @parallel
-def _lift_on_threads(work: Any, shares: int) -> None:
-    for t in prange(shares):
-        _lift(work, t, shares)
+def _lift_on_threads(work: Any, first: int, last: int, shares: int) -> None:
+    for step in range(first, last):
+        for t in prange(shares):
+            _lift(work, step, np.int64(t), shares)  # unsigned as it is, it would be compiled for once more
