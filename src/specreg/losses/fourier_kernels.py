@@ -52,24 +52,25 @@ def evaluate(
     transform, plan, each = _TRANSFORMS[len(shape) - 2], _plan(shape), weights is not None and len(weights) > 1
     F_0, F_hat = _flat(transform(x0)), _flat(transform(x0_hat))
     back = wants_gradient and plan.mirrors.size > 0
-    H = np.ndarray(shape.numel(), np.float32, F_0) if back else _NONE  # in the memory of F_0
+    H = np.ndarray(shape, np.float32, F_0) if back else _NONE  # in the memory of F_0
     values, bins = np.empty(shape[0], np.float32), F_0.size
     work = Work(
-        F_0, F_hat, H, _NONE if weights is None else _flat(weights), weights is not None, plan.rows if each else 0,
-        wants_gradient, scale, values, np.empty(plan.units, np.float32), *plan,
+        F_0, F_hat, H.reshape(-1), _NONE if weights is None else _flat(weights), weights is not None,
+        plan.rows if each else 0, wants_gradient, scale, values, np.empty(plan.units, np.float32), *plan,
     )  # fmt: skip
     run(*KERNELS[coupling], work, LOOK, plan.units, bins)
     value = torch.from_numpy(values)
     if not wants_gradient:
         return value, None
     if not back:
-        half = torch.from_numpy(F_hat).view(*shape[:-1], -1)
+        half = torch.from_numpy(F_hat.reshape(*shape[:-1], -1))
         return value, torch.fft.irfft(half, n=shape[-1], norm="forward")
     del work, F_0, F_hat  # or they would lie beside the next spectrum
-    signal = torch.from_numpy(H).view(shape)
-    spectrum = _flat(transform(signal))
-    gradient = signal if out is None else out
-    work = Work(_NO_BINS, spectrum, _flat(gradient), _NONE, False, 0, True, scale, _NONE, _NONE, *plan)
+    gradient = torch.from_numpy(H)
+    spectrum = _flat(transform(gradient))
+    if out is not None:
+        gradient, H = out, out.numpy()
+    work = Work(_NO_BINS, spectrum, H.reshape(-1), _NONE, False, 0, True, scale, _NONE, _NONE, *plan)
     run(*KERNELS[coupling], work, BACK, plan.units, bins)
     return value, gradient
 
