@@ -95,7 +95,7 @@ def test_the_operator_is_registered_as_torch_asks(loss):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("in_dims", [(0, 0), (1, None), (None, 0)], ids=str)
 def test_vmap_is_a_loop(name, in_dims):
-    loss = LOSSES[name]
+    loss = OF_IMAGES[name]
     x0_hat, x0 = pair((2, 3, 8, 6))
     others, _ = pair((4, 2, 3, 8, 6), seed=1)
     args = [x if axis is None else others.movedim(0, axis) for x, axis in zip((x0_hat, x0), in_dims, strict=True)]
@@ -106,7 +106,7 @@ def test_vmap_is_a_loop(name, in_dims):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_per_sample_gradients_by_vmap_of_grad(name):
-    loss = LOSSES[name]
+    loss = OF_IMAGES[name]
     x0_hat, x0 = pair((3, 2, 8, 6))
     found = torch.func.vmap(torch.func.grad(lambda x, y: loss(x[None], y[None]).sum()))(x0_hat, x0)
     x = x0_hat.clone().requires_grad_()
@@ -254,12 +254,26 @@ def test_values_that_overflow_when_squared_are_exact():
         torch.testing.assert_close(gradient.double(), true_gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_a_second_derivative_is_refused():
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_a_second_derivative_is_refused_also_of_a_sum_with_another_loss(name):
     x0_hat, x0 = pair((2, 1, 8, 8))
     x0_hat.requires_grad_()
-    (gradient,) = torch.autograd.grad(amplitude(x0_hat, x0).square().sum(), x0_hat, create_graph=True)
+    loss = OF_IMAGES[name]
+
+    def total(x):
+        return x.square().sum() + loss(x, x0).sum()
+
+    def penalty(x):
+        return torch.func.grad(total)(x).square().sum()
+
+    (gradient,) = torch.autograd.grad(total(x0_hat), x0_hat, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(gradient.square().sum(), x0_hat)
+    (gradient,) = torch.autograd.grad(total(x0_hat), x0_hat, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiable once"):
         gradient.square().sum().backward()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.func.grad(penalty)(x0_hat.detach())
 
 
 class _NoFloat64(TorchDispatchMode):

@@ -79,7 +79,7 @@ def fused(loss: Description, x0_hat: Tensor, x0: Tensor, weights: Tensor | None 
     elif torch._C._are_functorch_transforms_active():  # what torch's own apply() asks
         value, _ = _Fused.apply(x0_hat, x0, weights, loss, wants_gradient)
     else:
-        value = _Eager.apply(x0_hat, x0, weights, loss, wants_gradient)
+        value, _ = _Eager.apply(x0_hat, x0, weights, loss, wants_gradient)
     return value
 
 
@@ -101,16 +101,16 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         ctx.scale = _scale(loss, x0.shape)
         value, gradient = _evaluate(x0_hat, x0, weights, loss, ctx.scale, wants_gradient)
         ctx.save_for_backward(gradient)
         ctx.set_materialize_grads(False)
-        return value
+        return value, gradient
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, grad), None, None, None, None
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, grads[0]), None, None, None, None
 
 
 class _Fused(torch.autograd.Function):
@@ -125,7 +125,6 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.scale = inputs[3].scale(inputs[0].shape)
-        ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
         ctx.set_materialize_grads(False)
 
@@ -156,7 +155,7 @@ class _Fused(torch.autograd.Function):
 def _backward(ctx: Any, grad: Tensor | None) -> Tensor | None:
     if grad is None:
         return None
-    (gradient,) = ctx.saved_tensors
+    (gradient,) = ctx.saved_tensors  # as an output: where a graph is built of this, it depends on x0_hat
     scaled: Callable[..., Tensor] = _Scaled.apply if torch.is_grad_enabled() else _scaled
     return scaled(grad * ctx.scale, gradient)
 
