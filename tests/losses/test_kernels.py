@@ -39,10 +39,17 @@ def weights(kind, shape):
     return torch.rand(shape[0] if kind == "each" else 1, *shape[1:], generator=torch.Generator().manual_seed(1))
 
 
+@pytest.fixture(autouse=True)
+def number_of_threads():
+    _numba._threads(os.getpid())  # tells torch its number of threads, the real one
+    before = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == before, "later tests in this process would round differently"
+
+
 @pytest.fixture(params=["one thread", "four threads"])
 def threads(request, monkeypatch):
     if request.param == "four threads":
-        _numba._threads(os.getpid())  # tells torch its number of threads, the real one
         monkeypatch.setattr(_numba, "WORK", 1)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
 
