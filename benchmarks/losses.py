@@ -116,7 +116,7 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
             "memory": peak_bytes(step, device=options.device) / steps.size,
             "launches": kernel_launches(step, device=options.device),
             # A loss has to read both inputs and write a gradient; "copy" reads two tensors and writes two.
-            "bandwidth": 0.75 * float(np.median(seconds["copy"] / seconds[name])),
+            "bandwidth": (1 if name == "copy" else 0.75) * float(np.median(seconds["copy"] / seconds[name])),
             "ratios": ratios,
         }
     return {"name": case.name, "shape": case.shape, "rounds": len(next(iter(seconds.values()))), "rows": rows,

@@ -1,9 +1,9 @@
 """Where Numba is at hand: whether its kernels take a tensor, how they are made, and on how many threads they run.
 
 On a CPU a chain of torch's calls reads memory once a call, and on small batches a call costs more than its work.
-`losses.fourier_kernels`, `losses.haar_kernels` and `transforms.hartley` do the whole chain while the values are in the
-cache. They are optional: without Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do
-the same. Kernels take NumPy views of tensors and release the GIL.
+`losses.fourier_kernels` and `losses.haar_kernels` do the whole chain while the values are in the cache. They are
+optional: without Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do the same. Kernels
+take NumPy views of tensors and release the GIL.
 """
 
 from __future__ import annotations
@@ -56,12 +56,14 @@ def jit(function: Kernel) -> Kernel:
 
 
 def parallel(function: Kernel) -> Kernel:
-    """The same for a function that gives shares of the work of kernels to threads by `numba.prange`."""
-    # Loops that follow each other stay apart: what one kernel leaves in memory for the next is nothing Numba knows of.
-    return _compile(function, parallel={"fusion": False})
+    """The same for a function that gives shares of a kernel's work to threads by `numba.prange`.
+
+    One such loop a function: Numba may make one of two, and knows nothing of what the first leaves in memory.
+    """
+    return _compile(function, parallel=True)
 
 
-def _compile(function: Kernel, *, parallel: Any) -> Kernel:
+def _compile(function: Kernel, *, parallel: bool) -> Kernel:
     import numba
 
     compiler: Any = numba.njit  # typed in some of its versions

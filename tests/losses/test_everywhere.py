@@ -92,7 +92,7 @@ def test_the_operator_is_registered_as_torch_asks(loss):
         )
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", OF_IMAGES)
 @pytest.mark.parametrize("in_dims", [(0, 0), (1, None), (None, 0)], ids=str)
 def test_vmap_is_a_loop(name, in_dims):
     loss = OF_IMAGES[name]
@@ -104,7 +104,7 @@ def test_vmap_is_a_loop(name, in_dims):
     torch.testing.assert_close(found, torch.stack([loss(*row) for row in rows]))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_per_sample_gradients_by_vmap_of_grad(name):
     loss = OF_IMAGES[name]
     x0_hat, x0 = pair((3, 2, 8, 6))
@@ -114,19 +114,28 @@ def test_per_sample_gradients_by_vmap_of_grad(name):
     torch.testing.assert_close(found, x.grad)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_gradients_flow_back_through_vmap(name):
     _, x0 = pair((2, 3, 8, 6))
     others, _ = pair((4, 2, 3, 8, 6), seed=1)
     gradients = []
     for run in (
-        torch.func.vmap(LOSSES[name], in_dims=(0, None)),
-        lambda z, y: torch.stack([LOSSES[name](r, y) for r in z]),
+        torch.func.vmap(OF_IMAGES[name], in_dims=(0, None)),
+        lambda z, y: torch.stack([OF_IMAGES[name](r, y) for r in z]),
     ):
         z = others.clone().requires_grad_()
         run(z, x0).square().sum().backward()
         gradients.append(z.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_no_gradient_flows_to_x0_under_vmap_either(name):
+    x0_hat, _ = pair((2, 3, 8, 6))
+    x0 = pair((4, 2, 3, 8, 6), seed=1)[0].requires_grad_()
+    value = torch.func.vmap(OF_IMAGES[name], in_dims=(None, 0))(x0_hat, x0)
+    assert not value.requires_grad
+    assert not torch.func.grad(lambda y: torch.func.vmap(OF_IMAGES[name], (None, 0))(x0_hat, y).sum())(x0).any()
 
 
 def test_a_frequency_weight_may_write_on_what_it_is_given():
@@ -274,6 +283,11 @@ def test_a_second_derivative_is_refused_also_of_a_sum_with_another_loss(name):
         gradient.square().sum().backward()
     with pytest.raises(RuntimeError, match="differentiable once"):
         torch.func.grad(penalty)(x0_hat.detach())
+    torch.compiler.reset()
+    compiled = torch.compile(total, backend="eager", fullgraph=True)
+    (gradient,) = torch.autograd.grad(compiled(x0_hat), x0_hat, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(gradient.square().sum(), x0_hat)
 
 
 class _NoFloat64(TorchDispatchMode):

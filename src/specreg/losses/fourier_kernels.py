@@ -37,7 +37,7 @@ def evaluate(
     scale: float,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Σ over the full spectrum of unnormalized transforms, `[b]`, and the gradient of the sum, `[b, r, *space]`.
+    """`scale` · Σ over the full spectrum of unnormalized transforms, `[b]`; the gradient of Σ, `[b, r, *space]`.
 
     Args:
         coupling: None, "frequency" or "projection", see `functional`.
@@ -45,7 +45,7 @@ def evaluate(
         x0: the same.
         weights: `[b or 1, *half]`, or None.
         wants_gradient: whether there is a gradient.
-        scale: of the values; the gradient is without it.
+        scale: of the values.
         out: where the gradient may go, contiguous.
     """
     shape = x0.shape
@@ -62,10 +62,11 @@ def evaluate(
     value = torch.from_numpy(values)
     if not wants_gradient:
         return value, None
+    del work, F_0  # or they would lie beside the next transform's result
     if not back:
         half = torch.from_numpy(F_hat.reshape(*shape[:-1], -1))
         return value, torch.fft.irfft(half, n=shape[-1], norm="forward")
-    del work, F_0, F_hat  # or they would lie beside the next spectrum
+    del F_hat
     gradient = torch.from_numpy(H)
     spectrum = _flat(transform(gradient))
     if out is not None:

@@ -39,9 +39,9 @@ HALF_PI, PI, TINY = np.float32(math.pi / 2), np.float32(math.pi), np.finfo(np.fl
 class Work(NamedTuple):
     """What there is to do: arrays in memory's order, and plain numbers."""
 
-    F_0: Array
-    F_hat: Array
-    H: Array  # float32 in the memory of F_0, or empty where F̂ is not to be turned
+    F_0: Array  # empty where only `_cas` is wanted
+    F_hat: Array  # the look makes the gradient of it
+    H: Array  # float32, what `_cas` makes of F̂; may lie in the memory of F_0; empty where that is not wanted
     weights: Array
     weighted: bool
     rows_of_weights: int  # that a sample has to itself
@@ -153,7 +153,7 @@ def _cas(F: Array, out: Array, mirrors: Array, width: Any, share: int, shares: i
 
 @jit
 def _finish(work: Any, share: int, shares: int) -> None:
-    """The values; and F̂, which is the gradient by now, to its Hartley transform, if that is wanted."""
+    """The values, and what `_cas` makes of F̂, where these are wanted."""
     if share == 0 and work.values.size:
         of_sample = work.units // work.values.size
         for b in range(work.values.size):

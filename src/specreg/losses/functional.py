@@ -235,8 +235,7 @@ def _pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor,
         raise ValueError(f"x0_hat and x0 must be on one device; got {x0_hat.device} and {x0.device}")
     dtypes = (_checks.compute_dtype("x0_hat", x0_hat), _checks.compute_dtype("x0", x0))
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    x0 = x0.detach() if x0.requires_grad else x0
-    x0_hat, x0 = (x if x.dtype == dtype else x.to(dtype) for x in (x0_hat, x0))
+    x0_hat, x0 = (x if x.dtype == dtype else x.to(dtype) for x in (x0_hat, x0.detach()))
     return x0_hat, x0, ndim
 
 

@@ -66,8 +66,8 @@ def _read(text: str) -> Description:
 class Evaluation(NamedTuple):
     """What a loss knows after one look at a batch."""
 
-    value: Tensor  # [B]
-    gradient: Tensor | None  # of each value with respect to its sample of x0_hat, in the shape of x0_hat
+    value: Tensor  # [B], times the scale
+    gradient: Tensor | None  # of each value without it with respect to its sample of x0_hat, in the shape of x0_hat
 
 
 def fused(loss: Description, x0_hat: Tensor, x0: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -93,7 +93,7 @@ def _evaluate(
 
 
 @lru_cache(256)
-def _scale(loss: Description, shape: torch.Size) -> float:
+def _factor(loss: Description, shape: torch.Size) -> float:
     return loss.scale(shape)
 
 
@@ -102,7 +102,7 @@ class _Eager(torch.autograd.Function):
     def forward(
         ctx: Any, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, wants_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        ctx.scale = _scale(loss, x0.shape)
+        ctx.scale = _factor(loss, x0.shape)
         value, gradient = _evaluate(x0_hat, x0, weights, loss, ctx.scale, wants_gradient)
         ctx.save_for_backward(gradient)
         ctx.set_materialize_grads(False)
@@ -207,8 +207,7 @@ def _operator_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, T
 
 
 def _operator_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    (gradient,) = ctx.saved_tensors
-    return _scaled(grad * ctx.scale, gradient), None, None, None, None
+    return _backward(ctx, grad), None, None, None, None
 
 
 _operator.register_autograd(_operator_backward, setup_context=_operator_context)
