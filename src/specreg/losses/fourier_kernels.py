@@ -55,8 +55,8 @@ def evaluate(
     H = np.ndarray(shape, np.float32, F_0) if back else _NONE  # in the memory of F_0
     values, bins = np.empty(shape[0], np.float32), F_0.size
     work = Work(
-        F_0, F_hat, H.reshape(-1), _NONE if weights is None else _flat(weights), weights is not None,
-        plan.rows if each else 0, wants_gradient, scale, values, np.empty(plan.units, np.float32), *plan,
+        F_0, F_hat, H.reshape(-1), _NONE if weights is None else _flat(weights), plan.rows if each else 0,
+        wants_gradient, scale, values, np.empty(plan.units, np.float32), *plan,
     )  # fmt: skip
     run(*KERNELS[coupling], work, LOOK, plan.units, bins)
     value = torch.from_numpy(values)
@@ -71,7 +71,7 @@ def evaluate(
     spectrum = _flat(transform(gradient))
     if out is not None:
         gradient, H = out, out.numpy()
-    work = Work(_NO_BINS, spectrum, H.reshape(-1), _NONE, False, 0, True, scale, _NONE, _NONE, *plan)
+    work = Work(_NO_BINS, spectrum, H.reshape(-1), _NONE, 0, True, scale, _NONE, _NONE, *plan)
     run(*KERNELS[coupling], work, BACK, plan.units, bins)
     return value, gradient
 

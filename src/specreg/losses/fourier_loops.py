@@ -42,8 +42,7 @@ class Work(NamedTuple):
     F_0: Array  # empty where only `_cas` is wanted
     F_hat: Array  # the look makes the gradient of it
     H: Array  # float32, what `_cas` makes of F̂; may lie in the memory of F_0; empty where that is not wanted
-    weights: Array
-    weighted: bool
+    weights: Array  # empty where all count alike
     rows_of_weights: int  # that a sample has to itself
     wants_gradient: bool
     scale: float  # of values, not of the gradient
@@ -121,7 +120,7 @@ def _piece(u: int, work: Any, room: Array) -> Any:
     n = min(work.length - a, work.piece)
     first = row * work.length + a
     count = work.counts[a % work.bins : a % work.bins + n]
-    if not work.weighted:
+    if not work.weights.size:
         return work.F_0[first : first + n], work.F_hat[first : first + n], count, count
     first_weight = (row // work.rows_of_sample * work.rows_of_weights + row % work.rows) * work.length + a
     w, weighted_count = work.weights[first_weight : first_weight + n], room[:n]
@@ -182,7 +181,7 @@ def _amplitude(work: Any, step: int, share: Any, shares: int) -> None:
             factor[k] = _sign(A_hat - A) / max(A_hat, least)
         work.totals[u] = total
         if work.wants_gradient:
-            if work.weighted:
+            if work.weights.size:
                 _multiply(factor, w)
             for k in range(count.size):
                 f[k] = complex(f[k].real * factor[k], f[k].imag * factor[k])
@@ -213,7 +212,7 @@ def _projection(work: Any, step: int, share: Any, shares: int) -> None:
         if work.wants_gradient:
             for k in range(n):
                 A[k] = (A[k] / max(A[k], least) + _sign(B[k] - A[k])) / max(B[k], least)
-            if work.weighted:
+            if work.weights.size:
                 _multiply(A, w)
                 _multiply(inverse, w)
             for k in range(n):
@@ -249,7 +248,7 @@ def _frequency(work: Any, step: int, share: Any, shares: int) -> None:
                 radial[k] = _sign(A[k]) * (np.float32(1) + abs(delta[k])) * inverse[k]
             for k in range(n):
                 delta[k] = _sign(delta[k]) * min(abs(A[k]) * inverse[k], limit) * inverse[k]
-            if work.weighted:
+            if work.weights.size:
                 _multiply(radial, w)
                 _multiply(delta, w)
             for k in range(n):
