@@ -2,7 +2,7 @@
 
 Between the transforms, one look at both spectra (`fourier_loops`). And back by one more transform *forward*: torch's
 real transform of several axes is one call of its library, the one back a complex transform along all axes but the last
-and a real one along that, with copies between, which takes 1.6 to 2.8 times as long. With F the spectrum of a real
+and a real one along that, with copies between, which takes two to three times as long. With F the spectrum of a real
 signal, H = cas(F) = Re F − Im F on all frequencies is real and has all that F has, and Σ_k F_k e^{+2πi k·n/N} =
 cas(DFT[H])_n (R. N. Bracewell, The Hartley Transform, 1986). Half a spectrum gives all of H, as −Im F is Im F at the
 negative frequency.
