@@ -66,7 +66,7 @@ def denoising_map(
     """
     shape = x0.shape[2:]
     bands = bands or 2 * max(1, min(8, min(shape) // 8))
-    timesteps = objective.times(levels)
+    timesteps = objective.time.grid(levels)
     generator = StackedGenerator(range(seed, seed + len(x0)), x0.device)
     regularizer = objective.regularizer
     learning = regularizer is not None and regularizer.training

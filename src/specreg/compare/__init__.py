@@ -6,19 +6,17 @@ that differences between arms are not differences of luck. Finished cells are ne
 
 from specreg.compare.arms import BASELINE, cell_config, cell_name, label, resolve_arms
 from specreg.compare.paired import Difference, paired_difference, verdict
-from specreg.compare.run import compare, step_seconds
-from specreg.compare.study import command_line, processes
+from specreg.compare.run import compare
+from specreg.compare.timing import step_seconds
 
 __all__ = [
     "BASELINE",
     "Difference",
     "cell_config",
     "cell_name",
-    "command_line",
     "compare",
     "label",
     "paired_difference",
-    "processes",
     "resolve_arms",
     "step_seconds",
     "verdict",

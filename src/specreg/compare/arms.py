@@ -1,18 +1,22 @@
-"""The arms of a comparison, the runs they make, and how they are called."""
+"""The arms of a comparison, the run of each cell, and their names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specreg.training import config as configs
-from specreg.training.config import Config, ConfigError, SpectralConfig
+from specreg.config import Config, ConfigError, Name, Section, SpectralConfig, parse
 
 BASELINE = "none"
+"""Name of the arm without a spectral term."""
+
+
+class _Arms(Section):
+    arms: dict[Name, SpectralConfig]
 
 
 def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConfig | None]:
-    """Arms by name: "none", an arm that the config defines, or a loss name; with "@λ", "@auto" or "@auto:RATIO".
+    """Return arms by name: "none", an arm that the config defines, or a loss; with "@λ", "@auto" or "@auto:RATIO".
 
     A loss name takes everything but its options from the config's spectral section, and those too when the
     section is about the same loss.
@@ -44,7 +48,7 @@ def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConf
 
 
 def _lambda(text: str, name: str) -> dict[str, Any]:
-    """What stands after the @ of an arm: a number, auto, or auto:RATIO."""
+    """Return what the text after the @ of an arm sets: a number, auto, or auto:RATIO."""
     policy, colon, ratio = text.partition(":")
     try:
         if policy == "auto":
@@ -55,13 +59,11 @@ def _lambda(text: str, name: str) -> dict[str, Any]:
 
 
 def _spectral(values: Mapping[str, Any], name: str) -> SpectralConfig:
-    arm = configs.parse({"arms": {name: dict(values)}}, where=f"arm {name!r}").arms[name]
-    assert arm is not None
-    return arm
+    return parse({"arms": {name: dict(values)}}, _Arms, where=f"arm {name!r}").arms[name]
 
 
 def label(spectral: SpectralConfig | None) -> str:
-    """An arm in a few words."""
+    """Return an arm in a few words."""
     if spectral is None:
         return "baseline (no term)"
     said = [str(value) if isinstance(value, str) else f"{key} {value}" for key, value in spectral.options.items()]
@@ -73,12 +75,12 @@ def label(spectral: SpectralConfig | None) -> str:
 
 
 def cell_name(arm: str, seed: int) -> str:
-    """Folder of a cell, and name of its run."""
+    """Return the name of a cell's run and folder."""
     return f"{arm.replace(':', '_')}-seed{seed}"
 
 
 def cell_config(config: Config, arm: str, seed: int) -> Config:
-    """The run of a cell: the comparison's config with the arm's term, the seed, and latents of the seed's own."""
+    """Return the run of a cell: the comparison's config with the arm's term and the seed, which has its own latents."""
     first = config.sampling.seed + (seed - config.seed) * config.sampling.count
     return config.model_copy(
         update={

@@ -57,7 +57,30 @@ class LogUniform:
         return self.sigma_min * math.pow(self.sigma_max / self.sigma_min, u)
 
 
-NOISE_DENSITIES: dict[str, type] = {"edm": LogNormal, "vp": VPTime, "ve": LogUniform}
+@dataclass(frozen=True)
+class UniformTime:
+    """Temporary."""
+
+    def __call__(self, u: float) -> float:
+        """Temporary."""
+        return u
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """Temporary."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __call__(self, u: float) -> float:
+        """Temporary."""
+        return 1 / (1 + math.exp(-NormalDist(self.mean, self.std).inv_cdf(u)))
+
+
+NOISE_DENSITIES: dict[str, type] = {
+    "edm": LogNormal, "vp": VPTime, "ve": LogUniform, "uniform": UniformTime, "logit_normal": LogitNormal,
+}  # fmt: skip
 
 
 def build(name: str, **options: float) -> NoiseDensity:

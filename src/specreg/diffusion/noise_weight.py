@@ -28,7 +28,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class EDM:
+class EDMWeight:
     """λ_EDM = (σ² + σ_d²)/(σ·σ_d)² of EDM, which in SNR is SNR + 1/σ_d²: the paper's weighted runs.
 
     Unbounded as σ → 0; for schedules that reach far down, `SNR` has a clip.
@@ -80,7 +80,7 @@ class SmoothGate:
 
 NOISE_WEIGHTS: dict[str, type] = {
     "constant": Constant,
-    "edm": EDM,
+    "edm": EDMWeight,
     "snr": SNR,
     "hard_gate": HardGate,
     "smooth_gate": SmoothGate,
@@ -91,3 +91,7 @@ def build(name: str, **options: float) -> NoiseWeight:
     """Build a noise-level weight by name, "constant", "edm", "snr", "hard_gate" or "smooth_gate", with its options."""
     weight: NoiseWeight = _checks.build("noise_weight", NOISE_WEIGHTS, name, options)
     return weight
+
+
+def warn_if_epsilon_unweighted(noise_weight: object, noisiest: NoiseLevel) -> None:
+    """Temporary."""

@@ -45,6 +45,7 @@ class InceptionFeatures:
     """
 
     dimensions = 2048
+    name = INCEPTION_FILE
 
     def __init__(self, weights: Path, *, device: torch.device | str = "cpu", verify: bool = True):
         try:

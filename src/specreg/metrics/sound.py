@@ -10,38 +10,38 @@ import torch
 from torch import Tensor
 
 from specreg.metrics.audio import Pair, pair_clips, vocoding_scores
-from specreg.metrics.described import Metric
 from specreg.metrics.embeddings import AudioExtractor, Resemblyzer, embedding_statistics
 from specreg.metrics.frechet import GaussianStatistics, frechet_distance
+from specreg.metrics.info import MetricInfo
 from specreg.metrics.mos import UTMOS, DistillMOS, MOSPredictor, mean_opinion_scores
 from specreg.metrics.ndb import ndb
 from specreg.metrics.scores import Unavailable
 from specreg.metrics.vggish import WEIGHTS, VGGish
 
 METRICS = {
-    "pesq": Metric(
+    "pesq": MetricInfo(
         "PESQ", "", "higher", 3, "wide band at 16 kHz, 1 to 4.64; mean over clips, beside their own recording"
     ),
-    "mr_stft": Metric("MR-STFT", "", "lower", 3, "auraloss's multi-resolution STFT distance at its defaults"),
-    "lsd_db": Metric(
+    "mr_stft": MetricInfo("MR-STFT", "", "lower", 3, "auraloss's multi-resolution STFT distance at its defaults"),
+    "lsd_db": MetricInfo(
         "log-spectral distance",
         "dB",
         "lower",
         2,
         "RMS over frequencies of the difference in log power, mean over frames",
     ),
-    "ndb": Metric(
+    "ndb": MetricInfo(
         "NDB", "", "lower", 3, "share of the k-means bins of real log-mel frames that clips fill differently (5% level)"
     ),
-    "ndb_js": Metric(
+    "ndb_js": MetricInfo(
         "bins' JS divergence", "nats", "lower", 4, "Jensen-Shannon divergence of the same bins' histograms"
     ),
-    "fad": Metric("FAD", "", "lower", 3, "Frechet distance of VGGish embeddings (Kilgour et al. 2019)"),
-    "frechet_resemblyzer": Metric(
+    "fad": MetricInfo("FAD", "", "lower", 3, "Frechet distance of VGGish embeddings (Kilgour et al. 2019)"),
+    "frechet_resemblyzer": MetricInfo(
         "Frechet, Resemblyzer", "", "lower", 4, "Frechet distance of Resemblyzer's speaker embeddings; not FAD"
     ),
-    "utmos": Metric("UTMOS", "", "higher", 3, "opinion score predicted by UTMOS, 1 to 5", absolute=True),
-    "distill_mos": Metric(
+    "utmos": MetricInfo("UTMOS", "", "higher", 3, "opinion score predicted by UTMOS, 1 to 5", absolute=True),
+    "distill_mos": MetricInfo(
         "DistillMOS", "", "higher", 3, "opinion score predicted by DistillMOS, 1 to 5", absolute=True
     ),
 }

@@ -86,6 +86,13 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
     partial.replace(path)
 
 
+def describe(network: Pretrained) -> str:
+    """Return a network in words: architecture, preconditioning, number of parameters."""
+    config = network.config
+    parameters = sum(p.numel() for p in config.skeleton().parameters())
+    return f"{config.architecture} under {config.preconditioning} preconditioning, {parameters:,} parameters"
+
+
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
     """Raise CheckpointRefused that names what is missing, extra or misshapen among `found`."""
     problems = []

@@ -1,11 +1,12 @@
 """Table 1: eight ways to fine-tune each EDM checkpoint for a few steps, scored over seeds beside the paper's numbers.
 
-Runs what is there, skips what is missing by name, and goes on where it stopped: a cell (checkpoint × arm × seed) that
-has its `score.json` is finished.
+Rows whose files exist are run, the others are skipped and named. A run resumes where it stopped: a cell (checkpoint ×
+arm × seed) is finished when its `score.json` is made of what is asked for now.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -15,17 +16,16 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
-from specreg import _checks, evaluation
+from specreg import _checks, evaluation, modalities
 from specreg._files import read_json, write_json, write_text
+from specreg.config import Config
+from specreg.modalities.protocol import Features, Streamed
 from specreg.recipes import RECIPES
 from specreg.reproduce import published
-from specreg.reproduce.scoring import Extract, Reference, reference, score
-from specreg.training.build import build_network
-from specreg.training.config import Config, parse
 from specreg.training.trainer import Trainer
 
 UNTOUCHED = "edm"
-"""The arm that is the checkpoint as it is."""
+"""The arm without any training: the checkpoint as it is."""
 
 LABELS = {
     "fid": "FID ↓",
@@ -36,7 +36,7 @@ LABELS = {
 
 
 class Row(NamedTuple):
-    """One line of the table and the files that it needs."""
+    """One line of the table, and the files that it needs."""
 
     recipe: str
     label: str
@@ -57,14 +57,14 @@ ARMS = (UNTOUCHED, *(f"{loss}{suffix}" for loss in LOSSES for suffix in ("-weigh
 
 
 class Files(NamedTuple):
-    """Where a row's files are."""
+    """The paths of a row's files."""
 
     checkpoint: Path
     archive: Path
 
 
 def find(row: Row, checkpoints: Path, data: Path) -> Files | str:
-    """The files of a row, or the sentence that says which is missing."""
+    """Return the files of a row, or the sentence that says which is missing."""
     kinds = [checkpoints / f"{row.checkpoint}{suffix}" for suffix in (".safetensors", ".pkl", ".pt")]
     checkpoint = next((path for path in kinds if path.is_file()), None)
     archive = data / f"{row.data}.zip"
@@ -80,29 +80,27 @@ def run(
     data: Path,
     folder: Path,
     *,
-    images: int = 50_000,
+    samples: int = 50_000,
     seeds: int = 3,
     rows: Sequence[str] | None = None,
     arms: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
-    extract: Extract | None = None,
-    dimensions: int = 2048,
+    features: Features | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Run every cell that has its files and is not finished; returns the content of `table1.json`.
+    """Run every cell that has its files and is not finished; return the content of `table1.json`.
 
     Args:
         checkpoints: folder of the public checkpoints, by their public names.
-        data: folder of the archives in EDM's zip form; an .npz of an archive's name is its FID reference.
-        folder: of the results.
-        images: samples of a cell.
-        seeds: of training and sampling; seed s draws samples from s·images on.
+        data: folder of the archives in EDM's zip form; an .npz beside an archive and of its name is its FID reference.
+        folder: where results are written.
+        samples: number of samples of a cell.
+        seeds: of training and sampling; seed s draws samples from s·samples on.
         rows: recipes; None for all.
         arms: among `ARMS`; None for all.
         overrides: of the recipes, such as training.steps=50.
-        extract: Inception features; None scores spectra alone.
-        dimensions: of the features.
-        console: where progress goes.
+        features: Inception features; None scores spectra alone.
+        console: where progress is shown.
 
     Raises FileNotFoundError when no row has its files.
     """
@@ -121,88 +119,106 @@ def run(
     for row, files in found.items():
         if isinstance(files, str):
             continue
-        truth = None
+        weights, truth = _sha256(files.checkpoint), None
         for seed in range(seeds):
             for arm in [a for a in ARMS if arms is None or a in arms]:
                 cell = folder / row.recipe / f"{arm}-seed{seed}"
-                config = cell_config(row, files, arm, seed, images, overrides)
-                if finished(cell, config, images, extract is not None):
-                    continue
+                config = cell_config(row, files, arm, seed, samples, overrides)
                 if truth is None:
-                    truth = reference(files.archive, folder / "cache", config, extract, dimensions)
+                    truth = _streamed(config).reference(config, folder / "cache", features)
+                made_of = asked(config, weights, truth.fingerprint)
+                if finished(cell, made_of):
+                    continue
                 console.print(f"{row.label}, {arm}, seed {seed}")
-                _run_cell(cell, config, arm, truth, images, extract, dimensions, console)
-                write_table(folder, skipped, images)
-    return write_table(folder, skipped, images)
+                _run_cell(cell, config, arm, truth, features, made_of, console)
+                write_table(folder, skipped, samples)
+    return write_table(folder, skipped, samples)
 
 
-def cell_config(row: Row, files: Files, arm: str, seed: int, images: int, overrides: Sequence[str]) -> Config:
-    """The run of one cell."""
+def cell_config(row: Row, files: Files, arm: str, seed: int, samples: int, overrides: Sequence[str]) -> Config:
+    """Return the run of one cell."""
     tree = RECIPES[row.recipe]()
     tree["spectral"] = None if arm == UNTOUCHED else tree["arms"][arm]
     tree |= {"name": f"{arm}-seed{seed}", "seed": seed, "arms": {}}
     tree["data"]["path"], tree["model"]["checkpoint"] = str(files.archive), str(files.checkpoint)
-    config = parse(tree, overrides, where=row.recipe)
-    sampling = config.sampling.model_copy(update={"seed": seed * images, "count": images})
+    config = modalities.parse(tree, overrides, where=row.recipe)
+    sampling = config.sampling.model_copy(update={"seed": seed * samples, "count": samples})
     return config.model_copy(update={"sampling": sampling})
 
 
-def finished(cell: Path, config: Config, images: int, with_fid: bool) -> bool:
-    """Whether a cell's score is there, of as many images and steps, and with FID if that can be had."""
+def asked(config: Config, weights: str, truth: str) -> dict[str, Any]:
+    """Return all that decides the score of a cell: its run, the checkpoint's SHA-256 and that of the truth.
+
+    Where files lie does not: they are known by their content.
+    """
+    run = config.model_dump(mode="json", exclude={"name": True, "title": True, "metrics": True})
+    run["data"].pop("path")
+    run["model"].pop("checkpoint")
+    for name in ("keep", "log_every", "checkpoint_every", "workers", "compile"):
+        run["training"].pop(name)
+    return {"version": evaluation.RESULTS_VERSION, "run": run, "weights": weights, "truth": truth}
+
+
+def finished(cell: Path, made_of: dict[str, Any]) -> bool:
+    """Return whether a cell has the score that is asked for."""
     path = cell / "score.json"
-    if not path.exists():
-        return False
-    found = read_json(path)
-    asked = (images, config.training.steps, config.sampling.steps)
-    return (found["images"], found["steps"], found["sampler_steps"]) == asked and (
-        not with_fid or "fid" in found["metrics"]
-    )
+    return path.exists() and read_json(path).get("made_of") == made_of
 
 
 def _run_cell(
     cell: Path,
     config: Config,
     arm: str,
-    truth: Reference,
-    images: int,
-    extract: Extract | None,
-    dimensions: int,
+    truth: Any,
+    features: Features | None,
+    made_of: dict[str, Any],
     console: Console,
 ) -> None:
     if arm == UNTOUCHED:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        channels = config.data.channels or 3
-        model = build_network(config, channels).module.to(device).eval()
-        shape: tuple[int, ...] = (channels, config.data.resolution, config.data.resolution)
+        prepared = modalities.of(config).prepare(config, None)
+        network, shape = prepared.network.module.to(device).eval(), prepared.shape
     else:
         trainer = Trainer(config, cell, console=console)
         trainer.run()
         device = trainer.device
-        trained = evaluation.load_model(cell, device)
-        model, shape = trained.model, trained.shape
-    values = score(config, model, shape, cell, truth, images=images, extract=extract, dimensions=dimensions,
-                   device=device)  # fmt: skip
+        trained = evaluation.load_trained(cell, device)
+        network, shape = trained.network, trained.shape
+    values = _streamed(config).stream(
+        config, network, shape, cell, truth, features=features, made_of=made_of, device=device
+    )
     write_json(
         cell / "score.json",
         {
             "arm": arm,
             "seed": config.seed,
-            "images": images,
+            "samples": config.sampling.count,
             "steps": config.training.steps,
-            "sampler_steps": config.sampling.steps,
+            "made_of": made_of,
             "metrics": values,
         },
     )
     shutil.rmtree(cell / "checkpoints", ignore_errors=True)  # about a gigabyte a cell, and five steps to make again
 
 
-def write_table(folder: Path, skipped: Sequence[str], images: int) -> dict[str, Any]:
+def _streamed(config: Config) -> Streamed:
+    """Return the modality of the table's runs, which can score any number of samples."""
+    modality: Any = modalities.of(config)
+    return modality  # type: ignore[no-any-return]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_table(folder: Path, skipped: Sequence[str], samples: int) -> dict[str, Any]:
     """Summarize every finished cell in `folder` as `table1.json` and `table1.md`."""
     rows = []
     for row in ROWS:
         for arm in ARMS:
             scores = [read_json(path) for path in sorted((folder / row.recipe).glob(f"{arm}-seed*/score.json"))]
-            scores = [found for found in scores if found["images"] == images]
+            scores = [found for found in scores if found["samples"] == samples]
             if not scores:
                 continue
             metrics = {}
@@ -214,23 +230,23 @@ def write_table(folder: Path, skipped: Sequence[str], images: int) -> dict[str, 
             steps = sorted({found["steps"] for found in scores})
             rows.append({"recipe": row.recipe, "label": row.label, "arm": arm, "metrics": metrics,
                          "paper_fid": published.fid(row.recipe, arm), "training_steps": steps})  # fmt: skip
-    content = {"images": images, "rows": rows, "skipped": list(skipped)}
+    content = {"samples": samples, "rows": rows, "skipped": list(skipped)}
     write_json(folder / "table1.json", content)
     lines = ["| | " + " | ".join(header) + " |" for header in [columns(content)]]
     lines += ["|---" * (len(columns(content)) + 1) + "|"]
     lines += ["| " + " | ".join(line) + " |" for line in lines_of(content)]
-    write_text(folder / "table1.md", "\n".join([f"{images} samples a seed; mean ± std over seeds.", "", *lines, ""]))
+    write_text(folder / "table1.md", "\n".join([f"{samples} samples a seed; mean ± std over seeds.", "", *lines, ""]))
     return content
 
 
 def columns(content: dict[str, Any]) -> list[str]:
-    """Headers of the table after the row's own name."""
+    """Return the headers of the table's columns after the first."""
     measured = [name for name in LABELS if any(name in row["metrics"] for row in content["rows"])]
     return ["arm", *(LABELS[name] for name in measured), "paper's FID", "seeds"]
 
 
 def lines_of(content: dict[str, Any]) -> list[list[str]]:
-    """The table's lines, each beginning with the row's name."""
+    """Return the lines of the table, each with the row's name first."""
     measured = [name for name in LABELS if any(name in row["metrics"] for row in content["rows"])]
     lines = []
     for row in content["rows"]:

@@ -1,10 +1,10 @@
-"""Train one network on one data set, with or without the spectral term; run the same command again to resume."""
+"""Training of one network on one data set, with or without the spectral term; the same run again resumes."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,31 +12,26 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch import nn
 from torch.utils.data import DataLoader
 
-from specreg import models
+from specreg import config as configs
+from specreg import modalities
 from specreg._files import write_text
+from specreg.config import Config, ConfigError
 from specreg.objectives import ObjectiveTerms
+from specreg.randomness import Stream, draw, integer_seed
 from specreg.training import checkpoint
-from specreg.training import config as configs
-from specreg.training.batches import Batch, Crops, Items, Places
-from specreg.training.build import (
-    build_data,
-    build_network,
-    build_objective,
-    restore_regularizer,
-    try_regularizer,
-)
-from specreg.training.build_audio import build_clips, diffwave_config
-from specreg.training.config import Config, ConfigError
+from specreg.training.batches import Batch, Places
 from specreg.training.ema import EMA
-from specreg.training.randomness import Stream, draw, integer_seed
 from specreg.training.runlog import Bar, RunLog
+from specreg.training.term import build_objective, restore_regularizer, try_regularizer
 
 COLUMNS = ("base", "spectral", "weight", "term", "lambda", "gradient_ratio")
-"""What metrics.jsonl says of the losses, as batch means: base loss, spectral loss, λ with its noise-level weight, their
-product, λ alone, and the ratio of the two gradients at the network's output."""
+"""Columns of metrics.jsonl about the losses, as batch means: base loss, spectral loss, λ times the noise weight, the
+product of these two, λ alone, and the ratio of the two gradients at the network's output."""
+
+MOST_SKIPPED = 30
+"""Optimizer steps in a row that a gradient scaler may skip: each halves its scale, from 65,536 to 6e-5."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -51,10 +46,12 @@ class Trainer:
     """One run in one folder: `config.yaml`, `metrics.jsonl`, `checkpoints/`.
 
     Args:
-        config: the run; a folder that holds another run's config is refused.
-        folder: created if it does not exist. When it holds checkpoints, training goes on from the last.
-        console: where progress goes; only the main process draws it.
-        label: what the progress bar calls the run.
+        config: the run; a folder that holds a run of another config is refused.
+        folder: created if it does not exist. Where it holds checkpoints, training resumes from the last one.
+        console: where progress is shown; only the main process shows it.
+        label: name of the run in the progress bar.
+
+    Raises ConfigError where the run cannot be done as described.
     """
 
     def __init__(self, config: Config, folder: Path, *, console: Console | None = None, label: str | None = None):
@@ -64,6 +61,7 @@ class Trainer:
         self.console = console or Console(stderr=True)
         self.label = label or config.name
         self.device = self.accelerator.device
+        refuse_sharding(self.accelerator)
         parts = settings.accumulate * self.accelerator.num_processes
         if settings.batch_size % parts:
             raise ConfigError(
@@ -73,12 +71,12 @@ class Trainer:
         self.part_size = settings.batch_size // parts
         begun = checkpoint.latest(folder / "checkpoints")
         saved = checkpoint.load_state(begun).get("network") if begun else None
-        model = self._prepare_sound(saved) if config.data.kind == "audio" else self._prepare_images(saved)
-        self.objective = build_objective(config, self.device, network=self.description)
+        (model, self.description), self.items, self.shape, memory_format = modalities.of(config).prepare(config, saved)
+        self.objective = build_objective(config, self.device, saved=self.description)
         try_regularizer(config.spectral, self.shape)
         model = model.to(self.device)
-        if self.device.type == "cuda" and self.description is not None and config.data.kind != "audio":
-            model = model.to(memory_format=torch.channels_last)
+        if self.device.type == "cuda":
+            model = model.to(memory_format=memory_format)
         self.ema = EMA(
             model,
             settings.ema,
@@ -92,25 +90,12 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.step = 0
         self.seconds = 0.0
+        self.skipped = 0
+        self._skipped_in_a_row = 0
         self._prepare_folder()
 
-    def _prepare_images(self, saved: Mapping[str, Any] | None) -> nn.Module:
-        data = build_data(self.config.data)
-        self.shape: tuple[int, ...] = tuple(data.item(0).shape)
-        model, self.description = build_network(self.config, self.shape[0], saved=saved)
-        self.items: Items | Crops = Items(data, self.config, models.conditioning(model))
-        return model
-
-    def _prepare_sound(self, saved: Mapping[str, Any] | None) -> nn.Module:
-        network = diffwave_config(self.config, saved)
-        data = build_clips(self.config, network, "train")
-        self.shape = (1, data.crop_samples)
-        model, self.description = build_network(self.config, 1, saved=saved)
-        self.items = Crops(data, self.config, conditional=not network.unconditional)
-        return model
-
     def run(self) -> None:
-        """Train to the last step, saving as it goes; on an interrupt or error the last checkpoint stays."""
+        """Train to the last step, with checkpoints on the way; after an interrupt or error the last one stays."""
         settings, main = self.config.training, self.accelerator.is_main_process
         if self.step >= settings.steps:
             return
@@ -128,9 +113,11 @@ class Trainer:
                 self.seconds += took
                 if log and bar:
                     shown = {"base": record["base"], "spectral": record["spectral"], "λ": record["lambda"]}
+                    shown |= {"skipped": self.skipped} if self.skipped else {}
                     bar.advance(shown if logged else None)
                     if logged:
-                        log.write({"step": self.step, **record, "seconds_per_step": took})
+                        skipped = {"skipped": self.skipped} if self.skipped else {}
+                        log.write({"step": self.step, **record, **skipped, "seconds_per_step": took})
                 if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
                     self.save()
         except NonFiniteLoss:
@@ -146,7 +133,6 @@ class Trainer:
 
         Raises NonFiniteLoss before any weight has changed.
         """
-        settings = self.config.training
         lr = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -156,30 +142,49 @@ class Trainer:
         torch.manual_seed(integer_seed(self.config.seed, Stream.DROPOUT, self.step, rank))
         self.optimizer.zero_grad()
         terms = []
-        for i, batch in enumerate(parts):
-            last = i == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                with self.accelerator.autocast():
-                    term = self.objective(
-                        self.model, batch.x0, batch.t, batch.noise, batch.condition, measure_ratio=measure_ratio
-                    )
-                self.accelerator.backward(term.loss / len(parts))
-            terms.append(term)
         try:
+            for i, batch in enumerate(parts):
+                last = i == len(parts) - 1
+                with nullcontext() if last else self.accelerator.no_sync(self.model):
+                    with self.accelerator.autocast():
+                        term = self.objective(
+                            self.model, batch.x0, batch.t, batch.noise, batch.condition, measure_ratio=measure_ratio
+                        )
+                    self.accelerator.backward(term.loss / len(parts))
+                terms.append(term)
             record = self._means(terms)
-        except NonFiniteLoss:
+            norm = self._clip_gradient()
+        except NonFiniteLoss:  # the state to be saved is the one before this step, λ included
             if regularizer is not None:
                 regularizer.load_state_dict(before)
             raise
-        limit = math.inf if settings.clip is None else settings.clip
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
-        overflow = settings.precision == "fp16"  # the gradient scaler skips such a step and shrinks its scale
-        if not math.isfinite(norm) and not overflow:
-            raise NonFiniteLoss(self.step + 1, f"the gradient norm is {norm} though the loss is finite")
         self.optimizer.step()
+        self._count_skipped()
         self.ema.update(self.accelerator.unwrap_model(self.model))
         self.step += 1
         return {**record, "lr": lr, "grad_norm": norm if math.isfinite(norm) else None}
+
+    def _clip_gradient(self) -> float:
+        """Clip the gradient and return its norm before; raises NonFiniteLoss where no gradient scaler handles it."""
+        limit = math.inf if self.config.training.clip is None else self.config.training.clip
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
+            raise NonFiniteLoss(self.step + 1, f"the gradient norm is {norm} though the loss is finite")
+        return norm
+
+    def _count_skipped(self) -> None:
+        """Count optimizer steps that the gradient scaler skipped; raises NonFiniteLoss after too many in a row."""
+        if not self.accelerator.optimizer_step_was_skipped:
+            self._skipped_in_a_row = 0
+            return
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= MOST_SKIPPED:
+            raise NonFiniteLoss(
+                self.step + 1,
+                f"the gradient was not finite in {MOST_SKIPPED} steps in a row, whatever the scale of the loss "
+                f"(training.precision = {self.config.training.precision}); no weight has changed in them",
+            )
 
     def save(self) -> Path | None:
         """Write a checkpoint of the current step; returns when it is there for every process."""
@@ -201,6 +206,7 @@ class Trainer:
                     "network": self.description,
                     "ema_updates": self.ema.updates,
                     "seconds": self.seconds,
+                    "skipped": self.skipped,
                     "scaler": scaler and scaler.state_dict(),
                     "regularizer": regularizer and {k: v.item() for k, v in regularizer.state_dict().items()},
                 },
@@ -248,7 +254,7 @@ class Trainer:
         places = Places(self.step, settings.steps, self._shares())
         loader: DataLoader[Any] = DataLoader(self.items, batch_sampler=places, num_workers=settings.workers)
         for (step, share), found in zip(places.parts(), loader, strict=True):
-            noise, t = draw(self.config.seed, step, share, self.shape, self.objective.draw_time)
+            noise, t = draw(self.config.seed, step, share, self.shape, self.objective.time.draw)
             yield Batch(found.pop("x0"), t, noise, found).to(self.device)
 
     def _shares(self) -> list[range]:
@@ -276,8 +282,20 @@ class Trainer:
                 self.accelerator.scaler.load_state_dict(saved.state["scaler"])
             restore_regularizer(self.objective.regularizer, saved.state.get("regularizer"))
             self.step, self.seconds = saved.step, saved.state["seconds"]
+            self.skipped = saved.state.get("skipped", 0)
         if self.accelerator.is_main_process and not (path.exists() and path.read_text(encoding="utf-8") == text):
             write_text(path, text)
+
+
+def refuse_sharding(accelerator: Accelerator) -> None:
+    """Raise ConfigError where a launcher shards the weights: checkpoints and the weight average need them whole."""
+    supported = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU")
+    if accelerator.distributed_type.name not in supported:
+        raise ConfigError(
+            "accelerate: expected one process or plain data parallelism (DDP); got "
+            f"{accelerator.distributed_type.name}, which the trainer does not support. The losses do: add them to a "
+            "training loop of your own"
+        )
 
 
 def learning_rate(config: Config, step: int) -> float:
@@ -298,7 +316,7 @@ def refuse_other_run(folder: Path, config: Config) -> None:
     path = folder / "config.yaml"
     if not path.exists() or checkpoint.latest(folder / "checkpoints") is None:
         return
-    saved = configs.load(path)
+    saved = modalities.load(path)
     aside: Any = {
         "name": True,
         "title": True,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Stream(IntEnum):
-    """What a stream of random numbers is for."""
+    """The purpose of a stream of random numbers."""
 
     ORDER = 0
     NOISE = 1
@@ -26,24 +26,24 @@ class Stream(IntEnum):
 
 
 def rng(seed: int, stream: Stream, step: int = 0, index: int = 0) -> np.random.Generator:
-    """Generator for one sample of one step."""
+    """Return the generator for one sample of one step."""
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, step]))
 
 
 def integer_seed(seed: int, stream: Stream, step: int = 0, index: int = 0) -> int:
-    """A seed for libraries that take one, e.g. torch.manual_seed."""
+    """Return a seed for libraries that take one, such as torch.manual_seed."""
     return int(rng(seed, stream, step, index).integers(2**63))
 
 
 class DataOrder:
-    """Index of the data item at each place of each global batch: a new permutation every epoch, none left out."""
+    """The data item at each place of each global batch: every epoch is a new permutation of all items."""
 
     def __init__(self, seed: int, items: int, batch_size: int):
         self.seed, self.items, self.batch_size = seed, items, batch_size
         self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
 
     def item(self, step: int, index: int) -> int:
-        """Data item at place `index` of the batch of `step` (both from 0)."""
+        """Return the data item at place `index` of the batch of `step`, both counted from 0."""
         epoch, place = divmod(step * self.batch_size + index, self.items)
         if epoch != self._epoch:
             self._epoch, self._permutation = (
@@ -54,27 +54,17 @@ class DataOrder:
 
 
 class Draw(NamedTuple):
-    """Noise and timesteps of some samples of a batch."""
+    """Noise and times of some samples of a batch."""
 
-    noise: Tensor  # [b, C, H, W], unit normal float32
-    t: Tensor  # [b], int64 timesteps or float32 σ
+    noise: Tensor  # [b, C, *space], unit normal float32
+    t: Tensor  # [b], int64 timesteps, or float32 σ or t
 
 
 def draw(
-    seed: int,
-    step: int,
-    indices: range,
-    shape: tuple[int, ...],
-    timesteps: int | Callable[[np.random.Generator], float],
+    seed: int, step: int, indices: range, shape: tuple[int, ...], draw_time: Callable[[np.random.Generator], float]
 ) -> Draw:
-    """Noise of `shape` and a time for each of `indices` in the global batch of `step`.
-
-    `timesteps` is what draws a time, or a number: then it is a whole one below it.
-    """
+    """Draw noise of `shape` and a time for each of `indices` in the global batch of `step`."""
     generators = [rng(seed, Stream.NOISE, step, index) for index in indices]
-    if isinstance(timesteps, int):
-        t = torch.tensor([int(g.integers(timesteps)) for g in generators])
-    else:
-        t = torch.tensor([timesteps(g) for g in generators])
+    t = torch.tensor([draw_time(g) for g in generators])
     noise = np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators])
     return Draw(torch.from_numpy(noise), t)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Metric(NamedTuple):
+class MetricInfo(NamedTuple):
     """How a metric is shown and read."""
 
     label: str

@@ -1,0 +1,35 @@
+"""`specreg convert`: trained networks from one file format to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from specreg.cli.console import print_path
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="An EDM .pkl, a .safetensors or a .pt file, or a run folder.", metavar="SRC")
+    ],
+    target: Annotated[Path, typer.Argument(help="A .safetensors or a .pt file to write.", metavar="OUT")],
+    like: Annotated[
+        Path | None, typer.Option(help="A checkpoint of the same network, for files that do not say what they hold.")
+    ] = None,
+) -> None:
+    """Convert a trained network without running code that its file may hold."""
+    if source.is_dir():
+        from specreg import evaluation, modalities
+
+        trained = evaluation.load_trained(source)
+        modality = modalities.of(trained.config)
+        what = modality.export_network(target, trained.config, trained.network, trained.description, trained.step)
+    else:
+        from specreg.models import pretrained
+
+        found = pretrained.read(source, config=pretrained.read(like).config if like else None)
+        pretrained.save(target, found)
+        what = pretrained.describe(found)
+    print_path(what, target)

@@ -1,0 +1,122 @@
+"""What all commands share: the consoles, errors as one sentence, stopping by the user, common options."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from specreg.config import Config
+
+# Names and titles are users' text: brackets in them are not markup.
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
+
+Source = Annotated[str, typer.Argument(help="A recipe (see `specreg recipes`) or a YAML file.", metavar="RECIPE|FILE")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to it, such as training.steps=500.", metavar="KEY=VALUE")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")]
+
+
+def example(text: str) -> str:
+    """Return the epilog of a command, which shows how it is used."""
+    return f"[bold]Example[/]  {text}"
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn an exception into one sentence on stderr and an exit code; SPECREG_TRACEBACK=1 shows the traceback too.
+
+    Bad input (ValueError, TypeError, OSError, ImportError) is exit code 2, a run that failed (RuntimeError) is 1.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _stop(error, 2)
+    except RuntimeError as error:
+        _stop(error, 1)
+
+
+def _stop(error: Exception, code: int) -> None:
+    if os.environ.get("SPECREG_TRACEBACK"):
+        raise error
+    err.print(Text.assemble(("error: ", "bold red"), str(error) or type(error).__name__), soft_wrap=True)
+    sys.exit(code)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """When the user stops a command, say how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("Stopped. Run the same command again to resume from the last checkpoint.")
+        raise typer.Exit(130) from None
+
+
+def read_config(source: str, overrides: list[str] | None) -> Config:
+    """Return the config of a recipe or YAML file with overrides; ConfigError names what is wrong."""
+    from specreg import _checks, modalities
+    from specreg.config import ConfigError
+    from specreg.recipes import RECIPES
+
+    if source in RECIPES:
+        return modalities.parse(RECIPES[source](), overrides or [], where=f"recipe {source}")
+    if Path(source).suffix in (".yaml", ".yml"):
+        return modalities.load(Path(source), overrides or [])
+    raise ConfigError(
+        f"expected a recipe (`specreg recipes` lists them) or a .yaml file; "
+        f"got {source!r}{_checks.nearest(source, RECIPES)}"
+    )
+
+
+def run_folder(parent: Path, config: Config, *, unlike: str, kind: str) -> Path:
+    """Return the folder of a run; refused where it holds the file `unlike`, that of another kind of run."""
+    folder = parent / config.name
+    if (folder / unlike).exists():
+        raise ValueError(f"{folder}: holds {kind}; choose another name, such as name={config.name}-2")
+    return folder
+
+
+def print_yaml(config: Config) -> None:
+    """Print a config as YAML, in colours on a terminal."""
+    from specreg.config import dump
+
+    text = dump(config)
+    out.print(Syntax(text, "yaml", background_color="default") if out.is_terminal else text, soft_wrap=True)
+
+
+def print_path(what: str, path: Any) -> None:
+    """Print what was written and where."""
+    out.print(Text.assemble(f"{what}: ", (str(path), "bold")), soft_wrap=True)
+
+
+def print_table(title: str, header: list[str], rows: list[list[str]], *, lines: bool = False) -> None:
+    """Print a table; names in the first column are folded where they do not fit, never cut."""
+    table = Table(title=title, title_justify="left", show_lines=lines)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def print_left_out(results: Mapping[str, Any]) -> None:
+    """Say which metrics were not measured and why, and how many samples have no value."""
+    for metric, why in (results.get("missing") or {}).items():
+        err.print(f"not measured: {metric}. {why}", soft_wrap=True)
+    for metric, samples in (results.get("failures") or {}).items():
+        number = samples if isinstance(samples, int) else len(samples)
+        err.print(f"samples without a value: {number} in {metric}", soft_wrap=True)

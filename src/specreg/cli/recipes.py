@@ -1,0 +1,19 @@
+"""`specreg recipes`: list the runs that have a name."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from specreg.cli.console import out
+
+
+def recipes() -> None:
+    """List the recipes that train, compare and demo know."""
+    from specreg.recipes import RECIPES
+
+    table = Table("recipe", "what it runs", box=None, padding=(0, 2, 0, 0))
+    for name, recipe in RECIPES.items():
+        table.add_row(Text(name, "bold"), (recipe.__doc__ or "").strip())
+    out.print(table)
+    out.print("\nShow one in full: specreg train RECIPE --dry-run")

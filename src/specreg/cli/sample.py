@@ -1,0 +1,45 @@
+"""`specreg sample`: draw from a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from specreg.cli.console import err, print_path
+
+
+def sample(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder with checkpoints.", metavar="RUN")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("samples"),
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first; sample i has seed + i.")] = 0,
+    sampler: Annotated[str | None, typer.Option(help="ddim, ancestral, heun or euler; fast or full for sound.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler, where it has a number of steps.")] = None,
+    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Of DDIM.")] = None,
+) -> None:
+    """Draw from a trained run, one seed for each sample: PNG images, or held-out clips of sound vocoded as wav files.
+
+    Options that are not given are as in the run.
+    """
+    import torch
+
+    from specreg import evaluation, modalities
+    from specreg.config import dump
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trained = evaluation.load_trained(run_folder, device)
+    settings = {"count": count, "seed": seed, "sampler": sampler, "steps": steps, "eta": eta}
+    given = {name: value for name, value in settings.items() if value is not None}
+    tree = trained.config.model_dump(mode="json")
+    config = modalities.parse({**tree, "sampling": {**tree["sampling"], **given}}, where="options")
+    modality = modalities.of(config)
+    prompts = modality.prompts(config, trained.description)
+    indices = range(modality.count(config, prompts))
+    with err.status(f"sampling {len(indices)} at step {trained.step}"):
+        samples = modality.draw(config, trained.network, trained.shape, prompts, indices, device=device)
+    out_folder.mkdir(parents=True, exist_ok=True)
+    written = modality.export_samples(samples, out_folder, first=seed)
+    (out_folder / "config.yaml").write_text(dump(config), encoding="utf-8")
+    print_path(written, out_folder)

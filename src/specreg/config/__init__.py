@@ -1,0 +1,28 @@
+"""A run as one validated tree of plain values: its sections, reading it from YAML and `key=value`, writing it."""
+
+from specreg.config.reading import dump, parse, read_yaml, with_overrides
+from specreg.config.sections import (
+    Config,
+    ConfigError,
+    DataSection,
+    Name,
+    SamplingSection,
+    Section,
+    SpectralConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataSection",
+    "Name",
+    "SamplingSection",
+    "Section",
+    "SpectralConfig",
+    "TrainingConfig",
+    "dump",
+    "parse",
+    "read_yaml",
+    "with_overrides",
+]

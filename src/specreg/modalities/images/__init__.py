@@ -1,0 +1,5 @@
+"""The modality of images."""
+
+from specreg.modalities.images.modality import Images
+
+MODALITY = Images()

@@ -1,0 +1,168 @@
+"""Images: checkerboards drawn on the fly, and folders, zips or arrays of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from specreg import models
+from specreg.denoising import denoising_map
+from specreg.metrics import spectra
+from specreg.modalities.images import networks, sampling, streaming
+from specreg.modalities.images.config import ImageConfig
+from specreg.modalities.images.data import ImageItems, open_images
+from specreg.modalities.images.truth import (
+    METRICS,
+    ImageTruth,
+    extractor,
+    load_truth,
+    measure,
+    save_images,
+    spectrum_record,
+)
+from specreg.modalities.protocol import Denoised, Description, Device, Features, Network, Prepared, Scores
+from specreg.models import pretrained
+from specreg.objectives import Objective
+from specreg.regularizer import SpectralRegularizer
+
+DENOISED = 64
+"""Real images on which one-step denoising is measured."""
+
+
+class ImageSamples(NamedTuple):
+    """Samples with what metrics need of each alone."""
+
+    images: Tensor  # uint8 [N, C, H, W]
+    features: Tensor | None = None  # [N, D], where a metric needs them
+
+
+class Images:
+    """See `specreg.modalities.protocol.Modality`."""
+
+    config = ImageConfig
+    metrics = METRICS
+
+    def prepare(self, config: ImageConfig, saved: Description | None) -> Prepared:
+        """See the protocol."""
+        data = open_images(config.data)
+        shape = tuple(data.item(0).shape)
+        network = networks.build_network(config, shape[0], saved)
+        items = ImageItems(data, config, models.conditioning(network.module))
+        described = next(iter(network.description or ()), "")
+        return Prepared(network, items, shape, networks.MEMORY_FORMATS.get(described, torch.preserve_format))
+
+    def network(self, config: ImageConfig, shape: Sequence[int], saved: Description | None) -> Network:
+        """See the protocol."""
+        return networks.build_network(config, shape[0], saved)
+
+    def objective(
+        self,
+        config: ImageConfig,
+        regularizer: SpectralRegularizer | None,
+        *,
+        device: Device,
+        saved: Description | None,
+    ) -> Objective:
+        """See the protocol."""
+        return networks.build_objective(config, regularizer, device)
+
+    def truth(self, config: ImageConfig, *, device: Device, scored: bool = True) -> ImageTruth:
+        """See the protocol."""
+        return load_truth(config, device=device)
+
+    def prompts(self, config: ImageConfig, saved: Description | None) -> None:
+        """Return None: images are drawn from noise alone."""
+
+    def count(self, config: ImageConfig, prompts: None) -> int:
+        """Return sampling.count."""
+        return config.sampling.count
+
+    def draw(
+        self,
+        config: ImageConfig,
+        network: nn.Module,
+        shape: Sequence[int],
+        prompts: None,
+        indices: range,
+        *,
+        device: Device,
+    ) -> ImageSamples:
+        """See the protocol."""
+        return ImageSamples(sampling.draw_images(config, network, shape, indices, device=device))
+
+    def analyse(self, config: ImageConfig, samples: ImageSamples, truth: ImageTruth, *, device: Device) -> ImageSamples:
+        """Return the samples with their features, where the kernel distance is measured."""
+        if truth.features is None or not len(samples.images):
+            return samples
+        return samples._replace(features=extractor(device)(samples.images))
+
+    def join(self, parts: Sequence[ImageSamples]) -> ImageSamples:
+        """See the protocol."""
+        features = [part.features for part in parts if part.features is not None]
+        return ImageSamples(torch.cat([part.images for part in parts]), torch.cat(features) if features else None)
+
+    def score(self, config: ImageConfig, samples: ImageSamples, truth: ImageTruth) -> Scores:
+        """See the protocol."""
+        values, spectrum = measure(config, samples.images, samples.features, truth)
+        return Scores(values, dict(truth.missing), record={"spectrum": spectrum_record(spectrum)})
+
+    def denoise(
+        self, config: ImageConfig, objective: Objective, network: nn.Module, truth: ImageTruth, *, device: Device
+    ) -> Denoised:
+        """Measure one-step denoising of the first `DENOISED` real images, by noise level and frequency band."""
+        x0 = spectra.from_uint8(truth.images[:DENOISED]).to(device)
+        condition = None
+        if truth.labels is not None and models.conditioning(network).classes:
+            condition = {"labels": truth.labels[:DENOISED].to(device)}
+        found = denoising_map(objective, network, x0, condition=condition)
+        values = {"denoising_error_db": found.error_db(), "denoising_high_db": found.error_db(low=0.25)}
+        return Denoised(found, values)
+
+    def describe_sampler(self, config: ImageConfig, network: nn.Module) -> str:
+        """See the protocol."""
+        return sampling.describe_sampler(config)
+
+    def save(self, samples: ImageSamples, folder: Path) -> None:
+        """Write `samples.npy`, uint8 `[N, H, W, C]`."""
+        save_images(folder / "samples.npy", samples.images)
+
+    def export_samples(self, samples: ImageSamples, folder: Path, *, first: int) -> str:
+        """Write PNG files named by their seeds."""
+        from PIL import Image
+
+        for i, image in enumerate(samples.images):
+            Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(folder / f"{first + i:06d}.png")
+        return f"{len(samples.images)} images"
+
+    def export_network(
+        self, target: Path, config: ImageConfig, network: nn.Module, saved: Description | None, step: int
+    ) -> str:
+        """Write an EDM network as safetensors or .pt; raises ConfigError for other networks."""
+        found = networks.averaged(config, network, saved, target)
+        pretrained.save(target, found)
+        return pretrained.describe(found)
+
+    def reference(self, config: ImageConfig, cache: Path, features: Features | None) -> streaming.Reference:
+        """See `Streamed`."""
+        return streaming.reference(config, cache, features)
+
+    def stream(
+        self,
+        config: ImageConfig,
+        network: nn.Module,
+        shape: Sequence[int],
+        folder: Path,
+        reference: streaming.Reference,
+        *,
+        features: Features | None,
+        made_of: Mapping[str, Any],
+        device: Device,
+    ) -> dict[str, float]:
+        """See `Streamed`."""
+        return streaming.score(
+            config, network, shape, folder, reference, features=features, made_of=made_of, device=device
+        )

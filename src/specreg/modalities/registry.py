@@ -1,0 +1,65 @@
+"""Which modality serves which `data.kind`: the only place that knows all of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from specreg import _checks
+from specreg.config import Config, ConfigError, read_yaml, with_overrides
+from specreg.config import parse as validate
+from specreg.modalities.protocol import Modality
+
+KINDS: dict[str, str | Modality] = {
+    "checkerboard": "specreg.modalities.images",
+    "images": "specreg.modalities.images",
+    "audio": "specreg.modalities.sound",
+}
+"""By `data.kind`, the modality, or the module that has it as `MODALITY`: modules are imported when first asked for."""
+
+DEFAULT_KIND = "checkerboard"
+
+
+def register(kind: str, modality: Modality) -> None:
+    """Make a modality known under a `data.kind`; raises ValueError where the kind is taken by another."""
+    if KINDS.setdefault(kind, modality) is not modality:
+        raise ValueError(f"data.kind {kind!r} is taken; choose another name")
+
+
+def find(kind: str) -> Modality:
+    """Return the modality of a `data.kind`; raises ValueError for an unknown one."""
+    found = KINDS[_checks.choice("data.kind", kind, KINDS)]
+    if isinstance(found, str):
+        modality: Modality = importlib.import_module(found).MODALITY
+        return modality
+    return found
+
+
+def of(config: Config) -> Modality:
+    """Return the modality of a run."""
+    return find(config.data.kind)
+
+
+def parse(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> Config:
+    """Build a run's config from nested values and `section.key=value` overrides; values of overrides are YAML.
+
+    `data.kind` decides which modality's config it is; without it, a run is about checkerboards. Raises ConfigError with
+    one sentence for each bad field: where it is, what was expected, what came.
+    """
+    tree = with_overrides(values, overrides)
+    data = tree.get("data", {})
+    kind = data.get("kind", DEFAULT_KIND) if isinstance(data, dict) else DEFAULT_KIND
+    if not isinstance(kind, str):
+        raise ConfigError(f"{where}: data.kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    try:
+        config = find(kind).config
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return validate(tree, config, where=where)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a run's config from a YAML file, as `parse` does."""
+    return parse(read_yaml(path), overrides, where=str(path))

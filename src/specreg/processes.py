@@ -1,0 +1,47 @@
+"""The processes of a launcher (`accelerate launch`, `torchrun`): which one this is, sharing work and its results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+T = TypeVar("T")
+
+
+def state() -> PartialState:
+    """Return the process group, on the CPU if the launcher says so."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+def share(count: int) -> range:
+    """Return this process's share of `count` things: a contiguous range, as long as the others' or one longer."""
+    processes, rank = state().num_processes, state().process_index
+    return range(count * rank // processes, count * (rank + 1) // processes)
+
+
+def gather(part: T) -> list[T]:
+    """Return the parts of all processes in the order of their ranks; every process must call, with picklable parts."""
+    processes = state().num_processes
+    if processes == 1:
+        return [part]
+    parts: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(parts, part)
+    return parts
+
+
+def command_line() -> str:
+    """Return the command that this process was started with."""
+    return shlex.join(["specreg", *sys.argv[1:]])
+
+
+def machine() -> str:
+    """Return processor count, architecture and accelerator in words."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()}-core {platform.machine()} CPU, {device}"

@@ -1,0 +1,54 @@
+"""The spectral term and the objective of a run, from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from specreg import losses, modalities
+from specreg.auto_weight import AutoWeight
+from specreg.config import Config, SpectralConfig
+from specreg.diffusion import NoiseLevel, band_weight, noise_weight
+from specreg.modalities.protocol import Description, Device
+from specreg.objectives import Objective
+from specreg.regularizer import SpectralRegularizer
+
+
+def build_regularizer(config: SpectralConfig | None, *, calls_per_step: int = 1) -> SpectralRegularizer | None:
+    """Return the spectral term of a run, None for a run without one.
+
+    Warm-up and smoothing of the config are in optimizer steps, each of `calls_per_step` calls.
+    """
+    if config is None:
+        return None
+    smoothing = config.smoothing ** (1 / calls_per_step)
+    weight = AutoWeight(config.ratio, smoothing=smoothing) if config.weight == "auto" else config.weight
+    return SpectralRegularizer(
+        losses.build(config.name, **config.options),
+        weight=weight,
+        noise_weight=noise_weight.build(config.noise_weight, **config.noise_options),
+        band_weight=band_weight.build(config.band_weight, **config.band_options) if config.band_weight else None,
+        warmup=config.warmup * calls_per_step,
+        ramp=config.ramp,
+    )
+
+
+def restore_regularizer(regularizer: SpectralRegularizer | None, state: Mapping[str, float] | None) -> None:
+    """Load the state of λ that a checkpoint holds into a term, where both exist."""
+    if regularizer is not None and state:
+        regularizer.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
+
+
+def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None:
+    """Evaluate a term once on an x0 of `shape` `(C, *space)`, so that options that do not fit it fail at once."""
+    regularizer = build_regularizer(config)
+    if regularizer is not None:
+        x = torch.zeros(1, *shape)
+        regularizer.eval()(x, x, NoiseLevel.edm(torch.ones(1)))
+
+
+def build_objective(config: Config, device: Device = "cpu", *, saved: Description | None = None) -> Objective:
+    """Return the training objective of a run on `device`, its term included; `saved` describes the network."""
+    regularizer = build_regularizer(config.spectral, calls_per_step=config.training.accumulate)
+    return modalities.of(config).objective(config, regularizer, device=device, saved=saved)
