@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 import specreg
+from specreg import objectives
 from specreg.data import AudioClip, AudioDataset, MelSettings
 from specreg.models.diffwave import DiffWave, DiffWaveConfig
-from specreg.objectives_audio import DiffWaveObjective
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -58,7 +58,7 @@ def main() -> None:
     network = DiffWave(config).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
     loss = specreg.losses.build("amplitude", reduction="sum")
-    objective = DiffWaveObjective(config.alphas_cumprod.to(device), specreg.SpectralRegularizer(loss, weight=1e-5))
+    objective = objectives.diffwave(config.alphas_cumprod.to(device), specreg.SpectralRegularizer(loss, weight=1e-5))
 
     with tempfile.TemporaryDirectory() as temporary:
         plain = AudioDataset(options.folder, mel=settings)

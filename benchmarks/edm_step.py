@@ -22,8 +22,8 @@ from rich.table import Table
 
 import specreg
 from benchmarks.measure import interleaved_seconds, median_ratio
+from specreg import objectives
 from specreg.models.network_config import NetworkConfig
-from specreg.objectives import DenoiserObjective
 
 LOSSES = ("amplitude", "amplitude_phase", "haar", "bior1.3")
 
@@ -61,7 +61,7 @@ def main() -> None:
 
     def step(regularizer: specreg.SpectralRegularizer | None) -> None:
         optimizer.zero_grad()
-        DenoiserObjective(regularizer=regularizer)(run, x0, sigma, noise).loss.backward()
+        objectives.denoiser(regularizer=regularizer)(run, x0, sigma, noise).loss.backward()
         optimizer.step()
 
     def term(regularizer: specreg.SpectralRegularizer, x0_hat: torch.Tensor) -> None:

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from benchmarks.measure import median_ratio
 from specreg.compare import BASELINE, label, resolve_arms, step_seconds
+from specreg.modalities import parse
 from specreg.recipes import RECIPES
-from specreg.training.config import parse
 
 ARMS = ["amplitude@0.1", "amplitude@auto", "amplitude_phase@0.1", "amplitude_phase@auto", "haar@0.1", "haar@auto"]
 

@@ -7,7 +7,7 @@ import pytest
 # Tensors of a few kilobytes: threads only get in each other's way, here and in the commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from specreg.training.config import parse
+from specreg.modalities import parse
 
 TINY = {
     "name": "tiny",

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from specreg import SpectralRegularizer
+from specreg import SpectralRegularizer, objectives
 from specreg.denoising import denoising_map
 from specreg.diffusion import NoiseLevel, alphas_cumprod
-from specreg.objectives import DDPMObjective
 from specreg.transforms import fourier, radial
 
 SCHEDULE = alphas_cumprod("cosine", 100).float()
@@ -18,7 +17,7 @@ def images(count=32, side=16):
 
 def test_a_network_that_predicts_nothing_has_error_and_energy_in_closed_form():
     """x0_hat = (x_t − σ·0)/α = x0 + (σ/α)·ε: the error is white with power σ²/α² at every level and band."""
-    objective = DDPMObjective(SCHEDULE, "epsilon")
+    objective = objectives.ddpm(SCHEDULE, "epsilon")
     found = denoising_map(objective, lambda x_t, t: torch.zeros_like(x_t), images(256), levels=5, bands=4)
     level = NoiseLevel.ddpm(SCHEDULE[found.timesteps])
     assert found.timesteps.tolist() == [10, 30, 50, 70, 90]
@@ -34,7 +33,7 @@ def test_a_blurring_network_loses_what_it_removes():
     spectrum = fourier.half_spectrum(x0, ndim=2)
     low = radial.frequency_grid((16, 16)) < 0.25
     blurred = torch.fft.irfftn(spectrum * low, s=(16, 16), dim=(-2, -1), norm="ortho")
-    found = denoising_map(DDPMObjective(SCHEDULE, "x0"), lambda x_t, t: blurred.clone(), x0, levels=3, bands=4)
+    found = denoising_map(objectives.ddpm(SCHEDULE, "x0"), lambda x_t, t: blurred.clone(), x0, levels=3, bands=4)
     record = found.record()
     assert record["edges"] == [0, 0.125, 0.25, 0.375, 0.5]
     for row in record["energy_db"]:
@@ -53,7 +52,7 @@ def test_pull_is_the_gradient_ratio_in_each_band(prediction):
     x0, g = images(4), torch.Generator().manual_seed(2)
     answers = torch.randn(3, *x0.shape, generator=g)
     regularizer = SpectralRegularizer("haar", weight=0.3, noise_weight="snr")
-    objective = DDPMObjective(SCHEDULE, prediction, regularizer)
+    objective = objectives.ddpm(SCHEDULE, prediction, regularizer)
     calls = iter(range(3))
     found = denoising_map(objective, lambda x_t, t: answers[next(calls)], x0, levels=3, bands=1, seed=7)
     streams = [torch.Generator().manual_seed(7 + i) for i in range(len(x0))]
@@ -68,7 +67,7 @@ def test_pull_is_the_gradient_ratio_in_each_band(prediction):
 
 
 def test_the_noise_of_an_image_does_not_depend_on_the_others():
-    objective = DDPMObjective(SCHEDULE, "x0")
+    objective = objectives.ddpm(SCHEDULE, "x0")
 
     def network(x_t, t):
         return 0.5 * x_t
@@ -86,14 +85,14 @@ def test_the_error_is_the_energy_ratio_of_parseval():
     x0, off = (
         torch.fft.irfft2(torch.fft.rfft2(w) * s).float() for w, s in zip(white, (slope, slope.sqrt()), strict=True)
     )
-    found = denoising_map(DDPMObjective(SCHEDULE, "x0"), lambda x_t, t: x0 + 0.3 * off, x0, levels=2)
+    found = denoising_map(objectives.ddpm(SCHEDULE, "x0"), lambda x_t, t: x0 + 0.3 * off, x0, levels=2)
     expected = 10 * float(((0.3 * off).double().square().sum() / x0.double().square().sum()).log10())
     assert found.error_db() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_regularizer_in_training_stays_in_training():
     regularizer = SpectralRegularizer("haar", weight=0.3)
-    denoising_map(DDPMObjective(SCHEDULE, "x0", regularizer), lambda x_t, t: 0.5 * x_t, images(2), levels=1)
+    denoising_map(objectives.ddpm(SCHEDULE, "x0", regularizer), lambda x_t, t: 0.5 * x_t, images(2), levels=1)
     assert regularizer.training
 
 

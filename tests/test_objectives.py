@@ -4,9 +4,9 @@ import scipy.stats
 import torch
 
 import specreg
+from specreg import objectives
 from specreg.diffusion import alphas_cumprod, noise_density
 from specreg.diffusion.noise_density import LogNormal, LogUniform, VPTime
-from specreg.objectives import DDPMObjective, DenoiserObjective, inverse_variance
 
 G = torch.Generator().manual_seed(0)
 X0, NOISE = torch.randn(2, 5, 1, 8, 8, generator=G)
@@ -31,7 +31,7 @@ def test_base_loss_is_the_mean_squared_error_on_the_prediction(prediction):
     sigma = (1 - SCHEDULE[T]).sqrt().float()[:, None, None, None]
     x_t = alpha * X0 + sigma * NOISE
     wanted = {"epsilon": NOISE, "v": alpha * NOISE - sigma * X0, "x0": X0}[prediction]
-    terms = DDPMObjective(SCHEDULE, prediction)(Scale(), X0, T, NOISE)
+    terms = objectives.ddpm(SCHEDULE, prediction)(Scale(), X0, T, NOISE)
     torch.testing.assert_close(terms.base, (0.7 * x_t - wanted).square().flatten(1).mean(1), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(terms.loss, terms.base.mean())
     assert terms.spectral is None
@@ -39,7 +39,7 @@ def test_base_loss_is_the_mean_squared_error_on_the_prediction(prediction):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "x0"])
 def test_a_perfect_network_has_no_loss_at_all(prediction):
-    objective = DDPMObjective(SCHEDULE, prediction, specreg.SpectralRegularizer("amplitude_phase", weight=1.0))
+    objective = objectives.ddpm(SCHEDULE, prediction, specreg.SpectralRegularizer("amplitude_phase", weight=1.0))
     level = objective.level(T)
     perfect = specreg.diffusion.target(X0, NOISE, level, prediction=prediction)
     terms = objective(lambda x, t: perfect, X0, T, NOISE)
@@ -52,7 +52,7 @@ def test_a_perfect_network_has_no_loss_at_all(prediction):
 
 def test_total_is_base_plus_lambda_times_spectral_loss_of_x0_hat():
     regularizer = specreg.SpectralRegularizer("haar", weight=0.25, noise_weight="snr")
-    terms = DDPMObjective(SCHEDULE, "v", regularizer)(Scale(), X0, T, NOISE)
+    terms = objectives.ddpm(SCHEDULE, "v", regularizer)(Scale(), X0, T, NOISE)
     spectral = specreg.losses.wavelet(terms.x0_hat, X0, wavelet="haar")
     weight = 0.25 * (SCHEDULE[T] / (1 - SCHEDULE[T])).clamp(max=1).sqrt().float()
     torch.testing.assert_close(terms.loss, terms.base.mean() + (weight * spectral).mean())
@@ -62,7 +62,7 @@ def test_lambda_zero_is_bit_identical_to_no_term():
     gradients = []
     for regularizer in (None, specreg.SpectralRegularizer("amplitude_phase", weight=0.0)):
         network = Scale()
-        terms = DDPMObjective(SCHEDULE, "epsilon", regularizer)(network, X0, T, NOISE)
+        terms = objectives.ddpm(SCHEDULE, "epsilon", regularizer)(network, X0, T, NOISE)
         terms.loss.backward()
         gradients.append((terms.loss.item(), network.weight.grad.item()))
     assert gradients[0] == gradients[1]
@@ -70,7 +70,7 @@ def test_lambda_zero_is_bit_identical_to_no_term():
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "x0"])
 def test_predict_x0_inverts_the_forward_process(prediction):
-    objective = DDPMObjective(SCHEDULE, prediction)
+    objective = objectives.ddpm(SCHEDULE, prediction)
     level = objective.level(T[:4])
     x0, noise = X0[:4], NOISE[:4]
     perfect = specreg.diffusion.target(x0, noise, level, prediction=prediction)
@@ -98,8 +98,8 @@ def test_denoiser_objective_sums_pixels_and_weights_by_sigma():
     s = sigma.numpy()
     error = ((0.7 * (x0 + sigma[:, None, None, None] * noise) - x0).numpy() ** 2).sum((1, 2, 3))
     for objective, weight in [
-        (DenoiserObjective(), (s**2 + 0.25) / (0.5 * s) ** 2),
-        (DenoiserObjective(VPTime(), inverse_variance), 1 / s**2),
+        (objectives.denoiser(), (s**2 + 0.25) / (0.5 * s) ** 2),
+        (objectives.denoiser(VPTime(), objectives.inverse_variance), 1 / s**2),
     ]:
         terms = objective(Shrink(), x0, sigma, noise)
         np.testing.assert_allclose(terms.base.detach(), weight * error, rtol=1e-5)
@@ -113,7 +113,7 @@ def test_spectral_term_of_a_denoiser_is_lambda_times_the_loss_of_its_output(nois
     regularizer = specreg.SpectralRegularizer(loss, weight=1.0, noise_weight=noise_weight)
     model = Shrink()
     labels = torch.tensor([1, 0])
-    terms = DenoiserObjective(regularizer=regularizer)(model, x0, sigma, noise, {"labels": labels})
+    terms = objectives.denoiser(regularizer=regularizer)(model, x0, sigma, noise, {"labels": labels})
     x0_hat = 0.7 * (x0 + sigma[:, None, None, None] * noise)
     amplitude = [np.abs(np.fft.fft2(x.numpy(), norm="ortho")) for x in (x0, x0_hat)]
     per_sample = np.abs(amplitude[0] - amplitude[1]).sum((1, 2, 3))
@@ -132,9 +132,9 @@ def test_training_densities_of_sigma():
     np.testing.assert_allclose([vp(q) for q in u], np.sqrt(np.exp(19.9 * t**2 / 2 + 0.1 * t) - 1), rtol=1e-6)
     np.testing.assert_allclose([ve(q) for q in u], np.exp(np.log(0.02) + u * np.log(5000)), rtol=1e-9)
     rng = np.random.default_rng(0)
-    drawn = np.log([DenoiserObjective().draw_time(rng) for _ in range(4000)])
+    drawn = np.log([objectives.denoiser().time.draw(rng) for _ in range(4000)])
     assert (drawn.mean(), drawn.std()) == pytest.approx((-1.2, 1.2), abs=0.06)
-    times = DenoiserObjective().times(4)
+    times = objectives.denoiser().time.grid(4)
     assert (times.diff() > 0).all()
     with pytest.raises(ValueError, match="noise density must be one of edm, vp, ve"):
         noise_density.build("edn")

@@ -6,13 +6,15 @@ import sys
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import DistributedType
 from rich.console import Console
 
 from specreg import SpectralRegularizer
+from specreg.config import ConfigError, dump
 from specreg.training import checkpoint
-from specreg.training.config import ConfigError, dump
 from specreg.training.ema import EMA
-from specreg.training.trainer import NonFiniteLoss, Trainer, learning_rate
+from specreg.training.trainer import NonFiniteLoss, Trainer, learning_rate, refuse_sharding
 
 QUIET = Console(quiet=True)
 
@@ -42,7 +44,9 @@ def assert_same_course(folder, other):
 
 
 def test_training_learns_and_logs_base_and_term_apart(tiny, tmp_path):
-    train(tiny("training.steps=60", "training.lr=3e-3", "spectral.weight=0.2"), tmp_path)
+    train(
+        tiny("training.steps=60", "training.lr=3e-3", "spectral.weight=0.2", "spectral.noise_weight=constant"), tmp_path
+    )
     records = log(tmp_path)
     assert [record["step"] for record in records] == list(range(1, 61))
     for record in records:
@@ -99,7 +103,7 @@ def test_two_processes_train_like_one(tiny, tmp_path):
     train(config, tmp_path / "one")
     (tmp_path / "config.yaml").write_text(dump(config))
     code = (
-        "import sys; from pathlib import Path; from specreg.training.config import load; "
+        "import sys; from pathlib import Path; from specreg.modalities import load; "
         "from specreg.training.trainer import Trainer; "
         "Trainer(load(Path(sys.argv[1])), Path(sys.argv[2])).run()"
     )
@@ -168,6 +172,89 @@ def test_a_non_finite_loss_stops_with_step_and_term_and_keeps_the_state_before(t
     saved = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
     assert saved.step == 3
     assert all(t.isfinite().all() for t in saved.model.values())
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_state_of_lambda_as_it_was(tiny, tmp_path):
+    """The loss of step 4 is finite and its gradient is not: what is saved is the state after step 3, λ included."""
+    config = tiny("spectral.weight=auto", "training.checkpoint_every=3")
+    trainer = Trainer(config, tmp_path / "broken", console=QUIET)
+    step = trainer.train_step
+
+    def poison(parts, **options):
+        if trainer.step == 3:
+            next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+        return step(parts, **options)
+
+    trainer.train_step = poison
+    with pytest.raises(NonFiniteLoss, match="step 4: the gradient norm is nan though the loss is finite"):
+        trainer.run()
+    train(tiny("spectral.weight=auto", "training.checkpoint_every=3"), tmp_path / "whole")
+    states = [
+        json.loads((tmp_path / folder / "checkpoints" / "step-00000003" / "state.json").read_text())["regularizer"]
+        for folder in ("broken", "whole")
+    ]
+    assert states[0] == states[1]
+    assert states[0]["weight.mass"] > 0
+
+
+class Scaler(torch.amp.GradScaler):
+    """A gradient scaler for the CPU, where accelerate has none."""
+
+    def __init__(self):
+        super().__init__("cpu", init_scale=2.0**16)
+
+
+def scaled(config, folder):
+    trainer = Trainer(config, folder, console=QUIET)
+    trainer.accelerator.scaler = Scaler()
+    trainer.optimizer = AcceleratedOptimizer(trainer.optimizer.optimizer, scaler=trainer.accelerator.scaler)
+    trainer.accelerator._optimizers = [trainer.optimizer]
+    return trainer
+
+
+def test_skipped_steps_are_counted_and_too_many_in_a_row_stop_the_run(tiny, tmp_path):
+    trainer = scaled(tiny("training.steps=80", "training.log_every=1"), tmp_path)
+    bad = {"from": 5, "to": 7}
+
+    def poison(gradient):
+        return gradient * float("nan") if bad["from"] <= trainer.step < bad["to"] else gradient
+
+    next(trainer.model.parameters()).register_hook(poison)
+    before = {}
+    step = trainer.train_step
+
+    def watch(parts, **options):
+        before[trainer.step] = next(trainer.model.parameters()).detach().clone()
+        return step(parts, **options)
+
+    trainer.train_step = watch
+    bad_again = 40
+
+    def turn_bad(parts, **options):
+        if trainer.step == bad_again:
+            bad.update({"from": bad_again, "to": 1000})
+        return watch(parts, **options)
+
+    trainer.train_step = turn_bad
+    with pytest.raises(NonFiniteLoss, match="step 70: the gradient was not finite in 30 steps in a row"):
+        trainer.run()
+    assert torch.equal(before[5], before[7])  # both bad steps were skipped
+    assert not torch.equal(before[7], before[8])
+    records = {record["step"]: record.get("skipped", 0) for record in log(tmp_path)}
+    assert (records[5], records[6], records[7], records[40], records[69]) == (0, 1, 2, 2, 31)
+    assert Trainer(trainer.config, tmp_path, console=QUIET).skipped == 32
+
+
+def test_sharded_weights_are_refused_in_a_sentence():
+    class Sharded:
+        distributed_type = DistributedType.FSDP
+
+    with pytest.raises(
+        ConfigError, match=r"plain data parallelism \(DDP\); got FSDP, which the trainer does not support"
+    ):
+        refuse_sharding(Sharded())
+    Sharded.distributed_type = DistributedType.MULTI_CPU
+    refuse_sharding(Sharded())
 
 
 def test_batches_must_divide(tiny, tmp_path):

@@ -1,8 +1,9 @@
 """What the rest of the package asks of a kind of data.
 
 A modality is stateless: every method takes the run's config, which is an instance of the modality's own `config` class.
-Samples are handled in parts, so that several processes can draw and analyse a share each: `draw` draws a part, `analyse`
-does all work of the metrics that concerns each sample alone, `join` puts parts together, and `score` is the cheap rest.
+Samples are handled in parts, so that several processes can draw and analyse a share each: `draw` draws a part,
+`analyse` does all work of the metrics that concerns each sample alone, `join` puts parts together, `score` does the
+rest, which is cheap.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from specreg.config import Config
+from specreg.config import Config, ConfigError
 from specreg.denoising import DenoisingMap
 from specreg.metrics.info import MetricInfo
 from specreg.objectives import Objective
@@ -96,7 +97,10 @@ class Truth(Protocol):
 
 
 class Modality(Protocol):
-    """One kind of data: its config, data sets, networks, objectives, samples and metrics."""
+    """One kind of data: its config, data sets, networks, objectives, samples and metrics.
+
+    A class that derives from this one has to say what is not implemented here.
+    """
 
     @property
     def config(self) -> type[Config]:
@@ -104,7 +108,7 @@ class Modality(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, MetricInfo]:
-        """How each metric is shown and read; the first that was measured speaks for a cell."""
+        """How each metric is shown and read; the first that was measured stands for a cell in a line of text."""
 
     def prepare(self, config: Any, saved: Description | None) -> Prepared:
         """Open the training data and build the network with its initial weights.
@@ -125,10 +129,13 @@ class Modality(Protocol):
         """Load the real data that samples are measured against; `scored`: with what these data score themselves."""
 
     def prompts(self, config: Any, saved: Description | None) -> Any:
-        """Load what samples are drawn from beside noise, such as recordings to vocode; None for nothing."""
+        """Load what samples are drawn from beside noise, such as recordings to vocode; here nothing."""
+        return None
 
     def count(self, config: Any, prompts: Any) -> int:
-        """Return how many samples a run draws."""
+        """Return how many samples a run draws: here sampling.count."""
+        number: int = config.sampling.count
+        return number
 
     def draw(
         self, config: Any, network: nn.Module, shape: Sequence[int], prompts: Any, indices: range, *, device: Device
@@ -136,10 +143,12 @@ class Modality(Protocol):
         """Draw the samples of `indices`; sample i depends on seed sampling.seed + i and not on the others."""
 
     def analyse(self, config: Any, samples: Any, truth: Any, *, device: Device) -> Any:
-        """Return the samples with all work of the metrics done that concerns each sample alone."""
+        """Return the samples with all work of the metrics done that concerns each sample alone: here none."""
+        return samples
 
     def join(self, parts: Sequence[Any]) -> Any:
-        """Return the samples of several processes as one, in the order of the parts."""
+        """Return the samples of several processes as one, in the order of the parts; here tensors, concatenated."""
+        return torch.cat(list(parts))
 
     def score(self, config: Any, samples: Any, truth: Any) -> Scores:
         """Return the metrics of analysed samples."""
@@ -147,21 +156,27 @@ class Modality(Protocol):
     def denoise(
         self, config: Any, objective: Objective, network: nn.Module, truth: Any, *, device: Device
     ) -> Denoised | None:
-        """Measure one-step denoising of real data; None where a modality does not."""
+        """Measure one-step denoising of real data; here it is not measured."""
+        return None
 
     def describe_sampler(self, config: Any, network: nn.Module) -> str:
-        """Return the sampler and its steps in words."""
+        """Return the sampler and its steps in words; here its name."""
+        name: str = config.sampling.sampler
+        return name
 
     def save(self, samples: Any, folder: Path) -> None:
         """Write samples for the report, in one of the forms that it shows (see `specreg.report.schema`)."""
 
     def export_samples(self, samples: Any, folder: Path, *, first: int) -> str:
-        """Write one file for each sample, for people; returns what was written, such as "16 images"."""
+        """Write samples for people, named by their seeds from `first` on; return what was written in words."""
+        self.save(samples, folder)
+        return "samples"
 
     def export_network(
         self, target: Path, config: Any, network: nn.Module, saved: Description | None, step: int
     ) -> str:
-        """Write a trained network in a public format; returns what it is. Raises ValueError where there is none."""
+        """Write a trained network in a public format and return what it is; ConfigError where there is none."""
+        raise ConfigError(f"{target}: there is no public format for networks of data.kind {config.data.kind}")
 
 
 class Streamed(Protocol):

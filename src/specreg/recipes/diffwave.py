@@ -13,8 +13,11 @@ LOSSES = ("amplitude", "amplitude_phase", "haar", "bior1.3")
 
 def arms() -> dict[str, Any]:
     """The paper's four losses at λ = 1e-5, and a multi-resolution STFT loss at an automatic λ."""
-    paper = {loss: {"name": loss, "weight": 1e-5, "options": {"reduction": "sum"}} for loss in LOSSES}
-    return {**paper, "mr_stft": {"name": "mr_stft", "weight": "auto", "ratio": 0.1}}
+    paper = {
+        loss: {"name": loss, "weight": 1e-5, "noise_weight": "constant", "options": {"reduction": "sum"}}
+        for loss in LOSSES
+    }
+    return {**paper, "mr_stft": {"name": "mr_stft", "weight": "auto", "ratio": 0.1, "noise_weight": "constant"}}
 
 
 def diffwave() -> dict[str, Any]:

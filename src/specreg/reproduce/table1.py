@@ -154,6 +154,7 @@ def asked(config: Config, weights: str, truth: str) -> dict[str, Any]:
     run = config.model_dump(mode="json", exclude={"name": True, "title": True, "metrics": True})
     run["data"].pop("path")
     run["model"].pop("checkpoint")
+    run["sampling"].pop("batch_size", None)
     for name in ("keep", "log_every", "checkpoint_every", "workers", "compile"):
         run["training"].pop(name)
     return {"version": evaluation.RESULTS_VERSION, "run": run, "weights": weights, "truth": truth}

@@ -24,7 +24,7 @@ from specreg.modalities.images.truth import (
     save_images,
     spectrum_record,
 )
-from specreg.modalities.protocol import Denoised, Description, Device, Features, Network, Prepared, Scores
+from specreg.modalities.protocol import Denoised, Description, Device, Features, Modality, Network, Prepared, Scores
 from specreg.models import pretrained
 from specreg.objectives import Objective
 from specreg.regularizer import SpectralRegularizer
@@ -40,7 +40,7 @@ class ImageSamples(NamedTuple):
     features: Tensor | None = None  # [N, D], where a metric needs them
 
 
-class Images:
+class Images(Modality):
     """See `specreg.modalities.protocol.Modality`."""
 
     config = ImageConfig
@@ -73,13 +73,6 @@ class Images:
     def truth(self, config: ImageConfig, *, device: Device, scored: bool = True) -> ImageTruth:
         """See the protocol."""
         return load_truth(config, device=device)
-
-    def prompts(self, config: ImageConfig, saved: Description | None) -> None:
-        """Return None: images are drawn from noise alone."""
-
-    def count(self, config: ImageConfig, prompts: None) -> int:
-        """Return sampling.count."""
-        return config.sampling.count
 
     def draw(
         self,

@@ -14,7 +14,7 @@ from specreg.data.mel import log_mel
 from specreg.diffusion import StackedGenerator
 from specreg.diffusion.diffwave_sampler import diffwave
 from specreg.metrics import sound
-from specreg.modalities.protocol import Description, Device, Network, Prepared, Scores
+from specreg.modalities.protocol import Description, Device, Modality, Network, Prepared, Scores
 from specreg.modalities.sound.config import SoundConfig
 from specreg.modalities.sound.network import ClipItems, build_diffwave, describe, diffwave_config, open_clips
 from specreg.modalities.sound.truth import (
@@ -40,7 +40,7 @@ class SoundSamples(NamedTuple):
     features: sound.ClipFeatures | None = None
 
 
-class Sound:
+class Sound(Modality):
     """See `specreg.modalities.protocol.Modality`."""
 
     config = SoundConfig
@@ -140,11 +140,6 @@ class Sound:
         assert samples.features is not None
         found = sound.summarize(samples.features)
         return Scores(found.values, found.missing, found.failures)
-
-    def denoise(
-        self, config: SoundConfig, objective: Objective, network: nn.Module, truth: SoundTruth, *, device: Device
-    ) -> None:
-        """Return None: one-step denoising of sound is not measured."""
 
     def describe_sampler(self, config: SoundConfig, network: nn.Module) -> str:
         """See the protocol."""

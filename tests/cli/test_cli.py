@@ -11,7 +11,7 @@ from PIL import Image
 
 import reference_vectors as vectors
 from specreg import __version__
-from specreg.training.config import dump
+from specreg.config import dump
 
 COMMANDS = ["demo", "train", "compare", "sample", "report", "dataset", "convert", "reproduce", "recipes"]
 TINY = [

@@ -5,13 +5,13 @@ import soundfile
 import torch
 
 import specreg
+from specreg import objectives
 from specreg.data import AudioDataset, MelSettings
 from specreg.diffusion import StackedGenerator
 from specreg.diffusion.diffwave_sampler import diffwave
 from specreg.metrics.audio import pair_clips, vocoding_scores
 from specreg.models.diffwave import DiffWave, DiffWaveConfig
 from specreg.models.diffwave_checkpoint import load_diffwave, save_diffwave
-from specreg.objectives_audio import DiffWaveObjective
 
 CONFIG = DiffWaveConfig(
     residual_layers=4, residual_channels=16, dilation_cycle_length=4, n_mels=20, n_fft=256, hop_samples=64,
@@ -30,7 +30,7 @@ def test_train_save_load_synthesize_score(tmp_path):
         network = DiffWave(CONFIG)
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
         loss = specreg.losses.build("amplitude", reduction="sum")
-        objective = DiffWaveObjective(CONFIG.alphas_cumprod, specreg.SpectralRegularizer(loss, weight=1e-5))
+        objective = objectives.diffwave(CONFIG.alphas_cumprod, specreg.SpectralRegularizer(loss, weight=1e-5))
         history = []
         for step in range(60):
             crops = [data.crop(k % 3, np.random.default_rng([step, k])) for k in range(6)]

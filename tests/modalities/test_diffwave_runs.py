@@ -10,16 +10,16 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from specreg import evaluation
+from specreg import config as configs
+from specreg import evaluation, modalities
 from specreg.compare import compare, resolve_arms
+from specreg.config import ConfigError
+from specreg.modalities import parse
+from specreg.modalities.sound.network import build_diffwave, describe, diffwave_config, open_clips
 from specreg.models.diffwave import DiffWave
 from specreg.models.diffwave_checkpoint import load_diffwave, save_diffwave
-from specreg.objectives_audio import DiffWaveObjective
 from specreg.recipes import RECIPES
-from specreg.training import config as configs
-from specreg.training.build import build_objective
-from specreg.training.build_audio import build_clips, build_diffwave, describe, diffwave_config
-from specreg.training.config import ConfigError, parse
+from specreg.training.term import build_objective
 from specreg.training.trainer import Trainer
 
 RATE = 8000
@@ -81,9 +81,9 @@ def test_saved_configs_read_back_the_same(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("sampling.sampler=heun", "sampling.sampler must be fast or full for diffwave; got heun"),
-        ("model.kind=small_unet", "expected diffwave with data.kind audio and model.kind diffwave or pretrained"),
-        ("diffusion.objective=edm", "got edm with audio and diffwave"),
+        ("sampling.sampler=heun", "sampling.sampler: input should be 'fast' or 'full'; got 'heun'"),
+        ("model.kind=small_unet", "model.kind: input should be 'diffwave' or 'pretrained'; got 'small_unet'"),
+        ("diffusion.objective=edm", "diffusion.objective: input should be 'diffwave'; got 'edm'"),
         ("vocoder.noise_schedule=[0.5, 2]", "noise_schedule must hold numbers between 0 and 1"),
         ("vocoder.hops=3", "no such key 'vocoder.hops'"),
         ("data.held_out=1.5", "held_out"),
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_a_sentence(tiny, override, sentence):
 def test_a_plain_folder_needs_to_say_what_is_held_out(tiny):
     config = tiny("data.held_out=null")
     with pytest.raises(ConfigError, match=r"data\.held_out: expected file-name patterns or a fraction"):
-        build_clips(config, diffwave_config(config), "train")
+        open_clips(config, diffwave_config(config), "train")
 
 
 def test_ljspeech_s_held_out_clips_are_never_trained_on(tmp_path, tiny):
@@ -107,7 +107,7 @@ def test_ljspeech_s_held_out_clips_are_never_trained_on(tmp_path, tiny):
         soundfile.write(tmp_path / "wavs" / f"{name}.wav", np.full(RATE, 0.1), RATE)
     (tmp_path / "metadata.csv").write_text("".join(f"{name}|a|a\n" for name in names))
     config = tiny("data.held_out=null", f"data.path={tmp_path}")
-    parts = {part: build_clips(config, diffwave_config(config), part).names for part in ("train", "held_out")}
+    parts = {part: open_clips(config, diffwave_config(config), part).names for part in ("train", "held_out")}
     assert parts["train"] == ("wavs/LJ003-0001.wav", "wavs/LJ050-0002.wav")
     assert parts["held_out"] == ("wavs/LJ001-0001.wav", "wavs/LJ002-0007.wav")
 
@@ -118,16 +118,16 @@ def test_sample_rate_is_the_data_s_own_and_the_checkpoint_s_where_there_is_one(t
     save_diffwave(tmp_path / "net.pt", network)
     tuned = tiny(f"model.checkpoint={tmp_path}/net.pt", "model.kind=pretrained", recipe="diffwave")
     assert diffwave_config(tuned) == network.config
-    assert build_clips(tuned, network.config, "train").mel.sample_rate == 4000
+    assert open_clips(tuned, network.config, "train").mel.sample_rate == 4000
     assert all(torch.equal(a, b) for a, b in zip(build_diffwave(tuned).parameters(), network.parameters(), strict=True))
 
 
 def test_objective_takes_the_network_s_own_schedule(tiny):
     config = tiny("vocoder.noise_schedule=[0.1, 0.2]", "diffusion.updates=2", "vocoder.inference_noise_schedule=[0.1]")
-    objective = build_objective(config, network=describe(diffwave_config(config)))
-    assert isinstance(objective, DiffWaveObjective)
+    objective = build_objective(config, saved=describe(diffwave_config(config)))
+    assert (objective.prediction, objective.norm) == ("epsilon", "mean_absolute")
     assert objective.updates == 2
-    assert torch.allclose(objective.alphas_cumprod, torch.tensor([0.9, 0.72]))
+    assert torch.allclose(objective.time.alphas_cumprod, torch.tensor([0.9, 0.72]))
 
 
 def test_crops_are_functions_of_seed_step_and_index(tiny, tmp_path):
@@ -175,7 +175,7 @@ def test_results_wavs_and_export(tiny, tmp_path):
     config, run = tiny(), tmp_path / "run"
     Trainer(config, run).run()
     truth = evaluation.load_truth(config)
-    assert sorted(truth.clips) == ["held-0", "held-1", "held-2"]
+    assert sorted(truth.recordings.clips) == ["held-0", "held-1", "held-2"]
     results = evaluation.evaluate(run, truth)
     found = sorted((run / "samples").glob("*.wav"))
     assert [path.stem for path in found] == ["held-0", "held-1", "held-2"]
@@ -190,8 +190,10 @@ def test_results_wavs_and_export(tiny, tmp_path):
     again = evaluation.evaluate(run, truth)
     assert again["metrics"] == results["metrics"]  # one seed a clip
 
-    trained = evaluation.trained_diffwave(run)
-    save_diffwave(tmp_path / "out.pt", trained.model, step=trained.step)
+    trained = evaluation.load_trained(run)
+    modality = modalities.of(config)
+    said = modality.export_network(tmp_path / "out.pt", config, trained.network, trained.description, trained.step)
+    assert said.startswith(f"DiffWave at {RATE} Hz")
     exported = load_diffwave(tmp_path / "out.pt")
     assert exported.step == 6
     assert exported.model.config == diffwave_config(config)

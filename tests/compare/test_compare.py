@@ -4,18 +4,23 @@ import multiprocessing
 import statistics
 import subprocess
 import sys
+import traceback
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from specreg import compare, evaluation, evaluation_images
+from specreg import compare, evaluation
 from specreg.compare import run
+from specreg.config import ConfigError
 from specreg.metrics.scores import Unavailable
+from specreg.modalities.images import truth as images_truth
+from specreg.modalities.images.sampling import draw_images
+from specreg.modalities.images.truth import load_truth, measure
 from specreg.report import build_report
 from specreg.training import checkpoint
-from specreg.training.config import ConfigError
+from specreg.training.trainer import Trainer
 
 QUIET = Console(quiet=True)
 
@@ -69,6 +74,23 @@ def test_finished_cells_are_never_run_again(finished):
     assert again["table"] == result["table"]
 
 
+def test_steps_are_timed_once(finished, monkeypatch):
+    """A finished comparison asked for again trains no step, not even for its timing; another arm is timed."""
+    config, folder, arms, result = finished
+    steps = []
+    train_step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda *a, **k: steps.append(1) or train_step(*a, **k))
+    command = "specreg compare tiny"
+    again = compare.compare(config, folder, arms, range(2), command=command, console=QUIET)
+    assert not steps
+    assert again["step_seconds"] == result["step_seconds"]
+    assert set(again["step_seconds"]) == set(arms)
+    reordered = {name: arms[name] for name in ("none", "haar@0.5", "amplitude_phase@0")}
+    compare.compare(config, folder, reordered, range(2), command=command, console=QUIET)
+    assert steps
+    compare.compare(config, folder, arms, range(2), command=command, console=QUIET)
+
+
 def test_report_is_written_from_the_folder_alone(finished):
     _, folder, _, _ = finished
     page = build_report(folder).read_text()
@@ -80,12 +102,13 @@ def test_report_is_written_from_the_folder_alone(finished):
 
 def test_samples_depend_on_their_seed_not_on_their_batch(finished):
     _, folder, _, _ = finished
-    config, model, shape, step, *_ = evaluation.load_model(folder / "haar@0.5-seed0")
-    assert (shape, step) == ((1, 16, 16), 6)
-    together = evaluation.draw_samples(config, model, shape)
-    for settings in ({"batch_size": 1}, {"seed": 2, "count": 2}):
+    trained = evaluation.load_trained(folder / "haar@0.5-seed0")
+    assert (trained.shape, trained.step) == ((1, 16, 16), 6)
+    config, network, shape = trained.config, trained.network, trained.shape
+    together = draw_images(config, network, shape, range(4))
+    for settings, indices in (({"batch_size": 1}, range(4)), ({"seed": 2}, range(2)), ({}, range(2, 4))):
         one = config.model_copy(update={"sampling": config.sampling.model_copy(update=settings)})
-        drawn = evaluation.draw_samples(one, model, shape)
+        drawn = draw_images(one, network, shape, indices)
         assert (drawn.int() - together[-len(drawn) :].int()).abs().max() <= 1  # 8-bit rounding of float noise
 
 
@@ -146,7 +169,7 @@ def test_bad_arms_are_refused(tiny, names, words):
 def test_labels_say_what_an_arm_is(tiny):
     config = tiny("spectral={name: haar, weight: 0.25, noise_weight: snr, options: {levels: 2, mode: zero}}")
     assert compare.label(config.spectral) == "haar (levels 2, zero), λ 0.25, snr"
-    assert compare.label(tiny("spectral.weight=3").spectral) == "amplitude_phase, λ 3"
+    assert compare.label(tiny("spectral.weight=3").spectral) == "amplitude_phase, λ 3, snr"
     assert compare.label(None) == "baseline (no term)"
 
 
@@ -213,8 +236,11 @@ def test_a_workers_problem_is_raised_at_once_and_no_process_stays(tiny, tmp_path
     (tmp_path / "none-seed0").mkdir(parents=True)
     (tmp_path / "none-seed0" / "config.yaml").write_text("- not a run\n")
     (tmp_path / "none-seed0" / "checkpoints" / "step-00000001").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"config.yaml: expected a mapping of sections; got list"):
+    with pytest.raises(ValueError, match=r"config.yaml: expected a mapping of sections; got list") as problem:
         compare.compare(config, tmp_path, arms, range(2), jobs=2, command="-", console=QUIET)
+    shown = "".join(traceback.format_exception(problem.value))  # what SPECREG_TRACEBACK=1 prints
+    assert "in a process of --jobs" in shown
+    assert "in refuse_other_run" in shown
     assert not multiprocessing.active_children()
 
 
@@ -271,18 +297,17 @@ def test_truth_of_another_kind_than_the_training_set_is_read_as_it_is(tiny, tmp_
 
 def test_floor_compares_real_images_with_others(tiny):
     config = tiny("sampling.count=8")
-    truth = evaluation.load_truth(config, count=40)
-    record = evaluation.truth_record(config, truth)
+    record = load_truth(config, count=40).record()
     assert record["metrics"]["floor: log_spectral_distance_db"] > 0
     assert record["metrics"]["board_fidelity"] == pytest.approx(1)
 
 
 def test_truth_of_boards_are_boards(tiny):
     config = tiny()
-    truth = evaluation.load_truth(config, count=16)
+    truth = load_truth(config, count=16)
     assert truth.images.shape == (16, 1, 16, 16)
     assert set(truth.images.unique().tolist()) == {0, 255}
-    values, _ = evaluation_images.measure(truth.images, config, truth)
+    values, _ = measure(config, truth.images, None, truth)
     assert values["log_spectral_distance_db"] == 0
     assert values["board_fidelity"] == pytest.approx(1)
 
@@ -302,9 +327,9 @@ def test_a_kernel_distance_is_measured_where_asked_for_or_said_to_be_missing(tin
     def unavailable(device):
         raise Unavailable("needs a package")
 
-    monkeypatch.setattr(evaluation_images, "_extractor", unavailable)
+    monkeypatch.setattr(images_truth, "extractor", unavailable)
     truth = evaluation.load_truth(config)
     assert truth.features is None
     assert evaluation.evaluate(tmp_path / "run" / "haar-seed0", truth)["missing"] == {
-        evaluation.METRICS["kernel_distance"].label: "needs a package"
+        images_truth.METRICS["kernel_distance"].label: "needs a package"
     }

@@ -4,9 +4,9 @@ import pytest
 from rich.console import Console
 
 from specreg.compare import resolve_arms
+from specreg.modalities import parse
 from specreg.recipes import RECIPES
 from specreg.reproduce import published, table2
-from specreg.training.config import parse
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 import pytest
 import yaml
 
+from specreg.config import ConfigError, dump
+from specreg.modalities import load, parse
 from specreg.recipes import RECIPES
-from specreg.training.config import Config, ConfigError, dump, load, parse
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -52,7 +53,7 @@ def test_the_given_tree_is_not_changed():
         (["training.lr=fast"], "training.lr: .*valid number.*; got 'fast'"),
         (
             ["diffusion.prediction=eps"],
-            "diffusion.prediction: input should be 'epsilon', 'v' or 'x0'; got 'eps'",
+            "diffusion.prediction: input should be 'epsilon', 'v', 'x0', 'score' or 'flow'; got 'eps'",
         ),
         (["spectral.name=amplitud"], "did you mean 'amplitude'"),
         (["spectral.weight=.inf"], "spectral.weight: .*finite"),
@@ -118,6 +119,7 @@ def test_unreadable_files_are_named(tmp_path):
 
 
 def test_defaults_are_all_shown():
-    shown = yaml.safe_load(dump(Config()))
-    assert set(shown) == set(Config.model_fields)
+    config = parse({})
+    shown = yaml.safe_load(dump(config))
+    assert set(shown) == set(type(config).model_fields)
     assert shown["training"]["clip"] == 1.0

@@ -16,11 +16,13 @@ from rich.console import Console
 
 import reference_vectors as vectors
 from specreg import evaluation
+from specreg.config import ConfigError, dump
 from specreg.diffusion import Preconditioned
+from specreg.modalities import parse
+from specreg.modalities.images.sampling import draw_images
 from specreg.models import pretrained
 from specreg.recipes import RECIPES
 from specreg.training import checkpoint
-from specreg.training.config import ConfigError, dump, parse
 from specreg.training.ema import EMA
 from specreg.training.trainer import NonFiniteLoss, Trainer, learning_rate
 
@@ -145,7 +147,7 @@ def test_two_processes_train_like_one(data, tmp_path):
     train(config, tmp_path / "one")
     (tmp_path / "config.yaml").write_text(dump(config))
     (tmp_path / "run.py").write_text(
-        "import sys; from pathlib import Path; from specreg.training.config import load; "
+        "import sys; from pathlib import Path; from specreg.modalities import load; "
         "from specreg.training.trainer import Trainer; "
         "Trainer(load(Path(sys.argv[1])), Path(sys.argv[2])).run()"
     )
@@ -220,7 +222,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(data, tmp_path):
         assert "\n" not in str(refusal.value)
 
     refused("trained with edm, vp or ve; got ddpm", "diffusion.objective=ddpm", "data.augment=0")
-    refused("trained with ddpm; got edm", "model.kind=small_unet")
+    refused("trained with ddpm or flow; got edm", "model.kind=small_unet")
     refused("sampling.sampler must be heun or ddim", "sampling.sampler=ancestral")
     refused("model.checkpoint: expected an EDM", "model.kind=pretrained")
     refused("expected model.kind = pretrained", "model.checkpoint=x.pkl")
@@ -229,8 +231,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(data, tmp_path):
     refused("expected labels in", "model.classes=3", path=unlabelled)
     saved = tmp_path / "saved.safetensors"
     network = Trainer(tiny(data, "data.augment=0"), tmp_path / "run", console=QUIET)
-    config = evaluation.build_network(network.config, 3).description["denoiser"]
-    pretrained.save(saved, network.model, config=pretrained.NetworkConfig(**config))
+    pretrained.save(saved, network.model, config=pretrained.NetworkConfig(**network.description["denoiser"]))
     start = ("model.kind=pretrained", f"model.checkpoint={saved}")
     refused("is not told of augmentation", *start)
     refused("its images have 3 channels and 8 pixels", *start, "data.augment=0",
@@ -242,7 +243,7 @@ def test_ddim_is_euler_and_churn_changes_samples(data, tmp_path):
     trained = Trainer(config, tmp_path, console=QUIET)
     model = trained.model.eval()
     draws = [
-        evaluation.draw_samples(tiny(data, *overrides), model, trained.shape)
+        draw_images(tiny(data, *overrides), model, trained.shape, range(3))
         for overrides in ([], ["sampling.batch_size=1"], ["sampling.sampler=ddim"], ["sampling.churn=20"])
     ]
     assert torch.equal(draws[0], draws[1])
@@ -288,7 +289,8 @@ def test_fine_tuning_a_pickle_by_the_command_a_user_types(tmp_path):
     sampled = run("sample", folder, "--count", 2, "--steps", 2, "--out", tmp_path / "png")
     assert sampled.returncode == 0, sampled.stderr
     assert len(list((tmp_path / "png").glob("*.png"))) == 2
-    pretrained.save(tmp_path / "tuned.safetensors", evaluation.averaged_network(folder))
+    converted = run("convert", folder, tmp_path / "tuned.safetensors")
+    assert converted.returncode == 0, converted.stderr
     tuned = pretrained.read(tmp_path / "tuned.safetensors").build()
     assert isinstance(tuned, Preconditioned)
     ema, _ = checkpoint.load_ema(checkpoint.latest(folder / "checkpoints"))
