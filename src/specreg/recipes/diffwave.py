@@ -13,10 +13,8 @@ LOSSES = ("amplitude", "amplitude_phase", "haar", "bior1.3")
 
 def arms() -> dict[str, Any]:
     """The paper's four losses at λ = 1e-5, and a multi-resolution STFT loss at an automatic λ."""
-    paper = {
-        loss: {"name": loss, "weight": 1e-5, "noise_weight": "constant", "options": {"reduction": "sum"}}
-        for loss in LOSSES
-    }
+    term = {"weight": 1e-5, "noise_weight": "constant", "options": {"reduction": "sum"}}
+    paper = {loss: {"name": loss, **term} for loss in LOSSES}
     return {**paper, "mr_stft": {"name": "mr_stft", "weight": "auto", "ratio": 0.1, "noise_weight": "constant"}}
 
 
