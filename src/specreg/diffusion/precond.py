@@ -201,6 +201,10 @@ class Preconditioned(nn.Module):
         else:
             with torch.autocast(x.device.type, self.dtype):
                 raw = network(along(c.c_in) * x, c.c_noise, **condition)
+        channels = x.shape[1]
+        if raw.shape[1] not in (channels, 2 * channels):
+            raise ValueError(f"the network must return {channels} or {2 * channels} channels; got {list(raw.shape)}")
+        raw = raw[:, :channels]  # the second half of iDDPM's output predicts a variance, which is not used
         # (7)
         denoised: Tensor = along(c.c_skip) * x + along(c.c_out) * raw.float()
         return denoised
