@@ -14,7 +14,7 @@ from torch import Tensor
 
 from specreg.data.synthetic import board_bands, boards
 from specreg.metrics import spectra
-from specreg.metrics.described import Metric
+from specreg.metrics.info import MetricInfo
 from specreg.metrics.kernel_distance import EfficientNetFeatures, kernel_distance
 from specreg.metrics.scores import Unavailable
 from specreg.training.build import build_data
@@ -25,35 +25,35 @@ TRUTH_SEED = 1
 
 
 METRICS = {
-    "log_spectral_distance_db": Metric(
+    "log_spectral_distance_db": MetricInfo(
         "log-spectral distance", "dB", "lower", 2,
         "RMS over radial frequency bins of the difference in mean power to the truth; floor: 8-bit quantization noise",
     ),
-    "high_frequency_db": Metric(
+    "high_frequency_db": MetricInfo(
         "energy above half Nyquist", "dB", "zero", 2,
         "samples' energy above 0.25 cycles per pixel relative to the truth's",
     ),
-    "contrast_db": Metric(
+    "contrast_db": MetricInfo(
         "contrast", "dB", "zero", 2, "samples' total energy without the mean, relative to the truth's"
     ),
-    "kernel_distance": Metric(
+    "kernel_distance": MetricInfo(
         "kernel distance, EfficientNet-Lite", "×10⁻³", "lower", 2,
         "unbiased squared MMD, cubic kernel, to the truth on features of EfficientNet-Lite0; around 0 for real images",
     ),
-    "band_energy_share": Metric(
+    "band_energy_share": MetricInfo(
         "energy in the boards' bands", "", "higher", 4,
         "share of the samples' energy at frequencies that checkerboards have", True,
     ),
-    "board_fidelity": Metric(
+    "board_fidelity": MetricInfo(
         "board fidelity", "", "higher", 3,
         "mean correlation of a sample with the checkerboard nearest to it; 1 is a perfect board", True,
     ),
-    "denoising_error_db": Metric(
+    "denoising_error_db": MetricInfo(
         "denoising error", "dB", "lower", 3,
         "energy of x0_hat − x0 relative to x0's on real images (held out if the run names any), mean over levels",
         side="denoising",
     ),
-    "denoising_high_db": Metric(
+    "denoising_high_db": MetricInfo(
         "denoising error above half Nyquist", "dB", "lower", 3,
         "the same at frequencies from 0.25 cycles per pixel up", side="denoising",
     ),
