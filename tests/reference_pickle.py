@@ -48,7 +48,7 @@ def _module(tensors, prefix=""):
     for name, tensor in tensors.items():
         head, dot, rest = name.partition(".")
         (below.setdefault(head, {}) if dot else own)[rest if dot else head] = tensor
-    buffers = {name: tensor for name, tensor in own.items() if name in ("resample_filter", "freqs")}
+    buffers = {name: tensor for name, tensor in own.items() if name in ("resample_filter", "freqs", "u")}
     parameters = {name: torch.nn.Parameter(t) for name, t in own.items() if name not in buffers}
     modules = {}
     for name, inner in below.items():
@@ -62,13 +62,30 @@ def _module(tensors, prefix=""):
             "_non_persistent_buffers_set": set(), "_init_args": (), "_init_kwargs": {}}  # fmt: skip
 
 
+CLASSES = {"edm": "EDMPrecond", "vp": "VPPrecond", "ve": "VEPrecond", "iddpm": "iDDPMPrecond"}
+
+
 def write(path, config, tensors):
-    """Write `tensors` of a SongUNet or ADM `config` (a NetworkConfig under EDM preconditioning)."""
-    assert config.preconditioning == "edm"
+    """Write `tensors` of a SongUNet or ADM `config` (a NetworkConfig with the preconditioning's default options)."""
+    assert not config.preconditioning_options
     kinds = {"songunet": ("SongUNet", {"decoder_type": "standard"}), "adm": ("DhariwalUNet", {})}
     model_type, fixed = kinds[config.architecture]
     state = _module(tensors)
-    state["_init_kwargs"] = {**config.network, **fixed, "model_type": model_type, "use_fp16": False}
+    keywords = {name: value for name, value in config.network.items() if name != "out_channels"}
+    state["_init_kwargs"] = {**keywords, **fixed, "model_type": model_type, "use_fp16": False}
     with _names(), path.open("wb") as file:
-        pickle.dump({"ema": _Persistent("EDMPrecond", state), "loss_fn": None, "augment_pipe": None,
+        pickle.dump({"ema": _Persistent(CLASSES[config.preconditioning], state), "loss_fn": None, "augment_pipe": None,
                      "dataset_kwargs": {"class_name": "training.dataset.ImageFolderDataset"}}, file)  # fmt: skip
+
+
+def write_tiny(path):
+    """Write a small conditional NCSN++ for 32×32 images of 10 classes, as CIFAR-10's checkpoint is; return the path."""
+    from specreg.models.network_config import NetworkConfig
+
+    options = {"img_resolution": 32, "img_channels": 3, "label_dim": 10, "augment_dim": 9, "model_channels": 16,
+               "channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [16], "dropout": 0.13,
+               "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2,
+               "resample_filter": [1, 3, 3, 1]}  # fmt: skip
+    config = NetworkConfig("songunet", "edm", options)
+    write(path, config, config.build(seed=0).state_dict())
+    return path

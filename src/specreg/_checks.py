@@ -68,6 +68,11 @@ def compute_dtype(name: str, x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def widest_dtype(device: torch.device | str) -> torch.dtype:
+    """Return float64, or float32 for a device that has no float64 (Apple's MPS)."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """A context in which autocast is off, on devices that autocast does not know too."""
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):

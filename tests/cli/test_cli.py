@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import reference_vectors as vectors
+import reference_pickle
 from specreg import __version__
 from specreg.config import dump
 
@@ -156,8 +156,7 @@ def test_yaml_file_is_a_recipe(tmp_path, tiny):
 
 
 def test_convert_reads_a_checkpoint_without_running_it(tmp_path):
-    source = vectors.path("edm_ncsnpp_cond.pkl")
-    made = specreg("convert", source, tmp_path / "x.safetensors")
+    made = specreg("convert", reference_pickle.write_tiny(tmp_path / "x.pkl"), tmp_path / "x.safetensors")
     assert made.returncode == 0, made.stderr
     assert "songunet under edm preconditioning" in made.stdout
     again = specreg("convert", tmp_path / "x.safetensors", tmp_path / "x.pt")
@@ -166,4 +165,4 @@ def test_convert_reads_a_checkpoint_without_running_it(tmp_path):
     refused = specreg("convert", tmp_path / "evil.pkl", tmp_path / "y.pt", cwd=tmp_path)
     assert refused.returncode == 2
     assert "os.system" in refused.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pkl", "x.pt", "x.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pkl", "x.pkl", "x.pt", "x.safetensors"]

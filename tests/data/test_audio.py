@@ -1,7 +1,6 @@
 """Sound data on clips written here: wav, flac, ogg and mp3, LJSpeech's layout, damage."""
 
 import pickle
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -10,11 +9,11 @@ import scipy.signal
 import soundfile
 import torch
 
+import reference_vectors as vectors
 from specreg.data.audio import AudioDataset, AudioReport
-from specreg.data.audio_files import read_mono, select
+from specreg.data.audio_files import decoder_versions, read_mono, select
 from specreg.data.mel import MelSettings, log_mel
 
-VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors"
 SMALL = MelSettings(sample_rate=8000, n_fft=256, hop=64, n_mels=20)
 
 
@@ -39,12 +38,10 @@ def folder(tmp_path):
 
 
 def test_log_mel_is_torchaudio_s():
-    path = VECTORS / "diffwave_mel.npz"
-    if not path.exists():
-        pytest.skip(f"reference vectors are not here: {path.name}")
-    with np.load(path) as file:
+    with np.load(vectors.FOLDER / "mel.npz") as file:
         audio, expected = torch.from_numpy(file["audio"]), torch.from_numpy(file["log_mel"])
-    torch.testing.assert_close(log_mel(audio, MelSettings()), expected, rtol=2e-5, atol=2e-5)
+    found = log_mel(audio, MelSettings(), frames=expected.shape[1])
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
 
 
 def test_log_mel_is_librosa_s_at_other_settings():
@@ -151,6 +148,33 @@ def test_the_cache_is_equal_and_follows_the_file_and_the_settings(folder, tmp_pa
         1
     ]
     assert len(list(cache.iterdir())) == 14
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"decoder_versions": lambda: ("libsndfile 9.9.9",)}, {"CACHE_FORMAT": 99}, {"crop_frames": 140}],
+    ids=["other decoder", "other format", "padded to another length"],
+)
+def test_a_cache_made_otherwise_is_not_used(folder, tmp_path, change, monkeypatch):
+    options = {"mel": SMALL, "crop_frames": 20, "cache": tmp_path / "cache"}
+    AudioDataset(folder, **options)[0]
+    AudioDataset(folder, **options)[0]
+    assert len(list(options["cache"].iterdir())) == 2
+    if "crop_frames" in change:
+        options |= change
+    else:
+        for name, value in change.items():
+            monkeypatch.setattr(f"specreg.data.audio.{name}", value)
+    clip = AudioDataset(folder, **options)[0]
+    assert len(list(options["cache"].iterdir())) == 4
+    assert clip.audio.shape[-1] == (140 * 64 if "crop_frames" in change else 125 * 64)
+
+
+def test_the_decoder_s_versions_name_the_packages_that_make_the_samples():
+    found = decoder_versions()
+    assert found[0] == f"libsndfile {soundfile.__libsndfile_version__}"
+    assert found[2] == f"librosa {librosa.__version__}"
+    assert [name.split()[0] for name in found] == ["libsndfile", "soundfile", "librosa", "soxr"]
 
 
 def test_short_clips_are_padded_or_left_out_by_name(folder, caplog):

@@ -1,4 +1,4 @@
-"""Augmentation against cases with an exact answer, and its conditioning against its own statistics."""
+"""Augmentation against recorded images and exact answers, and its conditioning against its own statistics."""
 
 import math
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from specreg.data.augment import Augment, Transform, apply, resample
+import reference_vectors as vectors
+from specreg.data.augment import Amounts, Augment, Transform, apply, resample
 
 
 def image(side=16, channels=3):
@@ -103,3 +104,41 @@ def test_it_is_a_function_of_the_generator():
     assert torch.equal(a[1], b[1])
     with pytest.raises(ValueError, match="probability"):
         Augment(1.5)
+
+
+PARTS = {
+    "xflip": lambda flip: Amounts(flip_x=bool(flip)),
+    "yflip": lambda flip: Amounts(flip_y=bool(flip)),
+    "scale": lambda n: Amounts(scale=n),
+    "rotate_frac": lambda cos, sin: Amounts(angle=math.atan2(sin, cos + 1)),
+    "aniso": lambda cos, sin: Amounts(stretch=math.hypot(cos, sin), direction=math.atan2(sin, cos)),
+    "translate_frac": lambda n_x, n_y: Amounts(shift_x=n_x, shift_y=n_y),
+    "all": lambda x, y, n, cos, sin, *rest: Amounts(
+        bool(x), bool(y), n, math.atan2(sin, cos + 1), math.hypot(*rest[:2]), math.atan2(rest[1], rest[0]), *rest[2:]
+    ),
+}
+PLACES = dict(zip(PARTS, ([0], [1], [2], [3, 4], [5, 6], [7, 8], range(9)), strict=True))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_images_and_labels_are_the_public_pipeline_s(part):
+    """In all six recorded images of each part, 6 pixels inside the border; the pipelines resample differently."""
+    augment = Augment(1.0)
+    with np.load(vectors.FOLDER / "augment.npz") as file:
+        original, images, labels = torch.from_numpy(file["image"]), file[f"{part}/images"], file[f"{part}/labels"]
+
+    def error(found, expected):
+        return float(np.sqrt(np.square(found.numpy() - expected)[:, 6:-6, 6:-6].mean()))
+
+    for expected, told in zip(images.astype(np.float32), labels, strict=True):
+        amounts = PARTS[part](*told.tolist())
+        # (n, r) and (-n, r + π) are told by the same numbers, and are inverse to each other.
+        twin = amounts._replace(stretch=-amounts.stretch, direction=amounts.direction + math.pi)
+        transforms = [augment.transform(each, 32, 32) for each in (amounts, twin)]
+        for transform in transforms:
+            assert transform.labels[PLACES[part]] == pytest.approx(told, abs=2e-6)
+            assert not np.delete(transform.labels, PLACES[part]).any()
+        errors = [error(apply(original, transform), expected) for transform in transforms]
+        assert min(errors) < 0.01
+        if part == "aniso":
+            assert max(errors) > 0.03 or abs(amounts.stretch) < 0.2

@@ -99,6 +99,53 @@ def test_churn_keeps_the_distribution_and_needs_its_generator():
         heun(gaussian, latents, churn=churn)
 
 
+class Counted(StackedGenerator):
+    """Counts the numbers it is asked for."""
+
+    drawn = 0
+
+    def randn(self, shape, dtype=torch.float32):
+        self.drawn += math.prod(shape)
+        return super().randn(shape, dtype)
+
+
+@pytest.mark.parametrize("churn", [None, Churn(), Churn(0.0, 0.1, 10.0), Churn(40.0, 200.0), Churn(40.0, noise=0.0)])
+def test_no_noise_is_drawn_that_would_not_be_added(churn):
+    generator = Counted([0])
+    heun(gaussian, torch.ones(1, 3), steps=5, churn=churn, generator=generator)
+    assert generator.drawn == 0
+
+
+def test_churn_is_algorithm_2_of_the_paper():
+    """By a transcription in NumPy that draws the same numbers: one array for each level in [S_tmin, S_tmax]."""
+    steps, churn = 7, Churn(20.0, 0.05, 50.0, 1.003)
+    latents = StackedGenerator([5, 6]).randn((2, 3), torch.float64)
+    levels = np.append(edm_sigmas(steps).numpy(), 0.0)
+    inside = (levels[:-1] >= churn.low) & (levels[:-1] <= churn.high)
+    noises = StackedGenerator([5, 6])
+    x = latents.numpy() * levels[0]
+
+    def slope(x, t):
+        return x * (1 - 0.25 / (t**2 + 0.25)) / t
+
+    for i in range(steps):
+        t_hat = levels[i]
+        if inside[i]:
+            t_hat = levels[i] * (1 + min(churn.amount / steps, math.sqrt(2) - 1))
+            noise = churn.noise * noises.randn((2, 3), torch.float64).numpy()
+            x = x + math.sqrt(t_hat**2 - levels[i] ** 2) * noise
+        d = slope(x, t_hat)
+        moved = x + (levels[i + 1] - t_hat) * d
+        if levels[i + 1] > 0:
+            moved = x + (levels[i + 1] - t_hat) * (d + slope(moved, levels[i + 1])) / 2
+        x = moved
+    generator = Counted([5, 6])
+    found = heun(gaussian, latents, steps=steps, churn=churn, generator=generator)
+    assert 0 < inside.sum() < steps
+    assert generator.drawn == 6 * inside.sum()
+    np.testing.assert_allclose(found, x, rtol=1e-6)  # the network sees x in float32
+
+
 def test_samples_depend_on_their_own_seed_alone():
     def draw(seeds):
         generator = StackedGenerator(seeds)

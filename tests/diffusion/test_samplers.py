@@ -1,11 +1,16 @@
-from __future__ import annotations
+"""Samplers against diffusers, closed forms and measured orders of convergence."""
+
+import itertools
+import math
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from specreg.diffusion import StackedGenerator, alphas_cumprod, ancestral, ddim
+from specreg import _checks
+from specreg.diffusion import Churn, StackedGenerator, alphas_cumprod, ancestral, ddim, flow, heun, samplers
 
 SHAPE = (1, 2, 4, 4)
 TABLE = alphas_cumprod("cosine", 101)
@@ -156,6 +161,105 @@ def test_sampling_keeps_no_graph_and_runs_in_float32():
     x = ddim(lambda x, t: (weight * x).bfloat16(), torch.randn(1, 4).bfloat16(), TABLE, steps=3)
     assert not x.requires_grad
     assert x.dtype == torch.float32
+
+
+MEAN, STD = 0.7, 0.5
+
+
+def conditional_mean(x, t):
+    """E[x0 | x_t] for x0 ~ N(MEAN, STD²) on the straight path x_t = (1 − t)·x0 + t·ε."""
+    t = t[:, None]
+    gain = (1 - t) * STD**2 / ((1 - t) ** 2 * STD**2 + t**2)
+    return MEAN + gain * (x.to(t) - (1 - t) * MEAN)
+
+
+@pytest.mark.parametrize(("second_order", "order"), [(True, 2), (False, 1)])
+def test_flow_converges_with_its_order_to_the_exact_solution(second_order, order):
+    """The probability-flow ODE moves x by quantiles: MEAN + STD times the latents."""
+    latents = torch.tensor([[-1.3, 0.2, 2.0]], dtype=torch.float64)
+
+    def error(steps):
+        found = flow(conditional_mean, latents, steps=steps, second_order=second_order)
+        return float((found - (MEAN + STD * latents)).norm())
+
+    errors = [error(steps) for steps in (32, 64, 128)]
+    orders = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
+    assert orders == pytest.approx([order, order], abs=0.2)
+    assert errors[-1] < (1e-3 if second_order else 2e-2)
+
+
+def test_euler_steps_of_flow_are_diffusers_flow_matching():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
+    scheduler.set_timesteps(sigmas=[i / 8 for i in range(8, 0, -1)])
+    latents = torch.randn(SHAPE)
+    x = latents
+    for t in scheduler.timesteps:
+        time = t / 1000
+        velocity = (x - pointwise(x, time[None] * 100)) / time
+        x = scheduler.step(velocity, t, x).prev_sample
+    ours = flow(lambda x, t: pointwise(x, t * 100), latents, steps=8, second_order=False)
+    torch.testing.assert_close(ours.float(), x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("second_order", "calls"), [(True, 9), (False, 5)])
+def test_flow_calls_the_network_from_1_downwards_and_clips(second_order, calls):
+    seen = []
+
+    def denoise(x, t):
+        assert (x.dtype, t.dtype, t.shape) == (torch.float32, torch.float64, (2,))
+        seen.append(t[0].item())
+        return 3 * torch.ones_like(x)
+
+    x = flow(denoise, torch.randn(2, 4), steps=5, second_order=second_order, clip=(-1, 1))
+    assert len(seen) == calls
+    assert seen[0] == 1.0
+    assert min(seen) == pytest.approx(0.2)
+    torch.testing.assert_close(x, torch.ones(2, 4, dtype=torch.float64))  # the last step returns x0_hat itself
+    with pytest.raises(ValueError, match="steps must be at least 1; got 0"):
+        flow(denoise, torch.randn(2, 4), steps=0)
+    with pytest.raises(ValueError, match=r"shape of x_t, \[2, 4\]; got \[2, 1\]"):
+        flow(lambda x, t: x[:, :1], torch.randn(2, 4))
+
+
+class Wide(TorchDispatchMode):
+    """Counts the results of operations that are float64 and hold a batch."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.count += isinstance(out, torch.Tensor) and out.dtype == torch.float64 and out.shape[:1] == (3,)
+        return out
+
+
+def samples_of(sampler):
+    latents = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    if sampler == "flow":
+        return flow(lambda x, t: 0.5 * x * t[:, None].float(), latents, steps=4)
+    generator = StackedGenerator([1, 2, 3])
+    return heun(lambda x, s: 0.5 * x, latents, steps=4, churn=Churn(10.0), generator=generator)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "flow"])
+def test_a_device_without_float64_gets_none(sampler, monkeypatch):
+    """MPS refuses float64 tensors; here the CPU plays that device."""
+    expected = samples_of(sampler)
+    assert expected.dtype == torch.float64
+    assert [_checks.widest_dtype(device) for device in ("cpu", "cuda:1", "mps")] == [
+        torch.float64, torch.float64, torch.float32,
+    ]  # fmt: skip
+    with Wide() as wide:
+        samples_of(sampler)
+    assert wide.count > 8
+    monkeypatch.setattr(samplers, "widest_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(StackedGenerator, "randn", lambda self, shape, dtype: torch.full(shape, 0.5))
+    with Wide() as narrow:
+        found = samples_of(sampler)
+    assert narrow.count == 0
+    assert found.dtype == torch.float32
+    monkeypatch.undo()
+    monkeypatch.setattr(samplers, "widest_dtype", lambda device: torch.float32)
+    torch.testing.assert_close(samples_of(sampler).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_refusals():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from specreg.metrics.embeddings import embedding_statistics
+from specreg.metrics.embeddings import embed, embedding_statistics
 from specreg.metrics.scores import Unavailable
 from specreg.metrics.vggish import VGGish, log_mel_patches
 
@@ -74,7 +74,7 @@ def test_embeddings_are_the_port_s(file, activation):
 
 
 def test_statistics_name_clips_without_a_patch(file):
-    statistics = embedding_statistics(VGGish(file), {"long": sound(), "short": sound()[:8000]}, 16_000)
+    statistics = embedding_statistics(embed(VGGish(file), {"long": sound(), "short": sound()[:8000]}, 16_000))
     assert (statistics.windows, statistics.too_short) == (2, ["short"])
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-import reference_vectors as vectors
+import reference_pickle
 from specreg import evaluation
 from specreg.config import ConfigError, dump
 from specreg.diffusion import Preconditioned
@@ -268,7 +268,7 @@ def test_a_diffusers_folder_goes_on_under_ddpm(data, tmp_path):
 
 def test_fine_tuning_a_pickle_by_the_command_a_user_types(tmp_path):
     """From a checkpoint in the public form and a labelled archive to samples, without the checkpoint, and a new one."""
-    source = shutil.copy(vectors.path("edm_ncsnpp_cond.pkl"), tmp_path / "edm.pkl")
+    source = reference_pickle.write_tiny(tmp_path / "edm.pkl")
     images = archive(tmp_path / "cifar.zip", side=32, classes=10)
     command = ["train", "edm-cifar10-cond-ve", "--checkpoint", source, "--data", images, "--loss", "bior1.3",
                "--weighted", "--out", tmp_path / "runs", "training.batch_size=4", "training.steps=2",

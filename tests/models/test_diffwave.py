@@ -1,35 +1,23 @@
-"""DiffWave against vectors recorded from the public implementation (see ../shared/vectors/README.md)."""
+"""DiffWave against vectors recorded from the public implementation (see ../vectors/README.md)."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
+import reference_vectors as vectors
 from specreg.diffusion import StackedGenerator, ancestral
 from specreg.diffusion.diffwave_sampler import diffwave, fast_steps
 from specreg.models.diffwave import DiffWave, DiffWaveConfig
 from specreg.models.diffwave_checkpoint import load_diffwave, save_diffwave
 
-VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors"
-KINDS = ["diffwave_cond", "diffwave_uncond"]
 SMALL = DiffWaveConfig(residual_layers=2, residual_channels=4, dilation_cycle_length=2, n_mels=3, hop_samples=6)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=vectors.DIFFWAVES)
 def recorded(request):
-    """Inputs and outputs of one recorded network, and the network rebuilt."""
-    path = VECTORS / f"{request.param}.npz"
-    if not path.exists():
-        pytest.skip(f"reference vectors are not here: {path.name}")
-    with np.load(path) as file:
-        arrays = {name: torch.from_numpy(file[name]) for name in file.files if name != "config"}
-        config = DiffWaveConfig(**json.loads(str(file["config"])))
-    network = DiffWave(config).eval()
-    network.load_state_dict({n.removeprefix("param/"): x for n, x in arrays.items() if n.startswith("param/")})
-    mel = None if config.unconditional else arrays["in/mel"]
-    return network, arrays, mel
+    """One recorded network rebuilt, its recorded tensors, and its mel spectrogram or None."""
+    config, tensors, weights = vectors.load(request.param)
+    network = vectors.fill(DiffWave(DiffWaveConfig(**config)), weights)
+    return network, tensors, tensors.get("in/mel")
 
 
 @torch.no_grad()
@@ -188,7 +176,12 @@ def test_the_public_layout_loads(recorded, tmp_path):
     network, arrays, mel = recorded
     config = network.config
     params = {name: getattr(config, name) for name in ("residual_layers", "residual_channels", "n_mels")}
-    params |= {"dilation_cycle_length": 3, "batch_size": 16, "max_grad_norm": None, "learning_rate": 2e-4}
+    params |= {
+        "dilation_cycle_length": config.dilation_cycle_length,
+        "batch_size": 16,
+        "max_grad_norm": None,
+        "learning_rate": 2e-4,
+    }
     params |= {"noise_schedule": list(config.noise_schedule)}
     torch.save(
         {"step": 7, "model": network.state_dict(), "optimizer": {}, "params": params, "scaler": {}},

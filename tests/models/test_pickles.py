@@ -6,6 +6,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,42 +88,94 @@ def test_empty_and_missing_files(tmp_path):
         pretrained.read(tmp_path / "x.ckpt")
 
 
-@pytest.mark.parametrize(("name", "precond"), [("edm_ncsnpp_cond", "edm"), ("vp_ddpmpp_uncond", "vp")])
-def test_the_sample_checkpoints_give_the_reference_s_outputs(name, precond):
-    found = pretrained.read(vectors.path(f"{name}.pkl"))
-    _, tensors = vectors.load(name)
-    assert found.config.preconditioning == precond
-    expected = vectors.parameters(tensors)
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A function that writes a recorded network as the public code pickles it, once, and returns the file."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def write(name):
+        path = folder / f"{name}.pkl"
+        if not path.exists():
+            config, _, _ = vectors.load(name)
+            network, _ = vectors.denoiser(name)
+            tensors = network.state_dict()
+            if name == "iddpm_adm":
+                tensors["u"] = public_levels()
+            found = pretrained.NetworkConfig.from_reference(config.pop("precond"), config)
+            reference_pickle.write(path, found, tensors)
+        return path
+
+    return write
+
+
+def public_levels(steps=1000, c_1=0.001, c_2=0.008):
+    """iDDPM's buffer `u` as the public class makes it: step by step in float32 (EDM, Table 1)."""
+    j = torch.arange(steps + 1)
+    alpha_bar = (0.5 * np.pi * j / steps / (c_2 + 1)).sin() ** 2
+    u = torch.zeros(steps + 1)
+    for i in range(steps, 0, -1):
+        u[i - 1] = ((u[i] ** 2 + 1) / (alpha_bar[i - 1] / alpha_bar[i]).clip(min=c_1) - 1).sqrt()
+    return u
+
+
+@pytest.mark.parametrize("name", vectors.NETWORKS)
+def test_networks_in_the_public_form_come_back_and_give_the_reference_s_outputs(name, checkpoint):
+    found = pretrained.read(checkpoint(name))
+    network, tensors = vectors.denoiser(name)
+    expected = network.state_dict()
+    assert found.config.preconditioning == name.partition("_")[0]
     assert found.tensors.keys() == expected.keys()
     assert all(torch.equal(found.tensors[key], expected[key]) for key in expected)
     network = found.build()
     assert not network.training
     with torch.no_grad():
         denoised = network(tensors["in/x"], tensors["in/sigma"], **vectors.condition(tensors))
-    torch.testing.assert_close(denoised, tensors["out/denoised"], rtol=1e-4, atol=2e-3)
+    assert vectors.relative(denoised, tensors["out/denoised"]) < 5e-6
+    assert "torch_utils" not in sys.modules
 
 
-def test_module_source_is_never_kept(tmp_path):
-    content = vectors.path("edm_ncsnpp_cond.pkl").read_bytes()
-    found = read_pickle(vectors.path("edm_ncsnpp_cond.pkl"))
-    assert b"# module source removed" in content
-    assert set(vars(found["ema"])) == {"class_name", "state"}
+def test_iddpm_levels_other_than_the_config_s_are_refused(tmp_path):
+    config = pretrained.NetworkConfig("adm", "iddpm", {"img_resolution": 4, "out_channels": 6, "model_channels": 8,
+                                      "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []})  # fmt: skip
+    tensors = config.build().state_dict()
+    for levels, said in (
+        (public_levels(c_2=0.1), r"`u` \[1001\] are not"),
+        (public_levels(500), r"`u` \[501\] are not"),
+    ):
+        reference_pickle.write(tmp_path / "x.pkl", config, {**tensors, "u": levels})
+        with pytest.raises(CheckpointRefused, match=said):
+            pretrained.read(tmp_path / "x.pkl")
+
+
+def test_module_source_is_never_kept(checkpoint):
+    path = checkpoint("edm_ddpmpp")
+    assert b"raise SystemExit" in path.read_bytes()
+    assert set(vars(read_pickle(path)["ema"])) == {"class_name", "state"}
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_converted_files_hold_the_same_network(suffix, tmp_path):
-    original = pretrained.read(vectors.path("vp_ddpmpp_uncond.pkl"))
+@pytest.mark.parametrize("name", ["vp_ddpmpp", "iddpm_adm"])
+def test_converted_files_hold_the_same_network(name, suffix, checkpoint, tmp_path):
+    original = pretrained.read(checkpoint(name))
     pretrained.save(tmp_path / f"x{suffix}", original)
     pretrained.save(tmp_path / f"y{suffix}", original.build(), config=original.config)
-    for name in "xy":
-        again = pretrained.read(tmp_path / f"{name}{suffix}")
+    for stem in "xy":
+        again = pretrained.read(tmp_path / f"{stem}{suffix}")
         assert again.config.to_dict() == original.config.to_dict()
         assert all(torch.equal(again.tensors[key], original.tensors[key]) for key in original.tensors)
+        again.build()
     assert not list(tmp_path.glob(".*"))
 
 
-def test_partial_checkpoints_say_what_is_missing_extra_and_misshapen(tmp_path):
-    original = pretrained.read(vectors.path("vp_ddpmpp_uncond.pkl"))
+def test_a_bare_state_dict_of_iddpm_loads_with_its_config(checkpoint, tmp_path):
+    original = pretrained.read(checkpoint("iddpm_adm"))
+    torch.save({**original.tensors, "u": public_levels()}, tmp_path / "bare.pt")
+    again = pretrained.read(tmp_path / "bare.pt", config=original.config)
+    assert again.build().state_dict().keys() == original.tensors.keys()
+
+
+def test_partial_checkpoints_say_what_is_missing_extra_and_misshapen(checkpoint, tmp_path):
+    original = pretrained.read(checkpoint("vp_ddpmpp"))
     tensors = dict(original.tensors)
     del tensors["model.map_layer0.weight"]
     tensors["model.surplus"] = torch.ones(1)
@@ -132,7 +185,7 @@ def test_partial_checkpoints_say_what_is_missing_extra_and_misshapen(tmp_path):
     said = str(refusal.value)
     assert "1 missing: model.map_layer0.weight" in said
     assert "1 extra: model.surplus" in said
-    assert "1 misshapen: model.map_layer1.bias is [3], expected [64]" in said
+    assert "1 misshapen: model.map_layer1.bias is [3], expected [128]" in said
     torch.save({"state_dict": tensors}, tmp_path / "bare.pt")
     with pytest.raises(CheckpointRefused, match="does not say what network"):
         pretrained.read(tmp_path / "bare.pt")
@@ -171,17 +224,3 @@ def test_diffusers_folders_load_and_say_what_is_wrong(tmp_path):
         torch.testing.assert_close(again(x, t), unet(x, t).sample)
     with pytest.raises(FileNotFoundError, match=r"unet/config.json"):
         from_folder(tmp_path)
-
-
-@pytest.mark.parametrize("architecture", ["songunet", "adm"])
-def test_networks_pickled_by_python_in_the_public_form_come_back(architecture, tmp_path):
-    options = {"img_resolution": 8, "img_channels": 3, "model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1,
-               "attn_resolutions": [4], "label_dim": 3, "augment_dim": 9, "dropout": 0.1}  # fmt: skip
-    config = pretrained.NetworkConfig(architecture, "edm", options)
-    network = config.build(seed=3)
-    reference_pickle.write(tmp_path / "x.pkl", config, network.state_dict())
-    found = pretrained.read(tmp_path / "x.pkl")
-    assert found.config.to_dict() == config.to_dict()
-    assert found.tensors.keys() == network.state_dict().keys()
-    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in network.state_dict().items())
-    assert "torch_utils" not in sys.modules

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-import reference_vectors as vectors
+import reference_pickle
 from specreg import modalities
 from specreg.config import ConfigError
 from specreg.metrics.frechet import FeatureAccumulator, frechet_distance, save_statistics
@@ -27,7 +27,7 @@ QUICK = ["training.steps=1", "training.batch_size=2", "sampling.steps=2", "sampl
 def files(tmp_path_factory):
     """A conditional checkpoint and a labelled archive under their public names."""
     folder = tmp_path_factory.mktemp("files")
-    shutil.copy(vectors.path("edm_ncsnpp_cond.pkl"), folder / "edm-cifar10-32x32-cond-ve.pkl")
+    reference_pickle.write_tiny(folder / "edm-cifar10-32x32-cond-ve.pkl")
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(folder / "cifar10-32x32.zip", "w") as archive:
         names = [f"{i:02d}.png" for i in range(10)]

@@ -23,6 +23,7 @@ from specreg.data.audio_files import (
     LJSPEECH_HELD_OUT,
     Header,
     Part,
+    decoder_versions,
     list_audio,
     read_header,
     read_mono,
@@ -44,6 +45,8 @@ def _say(notice: str) -> None:
 
 
 NAMED = 20  # files that a line of the log names; the report has all of them
+CACHE_FORMAT = 2
+"""Part of the name of every cached file: raised when decoding, padding or the spectrogram computes other values."""
 
 
 class AudioClip(NamedTuple):
@@ -107,9 +110,9 @@ class AudioDataset(Dataset[AudioClip]):
         verify: "header" reads what files say of themselves; "decode" reads every sample once, so that a file
             damaged further on is found here and not in training, where it is an error.
         max_damaged: files that may be damaged before it is an error. Each is named.
-        cache: a folder for the decoded sound and its spectrograms, float32, made on first use and mapped into memory
-            after; None computes both at every access. Entries depend on the file's path, size and time and on the
-            mel settings.
+        cache: a folder for the decoded sound and its spectrograms, float32, written on first use and then mapped into
+            memory; None computes both at every access. An entry is used only for the same path, size and time of the
+            file, the same mel settings and crop length, and the same versions of the decoding packages.
 
     Item i is clip i as a whole, its audio cut to the last whole hop, so that `audio.shape[-1] == hop · frames`.
 
@@ -256,8 +259,9 @@ class AudioDataset(Dataset[AudioClip]):
         assert self.cache is not None
         file = self.path / self.names[i]
         stat = file.stat()
-        settings = [str(file.resolve()), stat.st_size, stat.st_mtime_ns, self.crop_frames, asdict(self.mel)]
-        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+        source = [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+        made_by = [CACHE_FORMAT, decoder_versions(), self.crop_frames, asdict(self.mel)]
+        key = hashlib.sha256(json.dumps([source, made_by]).encode()).hexdigest()[:32]
         paths = self.cache / f"{key}.audio.npy", self.cache / f"{key}.mel.npy"
         if not all(path.exists() for path in paths):
             self.cache.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -144,6 +146,22 @@ def read_mono(path: Path, sample_rate: int, *, start: int = 0, samples: int | No
 def write_wav(path: Path, audio: NDArray[np.float32], sample_rate: int) -> None:
     """Write mono sound `[T]` as 16-bit PCM, clipped to [-1, 1]."""
     _soundfile().write(str(path), audio.clip(-1, 1), sample_rate, subtype="PCM_16")
+
+
+@lru_cache(maxsize=1)
+def decoder_versions() -> tuple[str, ...]:
+    """Return the versions of the packages that decode and resample; a missing one is "none"."""
+    try:
+        decoder = str(_soundfile().__libsndfile_version__)
+    except ImportError:
+        decoder = "none"
+    found = [f"libsndfile {decoder}"]
+    for package in ("soundfile", "librosa", "soxr"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} none")
+    return tuple(found)
 
 
 def _resample(mono: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Geometric augmentation with conditioning, as EDM's networks were trained with (Karras et al. 2022, appendix F.2).
 
-One image at a time, all randomness from the caller's generator. The network is told what was done by nine numbers, all
-zero for an image left alone: x-flip, y-flip, scale n, cos(rotation) − 1, sin(rotation), n·cos(r) and n·sin(r) of the
+One image at a time; all randomness comes from the caller's generator. Nine numbers tell the network what was done, all
+zero for an unchanged image: x-flip, y-flip, scale n, cos(rotation) − 1, sin(rotation), n·cos(r) and n·sin(r) of the
 anisotropic scale along direction r, and the translation's n_x, n_y.
 """
 
@@ -16,13 +16,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-LABELS = 9
-
 _LOBES = 3  # of the Lanczos window
 
 
+class Amounts(NamedTuple):
+    """How much of each part is applied to an image; the default is none."""
+
+    flip_x: bool = False
+    flip_y: bool = False
+    scale: float = 0.0  # n of the isotropic scale
+    angle: float = 0.0  # of the rotation, radians
+    stretch: float = 0.0  # n of the anisotropic scale
+    direction: float = 0.0  # r, along which it stretches, radians
+    shift_x: float = 0.0  # n of the translation
+    shift_y: float = 0.0
+
+    def labels(self) -> NDArray[np.float32]:
+        """Return the nine conditioning numbers, float32 `[9]`."""
+        turn = math.cos(self.angle) - 1, math.sin(self.angle)
+        along = self.stretch * math.cos(self.direction), self.stretch * math.sin(self.direction)
+        flips = float(self.flip_x), float(self.flip_y)
+        return np.array([*flips, self.scale, *turn, *along, self.shift_x, self.shift_y], dtype=np.float32)
+
+
 class Transform(NamedTuple):
-    """What to do to one image."""
+    """One geometric transform of an image of known size."""
 
     flip_x: bool
     flip_y: bool
@@ -32,13 +50,13 @@ class Transform(NamedTuple):
 
 @dataclass(frozen=True)
 class Augment:
-    """The pipeline; each part but the x-flip acts with probability `p`.
+    """EDM's augmentation pipeline; each part but the x-flip is applied with probability `p`.
 
     Args:
-        p: probability of each part; the y-flip is then still a coin toss, as the x-flip is always.
+        p: probability of each part. An applied y-flip is decided by a coin toss, and so is the x-flip of every image.
         scale: standard deviation of log2 of the isotropic scale.
-        stretch: that of the anisotropic scale.
-        shift: that of the translation, as a share of the side.
+        stretch: standard deviation of log2 of the anisotropic scale.
+        shift: standard deviation of the translation, as a share of the side.
     """
 
     p: float
@@ -51,40 +69,46 @@ class Augment:
             raise ValueError(f"p must be a probability; got {self.p}")
 
     def __call__(self, image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Augment `image` `[C, H, W]`; returns it, and what was done, float32 `[9]`."""
+        """Return the augmented `image` `[C, H, W]` and its conditioning, float32 `[9]`."""
         transform = self.draw(rng, *image.shape[1:])
         return apply(image, transform), torch.from_numpy(transform.labels)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> Transform:
-        """Draw what to do to an image of that size, in pixels. The same numbers are consumed whatever is done."""
+        """Draw the transform of an image of `height` × `width` pixels; every call draws equally many numbers."""
         coin_x, coin_y = rng.random(2) < 0.5
         acts = rng.random(5) < self.p
         n_scale, n_stretch, n_x, n_y = rng.standard_normal(4)
         angle, direction = rng.uniform(-math.pi, math.pi, 2)
         turned = rng.random() < 0.5
-        flip_y = bool(acts[0] and coin_y)
-        n_scale = n_scale if acts[1] else 0.0
-        angle = angle if acts[2] else 0.0
-        n_stretch = n_stretch if acts[3] else 0.0
-        direction = direction if turned and acts[3] else 0.0  # else rounding would keep it from being nothing
-        n_x, n_y = (n_x, n_y) if acts[4] else (0.0, 0.0)
+        amounts = Amounts(
+            flip_x=bool(coin_x),
+            flip_y=bool(acts[0] and coin_y),
+            scale=n_scale if acts[1] else 0.0,
+            angle=angle if acts[2] else 0.0,
+            stretch=n_stretch if acts[3] else 0.0,
+            direction=direction if turned and acts[3] else 0.0,
+            shift_x=n_x if acts[4] else 0.0,
+            shift_y=n_y if acts[4] else 0.0,
+        )
+        return self.transform(amounts, height, width)
+
+    def transform(self, amounts: Amounts, height: int, width: int) -> Transform:
+        """Return the transform of these amounts for an image of `height` × `width` pixels."""
+        s, stretch = 2.0 ** (self.scale * amounts.scale), 2.0 ** (self.stretch * amounts.stretch)
         # Scale first, then rotation, stretch and translation; the inverse undoes them from the output's side.
-        s, stretch = 2.0 ** (self.scale * n_scale), 2.0 ** (self.stretch * n_stretch)
         inverse = (
             _scaled(1 / s, 1 / s)
-            @ _rotated(angle)
-            @ _rotated(-direction)
+            @ _rotated(amounts.angle)
+            @ _rotated(-amounts.direction)
             @ _scaled(1 / stretch, stretch)
-            @ _rotated(direction)
-            @ _moved(-n_x * self.shift * width, -n_y * self.shift * height)
+            @ _rotated(amounts.direction)
+            @ _moved(-amounts.shift_x * self.shift * width, -amounts.shift_y * self.shift * height)
         )
-        along = n_stretch * math.cos(direction), n_stretch * math.sin(direction)
-        labels = [float(coin_x), float(flip_y), n_scale, math.cos(angle) - 1, math.sin(angle), *along, n_x, n_y]
-        return Transform(bool(coin_x), flip_y, inverse, np.array(labels, dtype=np.float32))
+        return Transform(amounts.flip_x, amounts.flip_y, inverse, amounts.labels())
 
 
 def apply(image: Tensor, transform: Transform) -> Tensor:
-    """Transform `image` `[C, H, W]`: flips are exact, everything else is resampled with reflected borders."""
+    """Return `image` `[C, H, W]` transformed: flips are exact, all else is resampled with reflected borders."""
     flipped = [axis for axis, on in ((-1, transform.flip_x), (-2, transform.flip_y)) if on]
     image = image.flip(flipped) if flipped else image
     if np.array_equal(transform.inverse, np.eye(3)):
@@ -93,7 +117,7 @@ def apply(image: Tensor, transform: Transform) -> Tensor:
 
 
 def resample(image: NDArray[np.float32], inverse: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Resample `[C, H, W]` with a Lanczos-3 kernel, widened where the image shrinks so that it does not alias.
+    """Return `[C, H, W]` resampled with a Lanczos-3 kernel, which widens where the image shrinks to prevent aliasing.
 
     `inverse` `[3, 3]` maps output pixels to input pixels about the centre. Whole-pixel shifts and quarter turns are
     exact; borders are reflected about the outermost pixels.
@@ -112,7 +136,7 @@ def resample(image: NDArray[np.float32], inverse: NDArray[np.float64]) -> NDArra
 
 
 def _taps(position: NDArray[np.float64], size: int, stretch: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Pixels around each position `[N]` and their weights, both `[N, K]`."""
+    """Return the pixels around each position `[N]` and their weights, both `[N, K]`."""
     reach = math.ceil(_LOBES * stretch)
     # Rounding noise of the matrices must not turn whole-pixel shifts into resampling.
     position = np.where(np.abs(position - position.round()) < 1e-9, position.round(), position)

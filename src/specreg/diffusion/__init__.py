@@ -3,7 +3,7 @@
 from specreg.diffusion.noise_level import NoiseLevel
 from specreg.diffusion.parameterization import Prediction, coefficients, ddim_estimate, recover_x0, target
 from specreg.diffusion.precond import Preconditioned, Preconditioning
-from specreg.diffusion.samplers import Churn, StackedGenerator, ancestral, ddim, edm_sigmas, heun
+from specreg.diffusion.samplers import Churn, StackedGenerator, ancestral, ddim, edm_sigmas, flow, heun
 from specreg.diffusion.schedules import alphas_cumprod, fractional_timestep, vp_sigma, vp_t
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ddim",
     "ddim_estimate",
     "edm_sigmas",
+    "flow",
     "fractional_timestep",
     "heun",
     "recover_x0",

@@ -1,8 +1,8 @@
-"""DiffWave's sampler (Kong et al. 2021, algorithm 1 and appendix B), over the full schedule or a fast one.
+"""DiffWave's sampler (Kong et al. 2021, algorithm 2 and appendix B), with the training schedule or a faster one.
 
     x_{n−1} = (x_n − β_n/√(1 − ᾱ_n) · ε̂) / √(1 − β_n) + σ_n z,    σ_n² = (1 − ᾱ_{n−1})/(1 − ᾱ_n) · β_n
 
-The network knows training steps only: a fast step is shown to it as the fractional training step of the same ᾱ.
+The network takes training steps only, so it gets the fractional training step whose ᾱ a step of the fast schedule has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from specreg.diffusion.samplers import StackedGenerator
 from specreg.diffusion.schedules import fractional_timestep
 
 PredictNoise = Callable[[Tensor, Tensor], Tensor]
-"""The network: x_t `[B, ...]` and training steps `[B]` (fractional, float32) to the noise in x_t, `[B, ...]`."""
+"""The network: from x_t `[B, ...]` and training steps `[B]` (fractional, float32) to the noise in x_t, `[B, ...]`."""
 
 
 def fast_steps(betas: Sequence[float], inference_betas: Sequence[float]) -> Tensor:
@@ -27,13 +27,13 @@ def fast_steps(betas: Sequence[float], inference_betas: Sequence[float]) -> Tens
 
     Args:
         betas: β of the T training steps, each in (0, 1).
-        inference_betas: β of the N steps to take, from clean to noisy.
+        inference_betas: β of the N steps of the fast schedule, from clean to noisy.
 
     Raises:
-        ValueError: the fast schedule reaches a noise level that no training step surrounds.
+        ValueError: the fast schedule has a noise level outside the training schedule.
     """
     trained, asked = _alpha_bars("betas", betas), _alpha_bars("inference_betas", inference_betas)
-    # The public fast schedule starts at the first training level itself, so a hair outside is rounding.
+    # The public fast schedule starts at the first training level itself, so rounding may place it slightly outside.
     slack = 1e-9
     outside = (asked > trained[0] + slack) | (asked < trained[-1] - slack)
     if bool(outside.any()):
@@ -54,21 +54,21 @@ def diffwave(
     generator: StackedGenerator,
     clip: tuple[float, float] | None = (-1.0, 1.0),
 ) -> Tensor:
-    """Sample sound with DiffWave, in float32 at least.
+    """Return sound sampled with DiffWave, in float32 at least.
 
     Args:
         predict_noise: see `PredictNoise`; for a vocoder `lambda x, t: network(x, t, mel)`.
         latents: unit normal noise, `[B, ...]`.
         betas: β of the training steps.
-        inference_betas: β of a fast schedule; None takes all training steps.
-        generator: the noise of each step but the last.
-        clip: bounds of x after each step, as the public code has them; None for none.
+        inference_betas: β of a fast schedule; None for all training steps.
+        generator: source of the noise of every step but the last.
+        clip: bounds of x after each step, by default those of the public code; None for no bounds.
 
     Returns:
         The samples `[B, ...]`.
 
     Raises:
-        ValueError: as `fast_steps` does, and where the network returns another shape than it was given.
+        ValueError: the fast schedule leaves the training schedule, or the network returns another shape than x_t.
     """
     chosen = betas if inference_betas is None else inference_betas
     steps = fast_steps(betas, chosen).tolist()

@@ -1,8 +1,8 @@
-"""Preconditioning (Karras et al. 2022, Table 1): how a raw network F becomes a denoiser D at any noise level.
+"""Preconditioning (Karras et al. 2022, Table 1): coefficients that turn a raw network F into a denoiser D.
 
     D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise)                                                  (7)
 
-Each preconditioning is four functions of σ, its usable range of σ, and the levels that it knows.
+A preconditioning consists of four functions of σ, the range of σ that the network can use, and its noise levels.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ class Coefficients(NamedTuple):
 
 
 class Preconditioning(Protocol):
-    """Coefficients at σ `[B]`, and the range of σ in which they hold."""
+    """The interface of a preconditioning: coefficients at σ `[B]`, and the σ that the network can use."""
 
     @property
     def sigma_min(self) -> float:
-        """Smallest usable σ."""
+        """The smallest σ that the network can use."""
 
     @property
     def sigma_max(self) -> float:
-        """Largest usable σ."""
+        """The largest σ that the network can use."""
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The four functions at σ `[B]`."""
+        """Return the four functions of Eq. 7 at σ `[B]`."""
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """The nearest levels that the network knows, of the shape of `sigma`."""
+        """Return the nearest levels that the network was trained on, in the shape of `sigma`."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class EDM:
     sigma_max: float = math.inf
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """See `Coefficients`; c_noise = ln(σ)/4."""
+        """Return the four functions at σ `[B]`; c_noise = ln(σ)/4."""
         norm = torch.hypot(sigma, torch.full_like(sigma, self.sigma_data))
         return Coefficients((self.sigma_data / norm) ** 2, sigma * self.sigma_data / norm, 1 / norm, sigma.log() / 4)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """Every level is known."""
+        """Return `sigma`: the network takes every level."""
         return sigma
 
 
 @dataclass(frozen=True)
 class VP:
-    """The variance-preserving SDE of Song et al. 2021, by σ instead of t; the network was trained on M steps."""
+    """VP: the variance-preserving SDE of Song et al. 2021 as a function of σ, for a network trained on M timesteps."""
 
     beta_d: float = 19.9
     beta_min: float = 0.1
@@ -76,21 +76,21 @@ class VP:
 
     @property
     def sigma_min(self) -> float:
-        """σ(ε_t)."""
+        """σ(ε_t), the smallest σ."""
         return self._sigma(self.epsilon_t)
 
     @property
     def sigma_max(self) -> float:
-        """σ(1)."""
+        """σ(1), the largest σ."""
         return self._sigma(1.0)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """See `Coefficients`; c_noise = (M − 1)·t(σ)."""
+        """Return the four functions at σ `[B]`; c_noise = (M − 1)·t(σ)."""
         t = vp_t(sigma, beta_d=self.beta_d, beta_min=self.beta_min)
         return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), (self.steps - 1) * t)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """Every level is known."""
+        """Return `sigma`: the network takes every level."""
         return sigma
 
     def _sigma(self, t: float) -> float:
@@ -100,18 +100,18 @@ class VP:
 
 @dataclass(frozen=True)
 class VE:
-    """The variance-exploding SDE of Song et al. 2021."""
+    """VE: the variance-exploding SDE of Song et al. 2021."""
 
     sigma_min: float = 0.02
     sigma_max: float = 100.0
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """See `Coefficients`; c_noise = ln(σ/2)."""
+        """Return the four functions at σ `[B]`; c_noise = ln(σ/2)."""
         one = torch.ones_like(sigma)
         return Coefficients(one, sigma, one, (sigma / 2).log())
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """Every level is known."""
+        """Return `sigma`: the network takes every level."""
         return sigma
 
 
@@ -128,25 +128,25 @@ class IDDPM:
 
     @property
     def sigma_min(self) -> float:
-        """u_{M−1}."""
+        """u_{M−1}, the smallest level above 0."""
         return float(self.levels()[-2])
 
     @property
     def sigma_max(self) -> float:
-        """u_0."""
+        """u_0, the largest level."""
         return float(self.levels()[0])
 
     def levels(self) -> Tensor:
-        """u, float64 `[M + 1]`, falling to 0."""
+        """Return u_0 to u_M, float64 `[M + 1]`, falling to 0."""
         return _iddpm_levels(self.c_1, self.c_2, self.steps)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """See `Coefficients`; c_noise = M − 1 − (index of the nearest u)."""
+        """Return the four functions at σ `[B]`; c_noise = M − 1 − (index of the nearest u)."""
         c_noise = self.steps - 1 - self._index(sigma).to(sigma)
         return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """The nearest u."""
+        """Return the nearest level u for each σ."""
         return self.levels().to(sigma)[self._index(sigma)]
 
     def _index(self, sigma: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ PRECONDITIONINGS: dict[str, type] = {"edm": EDM, "vp": VP, "ve": VE, "iddpm": ID
 
 
 def build(name: str, **options: float) -> Preconditioning:
-    """Build a preconditioning by name, "edm", "vp", "ve" or "iddpm", with its options."""
+    """Return the preconditioning of that name, "edm", "vp", "ve" or "iddpm", with its options."""
     found: Preconditioning = _checks.build("preconditioning", PRECONDITIONINGS, name, options)
     return found
 
@@ -176,8 +176,10 @@ class Preconditioned(nn.Module):
 
     Args:
         model: called as `(c_in·x [B, C, *space], c_noise [B], **condition)`.
-        preconditioning: one of those above.
-        dtype: precision of the network (under autocast); the preconditioning is always in float32.
+        preconditioning: one of the classes above.
+        dtype: precision in which the network runs, under autocast; the preconditioning always runs in float32.
+
+    The network returns as many channels as `x` has, or twice as many, of which the first half is F.
     """
 
     def __init__(self, model: nn.Module, preconditioning: Preconditioning, *, dtype: torch.dtype = torch.float32):
@@ -187,7 +189,10 @@ class Preconditioned(nn.Module):
         self.model, self.preconditioning, self.dtype = model, preconditioning, dtype
 
     def forward(self, x: Tensor, sigma: Tensor, **condition: Tensor | None) -> Tensor:
-        """Denoise `x` `[B, C, *space]` at σ `[B]` or `[]`; conditioning, such as `labels`, goes to the network."""
+        """Return x0_hat `[B, C, *space]` of `x` at σ `[B]` or `[]`.
+
+        `condition`, such as `labels`, goes to the network.
+        """
         x = x.float()
         sigma = sigma.to(x).reshape(-1).expand(len(x))
         c = self.preconditioning.coefficients(sigma)
@@ -201,10 +206,14 @@ class Preconditioned(nn.Module):
         else:
             with torch.autocast(x.device.type, self.dtype):
                 raw = network(along(c.c_in) * x, c.c_noise, **condition)
+        channels = x.shape[1]
+        if raw.shape[1] not in (channels, 2 * channels):
+            raise ValueError(f"the network must return {channels} or {2 * channels} channels; got {list(raw.shape)}")
+        raw = raw[:, :channels]  # the second half of iDDPM's output predicts a variance, which is not used
         # (7)
         denoised: Tensor = along(c.c_skip) * x + along(c.c_out) * raw.float()
         return denoised
 
     def extra_repr(self) -> str:
-        """The preconditioning."""
+        """Return the preconditioning and the dtype, for `print(network)`."""
         return f"{self.preconditioning}, {self.dtype}"

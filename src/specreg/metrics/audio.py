@@ -112,7 +112,7 @@ def log_spectral_distance(pairs: Mapping[str, Pair], *, n_fft: int = 2048, hop: 
 
     def decibels(clip: Tensor) -> Tensor:
         window = torch.hann_window(n_fft, dtype=torch.float64)
-        spectrum = torch.stft(clip.double().cpu(), n_fft, hop, window=window, return_complex=True)
+        spectrum = torch.stft(clip.cpu().double(), n_fft, hop, window=window, return_complex=True)
         power = spectrum.abs().square() / window.square().sum()
         return 10 * power.clamp_min(ROUNDING_POWER).log10()
 

@@ -49,7 +49,7 @@ class FeatureAccumulator:
         """Add features `[N, D]`; raises ValueError for other shapes and for values that are not finite."""
         if features.ndim != 2 or features.shape[1] != len(self.total):
             raise ValueError(f"features must be [N, {len(self.total)}]; got {list(features.shape)}")
-        x = features.detach().double().cpu()
+        x = features.detach().cpu().double()
         if not bool(x.isfinite().all()):
             bad = int((~x.isfinite()).any(1).sum())
             raise ValueError(f"features must be finite; {bad} of {len(x)} rows are not")

@@ -1,4 +1,4 @@
-"""How a metric is shown and read, by reports and verdicts."""
+"""How reports and verdicts show a metric and which values of it are better."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class MetricInfo(NamedTuple):
-    """How a metric is shown and read."""
+    """Label, unit and meaning of a metric, as results.json carries them to the report."""
 
     label: str
     unit: str
-    better: str  # lower, higher, or zero: nearer to 0
-    digits: int
+    better: str  # "lower", "higher", or "zero": the nearer to 0, the better
+    digits: int  # shown after the decimal point
     help: str
-    absolute: bool = False  # a property of the samples alone, not a distance to the truth
-    side: str = "samples"  # what is measured: "samples" (rollout), or "denoising" of real images (teacher's side)
+    absolute: bool = False  # True for a property of the samples alone, False for a distance to real data
+    side: str = "samples"  # what is measured: "samples", or "denoising" of real images in one step

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from specreg import _checks
 from specreg.metrics.scores import Unavailable
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """Unbiased MMD² of features `[N, D]` and `[M, D]`, in float64; may be a little below 0.
+    """Return the unbiased MMD² of features `[N, D]` and `[M, D]`; it may be slightly below 0.
 
     Raises ValueError for other shapes, fewer than two rows, or values that are not finite.
     """
@@ -26,7 +27,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
             raise ValueError(f"{name} must be [2 or more, D] features of one D; got {list(features.shape)}")
         if not bool(features.isfinite().all()):
             raise ValueError(f"{name} must be finite")
-    x, y = x.double(), y.double()
+    x, y = (each.to(_checks.widest_dtype(each.device)) for each in (x, y))
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3

@@ -1,22 +1,32 @@
-"""Every metric of generated clips beside their reference clips, from whatever is installed; the rest says why not."""
+"""Scores of generated clips beside reference clips: every metric that can run here, and why the others cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from specreg.metrics.audio import Pair, pair_clips, vocoding_scores
-from specreg.metrics.embeddings import AudioExtractor, Resemblyzer, embedding_statistics
-from specreg.metrics.frechet import GaussianStatistics, frechet_distance
+from specreg.metrics.clip_features import ClipFeatures, ClipRows, Rows, Weights, analyse, merge
+from specreg.metrics.embeddings import embedding_statistics
+from specreg.metrics.frechet import frechet_distance
 from specreg.metrics.info import MetricInfo
-from specreg.metrics.mos import UTMOS, DistillMOS, MOSPredictor, mean_opinion_scores
 from specreg.metrics.ndb import ndb
-from specreg.metrics.scores import Unavailable
-from specreg.metrics.vggish import WEIGHTS, VGGish
+
+__all__ = [
+    "METRICS",
+    "ClipFeatures",
+    "SoundScores",
+    "Weights",
+    "analyse",
+    "merge",
+    "score",
+    "score_truth",
+    "summarize",
+    "summarize_truth",
+]
 
 METRICS = {
     "pesq": MetricInfo(
@@ -45,28 +55,19 @@ METRICS = {
         "DistillMOS", "", "higher", 3, "opinion score predicted by DistillMOS, 1 to 5", absolute=True
     ),
 }
-"""By the names that results have them under, in the order of the paper's table where it has them."""
+"""Metrics by their names in results, in the order of the paper's table."""
 
-_VOCODING = {"PESQ": "pesq", "MR-STFT": "mr_stft", "LSD": "lsd_db"}
 BINS = 100
 FRAMES_A_BIN = 10
-"""NDB has `BINS` bins, or fewer so that each has about this many real frames."""
+"""NDB has `BINS` bins, or fewer, so that each holds about this many real frames."""
 
 
 class SoundScores(NamedTuple):
-    """What could be measured, and why the rest could not."""
+    """The metrics that could be measured, and why the others could not."""
 
     values: dict[str, float]  # by the names of METRICS
     missing: dict[str, str]  # metric to reason
-    failures: dict[str, dict[str, str]]  # metric to clips without a value, each with its reason
-
-
-class Weights(NamedTuple):
-    """Files that metrics need; None where the user has none."""
-
-    vggish: Path | None = None
-    utmos: Path | None = None  # checkout
-    utmos_weights: Path | None = None
+    failures: dict[str, dict[str, str]]  # metric to the clips without a value, each with its reason
 
 
 def score(
@@ -80,33 +81,14 @@ def score(
     device: torch.device | str = "cpu",
     tolerance: int = 0,
 ) -> SoundScores:
-    """Score clips `[T]` by name beside the recordings of the same names.
+    """Return the scores of clips `[T]` by name beside the recordings of the same names.
 
-    Args:
-        outputs: generated clips in [-1, 1].
-        references: real ones.
-        sample_rate: of both, Hz.
-        log_mel: `[T]` to `[bands, frames]`, for NDB.
-        weights: files that FAD and UTMOS need.
-        paired: whether an output is meant to be its reference, as a vocoder's is; else no metric of pairs runs.
-        device: where embeddings and predictors run.
-        tolerance: samples by which lengths of a pair may differ.
+    Arguments are those of `analyse`; several processes call `analyse`, `merge` and `summarize` instead.
     """
-    scores = SoundScores({}, {}, {})
-    if paired:
-        _score_pairs(scores, pair_clips(outputs, references, tolerance=tolerance), sample_rate)
-    else:
-        scores.missing.update(dict.fromkeys(_VOCODING.values(), "compares a vocoder's clips with their recordings"))
-    _score_bins(scores, outputs, references, log_mel)
-    weights = weights or Weights()
-    for name, build in _extractors(weights, device).items():
-        try:
-            scores.values[name] = frechet(build(), outputs, references, sample_rate)
-        except (Unavailable, ValueError) as error:
-            scores.missing[name] = str(error)
-    _score_opinions(scores, outputs, sample_rate, weights, device)
-    order = [name for name in METRICS if name in scores.values]
-    return scores._replace(values={name: scores.values[name] for name in order})
+    features = analyse(
+        outputs, references, sample_rate, log_mel, weights=weights, paired=paired, device=device, tolerance=tolerance
+    )
+    return summarize(features)
 
 
 def score_truth(
@@ -116,93 +98,66 @@ def score_truth(
     weights: Weights | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """What real clips score: opinion scores, and "floor: " distances of one half of them to the other."""
-    weights, scores = weights or Weights(), SoundScores({}, {}, {})
-    _score_opinions(scores, references, sample_rate, weights, device)
-    found = dict(scores.values)
-    even, odd = ({name: references[name] for name in sorted(references)[k::2]} for k in (0, 1))
-    for name, build in _extractors(weights, device).items():
+    """Return the scores of real clips `[T]`: see `summarize_truth`."""
+    return summarize_truth(analyse(references, {}, sample_rate, None, weights=weights, paired=False, device=device))
+
+
+def summarize(features: ClipFeatures) -> SoundScores:
+    """Return the scores of analysed clips; neither the clips' order nor how they were shared out matters."""
+    scores = SoundScores({}, {}, {})
+    for key, found in features.scores.items():
+        if found.missing is not None:
+            scores.missing[key] = found.missing
+        elif found.mean is None:
+            first = next((found.failures[name] for name in sorted(found.failures)), "no clips")
+            scores.missing[key] = f"no clip has a value; the first: {first}"
+        else:
+            scores.values[key] = found.mean
+        if found.failures:
+            scores.failures[key] = {name: found.failures[name] for name in sorted(found.failures)}
+    for key, rows in features.rows.items():
         try:
-            found[f"floor: {name}"] = frechet(build(), even, odd, sample_rate)
-        except (Unavailable, ValueError):
+            scores.values.update(_bins(rows) if key == "ndb" else {key: _distance(rows)})
+        except (ImportError, ValueError) as error:
+            scores.missing.update(dict.fromkeys(("ndb", "ndb_js") if key == "ndb" else (key,), str(error)))
+    ordered = {name: scores.values[name] for name in METRICS if name in scores.values}
+    return scores._replace(values=ordered)
+
+
+def summarize_truth(features: ClipFeatures) -> dict[str, float]:
+    """Return the scores of real clips, analysed as outputs without references.
+
+    They are the opinion scores and, as "floor: METRIC", the distances between the clips of even and of odd place in the
+    sorted list of names: how small a distance between equally distributed clips gets.
+    """
+    found = {key: each.mean for key, each in features.scores.items() if each.missing is None and each.mean is not None}
+    for key, rows in features.rows.items():
+        names = sorted(rows.outputs)
+        even, odd = ({name: rows.outputs[name] for name in names[k::2]} for k in (0, 1))
+        try:
+            found[f"floor: {key}"] = _distance(ClipRows(even, odd, rows.missing))
+        except ValueError:
             continue  # the scores of the outputs say why
     return found
 
 
-def frechet(
-    extractor: AudioExtractor, outputs: Mapping[str, Tensor], references: Mapping[str, Tensor], sample_rate: int
-) -> float:
-    """Frechet distance between the embeddings of two sets of clips `[T]`, at least 0."""
-    found = [embedding_statistics(extractor, clips, sample_rate) for clips in (outputs, references)]
-    gaussians = [GaussianStatistics(each.mean, each.covariance, each.windows) for each in found]
-    return frechet_distance(*gaussians)
+def _distance(rows: ClipRows) -> float:
+    """Return the Frechet distance between the rows of two sets of clips, at least 0."""
+    if rows.missing is not None:
+        raise ValueError(rows.missing)
+    return frechet_distance(embedding_statistics(rows.outputs), embedding_statistics(rows.references))
 
 
-def _score_pairs(scores: SoundScores, pairs: Mapping[str, Pair], sample_rate: int) -> None:
-    for name, found in vocoding_scores(pairs, sample_rate).items():
-        key = _VOCODING[name]
-        if found.missing is not None:
-            scores.missing[key] = found.missing
-        elif found.mean is None:
-            scores.missing[key] = f"no clip has a value; the first: {next(iter(found.failures.values()), 'no clips')}"
-        else:
-            scores.values[key] = found.mean
-        if found.failures:
-            scores.failures[key] = dict(found.failures)
+def _bins(rows: ClipRows) -> dict[str, float]:
+    """Return NDB and the Jensen-Shannon divergence of its bins, by the names of METRICS."""
+    if rows.missing is not None:
+        raise ValueError(rows.missing)
+    made, real = (_stacked(each) for each in (rows.outputs, rows.references))
+    found = ndb(made, real, bins=max(2, min(BINS, len(real) // FRAMES_A_BIN)))
+    return {"ndb": found.share, "ndb_js": found.js_divergence}
 
 
-def _score_bins(
-    scores: SoundScores,
-    outputs: Mapping[str, Tensor],
-    references: Mapping[str, Tensor],
-    log_mel: Callable[[Tensor], Tensor],
-) -> None:
-    real, made = (torch.cat([log_mel(clip).T for clip in clips.values()]).numpy() for clips in (references, outputs))
-    try:
-        found = ndb(made, real, bins=max(2, min(BINS, len(real) // FRAMES_A_BIN)))
-    except (ImportError, ValueError) as error:
-        scores.missing.update(ndb=str(error), ndb_js=str(error))
-        return
-    scores.values.update(ndb=found.share, ndb_js=found.js_divergence)
-
-
-def _extractors(weights: Weights, device: torch.device | str) -> dict[str, Callable[[], AudioExtractor]]:
-    def vggish() -> AudioExtractor:
-        if weights.vggish is None:
-            raise Unavailable(f"FAD needs {WEIGHTS}: set metrics.vggish; got nothing")
-        return VGGish(weights.vggish, device=device)
-
-    return {"fad": vggish, "frechet_resemblyzer": lambda: Resemblyzer(device=device)}
-
-
-def _score_opinions(
-    scores: SoundScores,
-    clips: Mapping[str, Tensor],
-    sample_rate: int,
-    weights: Weights,
-    device: torch.device | str,
-) -> None:
-    def utmos() -> MOSPredictor:
-        if weights.utmos is None or weights.utmos_weights is None:
-            raise Unavailable(
-                "UTMOS needs a checkout of github.com/tarepan/SpeechMOS and its weights: set metrics.utmos and "
-                "metrics.utmos_weights; got nothing"
-            )
-        return UTMOS(weights.utmos, weights.utmos_weights, device=device)
-
-    predictors: dict[str, Callable[[], MOSPredictor]] = {
-        "utmos": utmos,
-        "distill_mos": lambda: DistillMOS(device=device),
-    }
-    for key, build in predictors.items():
-        try:
-            found = mean_opinion_scores(build(), clips, sample_rate)
-        except Unavailable as error:
-            scores.missing[key] = str(error)
-            continue
-        if found.mean is None:
-            scores.missing[key] = found.missing or "no clip has a value"
-        else:
-            scores.values[key] = found.mean
-        if found.failures:
-            scores.failures[key] = dict(found.failures)
+def _stacked(rows: Rows) -> np.ndarray[tuple[int, ...], np.dtype[np.floating]]:
+    if not rows:
+        raise ValueError("NDB needs generated and real clips; got none of one kind")
+    return np.concatenate([rows[name] for name in sorted(rows)])

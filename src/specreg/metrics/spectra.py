@@ -29,7 +29,7 @@ class MeanSpectrum(NamedTuple):
 
 def mean_spectrum(x: Tensor, *, batch_size: int = 256) -> MeanSpectrum:
     """Mean radial power spectrum of `x`, `[N, C, *space]` in [-1, 1], in float64."""
-    parts = [power_spectrum(part.double()) for part in torch.split(x, batch_size)]
+    parts = [power_spectrum(part.to(_checks.widest_dtype(part.device))) for part in torch.split(x, batch_size)]
     power = torch.cat([part.power for part in parts]).mean(0)
     return MeanSpectrum(parts[0].frequency, power, parts[0].size)
 
@@ -62,7 +62,7 @@ def power_ratio(spectrum: MeanSpectrum, truth: MeanSpectrum, *, low: float = 0.0
 
 def band_energy_share(x: Tensor, bands: Tensor) -> float:
     """Share of the energy of `x` `[N, C, H, W]`, its mean left out, in the coefficients that `bands` `[H, W]` marks."""
-    power = torch.fft.fft2(x.double(), norm="ortho").abs().square().mean((0, 1))
+    power = torch.fft.fft2(x.to(_checks.widest_dtype(x.device)), norm="ortho").abs().square().mean((0, 1))
     power[0, 0] = 0
     return float(power[bands].sum() / power.sum().clamp_min(torch.finfo(power.dtype).tiny))
 

@@ -63,7 +63,7 @@ class VGGish:
 
 def log_mel_patches(audio: Tensor) -> Tensor:
     """What VGGish sees of a clip `[T]` at 16 kHz: `[patches, 96, 64]`, float32; an incomplete patch is left out."""
-    audio = audio.detach().double().cpu()
+    audio = audio.detach().cpu().double()
     if len(audio) < WINDOW + (FRAMES - 1) * HOP:
         return torch.zeros(0, FRAMES, BANDS)
     frames: Tensor = audio.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW, dtype=torch.float64)

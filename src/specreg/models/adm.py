@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,10 +24,10 @@ from specreg.models.layers import (
 
 
 class ADM(nn.Module):
-    """UNet called as `(x [B, C, H, W], c_noise [B], labels, augment_labels)`; returns `[B, C, H, W]`.
+    """UNet called as `(x [B, C, H, W], c_noise [B], labels, augment_labels)`; returns `[B, out, H, W]`.
 
-    The arguments are those of `SongUNet` of the same names. Attention has 64 channels a head; levels of fewer
-    channels have none.
+    The arguments are those of `SongUNet` with the same names. Every attention head has 64 channels, so a level with
+    fewer channels has no attention.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ADM(nn.Module):
         *,
         img_resolution: int,
         img_channels: int = 3,
+        out_channels: int | None = None,
         label_dim: int = 0,
         augment_dim: int = 0,
         model_channels: int = 192,
@@ -65,7 +67,10 @@ class ADM(nn.Module):
         self.map_augment = Linear(augment_dim, model_channels, bias=False, init=zero) if augment_dim else None
         self.map_layer0 = Linear(model_channels, embedding, init=init)
         self.map_layer1 = Linear(embedding, embedding, init=init)
-        self.map_label = Linear(label_dim, embedding, bias=False, init=init) if label_dim else None
+        # One-hot rows are not scaled by √classes as SongUNet scales them, so the weights are: an embedding starts with
+        # a standard deviation of 1.
+        label_init = Init(math.sqrt(label_dim), "fan_in_normal")
+        self.map_label = Linear(label_dim, embedding, bias=False, init=label_init) if label_dim else None
 
         sides = resolution_levels(img_resolution, self.levels)
         widths = [model_channels * mult for mult in channel_mult]
@@ -94,12 +99,15 @@ class ADM(nn.Module):
                 self.dec[f"{side}x{side}_block{i}"] = UNetBlock(joined, width, options, attention=attention)
                 current = width
         self.out_norm = group_norm(current, eps=1e-5)
-        self.out_conv = Conv2d(current, img_channels, kernel=3, init=zero)
+        self.out_conv = Conv2d(current, out_channels or img_channels, kernel=3, init=zero)
 
     def forward(
         self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """See the class. Labels are class indices `[B]` or one-hot rows `[B, label_dim]`; None means all zeros."""
+        """Return the raw output `[B, out, H, W]`.
+
+        Labels are class indices `[B]` or one-hot rows `[B, label_dim]`; None means rows of zeros.
+        """
         check_image(x, self.img_channels, self.levels)
         embedding = self._embed(c_noise, labels, augment_labels).to(x.dtype)
         skips: list[Tensor] = []

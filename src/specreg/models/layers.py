@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,28 @@ def group_norm(channels: int, *, eps: float) -> nn.GroupNorm:
 
 
 class Init(NamedTuple):
-    """How weights start: uniform, variance gain²·2/(fan_in + fan_out) ("fan_avg") or gain²/(3·fan_in) ("fan_in")."""
+    """Distribution of initial weights.
+
+    | mode | distribution | variance | bias |
+    |---|---|---|---|
+    | fan_avg | uniform | 2·gain²/(fan_in + fan_out) | 0 |
+    | fan_in | uniform | gain²/(3·fan_in) | as the weights |
+    | fan_in_normal | normal | gain²/fan_in | as the weights |
+    """
 
     gain: float = 1.0
-    mode: str = "fan_avg"
+    mode: Literal["fan_avg", "fan_in", "fan_in_normal"] = "fan_avg"
 
     @torch.no_grad()
     def fill(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Fill a weight `[out, in, ...]`, and its bias as the mode has it."""
+        """Fill a weight `[out, in, ...]` and its bias in place."""
         space = weight[0, 0].numel() if weight.ndim > 2 else 1
         fan_in, fan_out = weight.shape[1] * space, weight.shape[0] * space
+        if self.mode == "fan_in_normal":
+            for values in (weight, bias):
+                if values is not None:
+                    values.normal_(0.0, self.gain / math.sqrt(fan_in))
+            return
         bound = math.sqrt(6 / (fan_in + fan_out) if self.mode == "fan_avg" else 1 / fan_in)
         weight.uniform_(-bound, bound).mul_(self.gain)
         if bias is not None:

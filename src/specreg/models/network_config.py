@@ -32,6 +32,7 @@ _IGNORED = ("use_fp16",)
 _LARGEST = {
     "img_resolution": 4096,
     "img_channels": 1024,
+    "out_channels": 2048,
     "label_dim": 100_000,
     "augment_dim": 1024,
     "model_channels": 4096,
@@ -78,6 +79,13 @@ class NetworkConfig:
                 raise ValueError(f"{name} must be a number; got {_checks.shown(value)}")
             if name == "steps" and not (isinstance(value, int) and 1 < value <= 100_000):
                 raise ValueError(f"steps must be whole, from 2 to 100000; got {_checks.shown(value)}")
+        channels = self.network.get("img_channels", 3)
+        outputs = self.network.get("out_channels", channels)
+        if outputs not in ((channels, 2 * channels) if self.preconditioning == "iddpm" else (channels,)):
+            raise ValueError(
+                f"out_channels must equal img_channels, {channels}, or be twice as many under iddpm preconditioning; "
+                f"got {outputs} under {self.preconditioning}"
+            )
         precond.build(self.preconditioning, **self.preconditioning_options)
 
     @classmethod
@@ -97,6 +105,11 @@ class NetworkConfig:
             given.pop(name, None)
         names = {item.name for item in fields(precond.PRECONDITIONINGS[kind])}
         options = {_REFERENCE_OPTIONS.get(name, name): value for name, value in given.items()}
+        if kind == "iddpm":
+            # The class doubles the channels by itself: the second half predicts a variance.
+            channels = options.setdefault("img_channels", 3)
+            _check_option("img_channels", channels)
+            options["out_channels"] = 2 * channels
         return cls(
             _REFERENCE_NETWORKS[model_type],  # type: ignore[arg-type]
             kind,  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.network_config import NetworkConfig
 from specreg.models.pickles import CheckpointRefused, Record, read_pickle
@@ -60,7 +61,7 @@ def read(path: str | Path, *, config: NetworkConfig | None = None) -> Pretrained
         raise CheckpointRefused(f"{path}: {error}") from None
     if found is None:
         raise CheckpointRefused(f"{path}: does not say what network it holds; expected a config beside it")
-    return Pretrained(found, tensors, str(path))
+    return Pretrained(found, _without_levels(found, tensors, str(path)), str(path))
 
 
 def save(path: str | Path, network: Pretrained | Preconditioned, *, config: NetworkConfig | None = None) -> None:
@@ -91,6 +92,24 @@ def describe(network: Pretrained) -> str:
     config = network.config
     parameters = sum(p.numel() for p in config.skeleton().parameters())
     return f"{config.architecture} under {config.preconditioning} preconditioning, {parameters:,} parameters"
+
+
+def _without_levels(config: NetworkConfig, tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return `tensors` without iDDPM's buffer `u`, the noise levels, which follow from the config.
+
+    Raises CheckpointRefused where the file's levels are others: the network would be told of the wrong ones.
+    """
+    if config.preconditioning != "iddpm" or "u" not in tensors:
+        return tensors
+    expected = precond.IDDPM(**config.preconditioning_options).levels()
+    levels = tensors["u"].double()
+    # The public class sums its levels up in float32: the smallest are 5e-4 off.
+    if levels.shape != expected.shape or not torch.allclose(levels, expected, rtol=1e-3, atol=0.0):
+        raise CheckpointRefused(
+            f"{where}: its noise levels `u` {list(levels.shape)} are not those of iDDPM with "
+            f"{config.preconditioning_options or 'default options'}, {len(expected)} from {expected[0]:.5g} to 0"
+        )
+    return {name: tensor for name, tensor in tensors.items() if name != "u"}
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
@@ -124,7 +143,7 @@ def _from_pickle(path: Path) -> Pretrained:
         raise CheckpointRefused(f"{path}: expected the network's keyword arguments under _init_kwargs; there are none")
     try:
         config = NetworkConfig.from_reference(network.class_name, keywords)
-        return Pretrained(config, _tensors(network), str(path))
+        return Pretrained(config, _without_levels(config, _tensors(network), str(path)), str(path))
     except CheckpointRefused as refusal:
         raise CheckpointRefused(f"{path}: {refusal}") from None
     except ValueError as error:

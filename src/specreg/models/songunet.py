@@ -34,23 +34,24 @@ EncoderType = Literal["standard", "residual"]
 
 
 class SongUNet(nn.Module):
-    """UNet called as `(x [B, C, H, W], c_noise [B], labels, augment_labels)`; returns `[B, C, H, W]`.
+    """UNet called as `(x [B, C, H, W], c_noise [B], labels, augment_labels)`; returns `[B, out, H, W]`.
 
     Args:
-        img_resolution: side of the images it was made for; it names the layers.
-        img_channels: of the images.
+        img_resolution: side of the images that the network was made for, pixels; the layers are named after it.
+        img_channels: channels of the images.
+        out_channels: channels of the output; None for `img_channels`. iDDPM's networks have twice as many.
         label_dim: number of classes; 0 for none.
-        augment_dim: numbers of augmentation conditioning; 0 for none.
-        model_channels: of the first level before its multiplier.
-        channel_mult: of `model_channels`, one a level.
-        channel_mult_emb: of `model_channels`, for the noise embedding.
-        num_blocks: residual blocks a level.
-        attn_resolutions: sides at which blocks attend.
-        dropout: in every residual block.
-        embedding_type: of the noise level, "positional" or "fourier".
-        channel_mult_noise: of `model_channels`, for the raw embedding.
-        encoder_type: "standard", or "residual" with a side path of the filtered image.
-        resample_filter: taps of the filter for halving and doubling.
+        augment_dim: width of the augmentation conditioning; 0 for none.
+        model_channels: channels of the first level, before its multiplier.
+        channel_mult: multipliers of `model_channels`, one per level.
+        channel_mult_emb: multiplier of `model_channels` for the noise embedding.
+        num_blocks: residual blocks per level.
+        attn_resolutions: sides, in pixels, of the levels whose blocks have attention.
+        dropout: dropout probability in every residual block.
+        embedding_type: embedding of the noise level, "positional" or "fourier".
+        channel_mult_noise: multiplier of `model_channels` for the noise embedding before its two layers.
+        encoder_type: "standard", or "residual" for a second path that carries the filtered image.
+        resample_filter: taps of the filter that halves and doubles the resolution.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class SongUNet(nn.Module):
         *,
         img_resolution: int,
         img_channels: int = 3,
+        out_channels: int | None = None,
         label_dim: int = 0,
         augment_dim: int = 0,
         model_channels: int = 128,
@@ -133,13 +135,16 @@ class SongUNet(nn.Module):
                 current = width
         self.dec[f"{img_resolution}x{img_resolution}_aux_norm"] = group_norm(current, eps=1e-6)
         self.dec[f"{img_resolution}x{img_resolution}_aux_conv"] = Conv2d(
-            current, img_channels, kernel=3, init=init_zero
+            current, out_channels or img_channels, kernel=3, init=init_zero
         )
 
     def forward(
         self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """See the class. Labels are class indices `[B]` or one-hot rows `[B, label_dim]`; None means all zeros."""
+        """Return the raw output `[B, out, H, W]`.
+
+        Labels are class indices `[B]` or one-hot rows `[B, label_dim]`; None means rows of zeros.
+        """
         check_image(x, self.img_channels, self.levels)
         embedding = self._embed(c_noise, labels, augment_labels).to(x.dtype)
         skips: list[Tensor] = []

@@ -13,8 +13,8 @@ from specreg.diffusion import noise_density
 DENOISERS = ("ddpmpp", "ncsnpp", "adm")
 """Kinds of networks that are denoisers in σ."""
 
-PREDICTIONS = {"ddpm": ("v", "epsilon", "x0", "score"), "flow": ("flow", "epsilon", "x0", "score")}
-"""What a network may predict under an objective; the first is the default."""
+PREDICTIONS = {"ddpm": ("v", "epsilon", "x0", "score"), "flow": ("flow", "x0")}
+"""What a network may predict under an objective; the first is the default. ε and score say nothing of x0 at t = 1."""
 
 SAMPLERS = {"ddpm": ("ddim", "ancestral"), "flow": ("heun", "euler")}
 """Samplers of an objective; those of denoisers in σ are `SIGMA_SAMPLERS`."""

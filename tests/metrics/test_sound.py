@@ -1,0 +1,133 @@
+"""Scores of sound: a function of the clips alone, however they are shared out, and equal to the parts' own formulas."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from specreg.data.mel import MelSettings, log_mel
+from specreg.metrics import sound
+from specreg.metrics.audio import Pair, mr_stft
+from specreg.metrics.frechet import GaussianStatistics, frechet_distance
+from specreg.metrics.scores import ClipScores
+
+RATE = 16_000
+MEL = MelSettings(sample_rate=RATE, n_fft=256, hop=128, n_mels=8)
+NAMES = ["c", "a", "f/2", "b", "e", "d"]
+
+
+def clip(k, noise=0.0):
+    """0.7 s of a chirp through noise: enough for every metric but PESQ, which also fails on silence."""
+    t = np.arange(11_000) / RATE
+    sound = 0.3 * np.sin(2 * np.pi * (150 + 40 * k) * t * (1 + t)) * (1 + np.sin(2 * np.pi * 4 * t)) / 2
+    sound += (0.01 + noise) * np.random.default_rng(k + 100).standard_normal(len(t))
+    return torch.from_numpy(sound.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def clips():
+    references = {name: clip(k) for k, name in enumerate(NAMES)}
+    outputs = {name: clip(k, noise=0.05) for k, name in enumerate(NAMES)}
+    outputs["silent"], references["silent"] = torch.zeros(8000), torch.zeros(8000)
+    return outputs, references
+
+
+def analysed(outputs, references, **options):
+    return sound.analyse(outputs, references, RATE, lambda x: log_mel(x, MEL), **options)
+
+
+def some(clips, names):
+    return [{name: side[name] for name in names} for side in clips]
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        [["c", "a", "f/2"], ["b", "e", "d", "silent"]],
+        [["silent"], [], ["d", "b"], ["f/2", "c", "e", "a"]],
+        [[name] for name in ["e", "silent", "c", "b", "a", "d", "f/2"]],
+    ],
+    ids=["halves", "with an empty part", "one each"],
+)
+def test_however_clips_are_shared_out_the_scores_are_the_same(split, clips, stand_ins):
+    whole = sound.score(*clips, RATE, lambda x: log_mel(x, MEL))
+    parts = [pickle.loads(pickle.dumps(analysed(*some(clips, names)))) for names in split]
+    shared = sound.summarize(sound.merge(parts))
+    assert {"pesq", "mr_stft", "lsd_db", "ndb", "ndb_js", "frechet_resemblyzer", "distill_mos"} <= whole.values.keys()
+    assert list(shared.values) == list(whole.values)
+    assert shared.values == pytest.approx(whole.values, rel=1e-9, abs=1e-9)
+    assert shared.missing == whole.missing
+    assert shared.failures == whole.failures
+    assert set(whole.failures["pesq"]) >= {"silent"}
+
+
+def test_values_are_the_formulas_of_the_clips(clips, stand_ins):
+    outputs, references = clips
+    found = sound.summarize(analysed(outputs, references)).values
+    pairs = {name: Pair(outputs[name], references[name]) for name in outputs}
+    distances = list(mr_stft(pairs).values.values())
+    assert found["mr_stft"] == pytest.approx(np.mean(distances))
+    loudness = [1 + outputs[name].abs().mean().item() for name in outputs]
+    assert found["distill_mos"] == pytest.approx(np.mean(loudness), rel=1e-6)
+
+    def gaussian(side):
+        from resemblyzer import VoiceEncoder
+
+        rows = [VoiceEncoder("cpu", False).embed_utterance(x.numpy(), return_partials=True)[1] for x in side.values()]
+        rows = np.concatenate(rows).astype(np.float64)
+        mean, covariance = torch.from_numpy(rows.mean(0)), torch.from_numpy(np.cov(rows, rowvar=False))
+        return GaussianStatistics(mean, covariance, len(rows))
+
+    speaking = [{name: x for name, x in side.items() if name != "silent"} for side in clips]
+    distance = sound.score(*speaking, RATE, lambda x: log_mel(x, MEL)).values["frechet_resemblyzer"]
+    assert distance == pytest.approx(frechet_distance(*map(gaussian, speaking)), rel=1e-6)
+
+
+def test_real_clips_have_floors_between_their_halves(clips, stand_ins):
+    _, references = clips
+    references = {name: x for name, x in references.items() if name != "silent"}
+    found = sound.score_truth(references, RATE)
+    names = sorted(references)
+    even, odd = ({name: references[name] for name in names[k::2]} for k in (0, 1))
+    between = sound.score(even, odd, RATE, lambda x: log_mel(x, MEL), paired=False)
+    assert set(found) == {"distill_mos", "floor: frechet_resemblyzer"}
+    assert found["floor: frechet_resemblyzer"] == pytest.approx(between.values["frechet_resemblyzer"], rel=1e-9)
+    assert between.missing["pesq"] == "compares a vocoder's clips with their recordings"
+    parts = [sound.analyse({name: references[name]}, {}, RATE, None, paired=False) for name in reversed(names)]
+    assert sound.summarize_truth(sound.merge(parts)) == pytest.approx(found, rel=1e-9)
+
+
+def test_what_is_missing_in_one_part_is_missing_in_the_whole(clips, stand_ins):
+    a, b = (analysed(*some(clips, names)) for names in (["a", "b"], ["c"]))
+    lacking = b._replace(
+        scores={**b.scores, "pesq": ClipScores("PESQ", "", missing="no pesq here")},
+        rows={**b.rows, "frechet_resemblyzer": b.rows["frechet_resemblyzer"]._replace(missing="no weights here")},
+    )
+    found = sound.summarize(sound.merge([a, lacking]))
+    assert found.missing["pesq"] == "no pesq here"
+    assert found.missing["frechet_resemblyzer"] == "no weights here"
+    assert {"pesq", "frechet_resemblyzer"}.isdisjoint(found.values)
+    assert "FAD needs vggish" in found.missing["fad"]
+    assert "UTMOS needs a checkout" in found.missing["utmos"]
+
+
+def test_parts_that_do_not_belong_together_are_refused(clips, stand_ins):
+    a, b = (analysed(*some(clips, names)) for names in (["a", "b"], ["b"]))
+    with pytest.raises(ValueError, match="1 clips are in more than one part: b"):
+        sound.merge([a, b])
+    with pytest.raises(ValueError, match="at least one part"):
+        sound.merge([])
+    with pytest.raises(ValueError, match="must have the same metrics"):
+        sound.merge([a, sound.analyse({}, {}, RATE, None)])
+
+
+def test_no_clips_and_clips_without_a_value_say_so(stand_ins):
+    nothing = sound.summarize(analysed({}, {}))
+    assert nothing.values == {}
+    assert set(nothing.missing) == set(sound.METRICS)
+    assert nothing.missing["mr_stft"] == "no clip has a value; the first: no clips"
+    silent = {"x": torch.zeros(20_000)}
+    found = sound.summarize(analysed(silent, silent))
+    assert found.missing["pesq"] == "no clip has a value; the first: ValueError: both clips are silent"
+    assert found.failures["pesq"] == {"x": "ValueError: both clips are silent"}
