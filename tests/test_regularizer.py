@@ -22,7 +22,7 @@ def test_term_is_lambda_times_noise_weight_times_loss():
 def test_edm_weight_is_the_papers():
     sigma, sigma_data = LEVEL.sigma, 0.5
     expected = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-    torch.testing.assert_close(noise_weights.EDM()(LEVEL), expected)
+    torch.testing.assert_close(noise_weights.EDMWeight()(LEVEL), expected)
     paper = specreg.SpectralRegularizer("amplitude", weight="edm")(X0_HAT, X0, LEVEL)
     torch.testing.assert_close(paper.weight, expected)
 

@@ -75,7 +75,7 @@ def test_the_paper_s_recipe():
 def test_saved_configs_read_back_the_same(tiny, tmp_path):
     config = tiny("data.held_out=0.25")
     (tmp_path / "config.yaml").write_text(configs.dump(config))
-    assert configs.load(tmp_path / "config.yaml") == config
+    assert modalities.load(tmp_path / "config.yaml") == config
 
 
 @pytest.mark.parametrize(
