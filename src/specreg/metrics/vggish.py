@@ -1,8 +1,8 @@
 """VGGish (Hershey et al. 2017), the embedding that FAD is defined on, with weights from a file of the user.
 
-Its input are consecutive patches of 0.96 s at 16 kHz: 96 frames of 64 mel bands, hop 10 ms, window 25 ms, values
-ln(amplitude + 0.01). The bands are spaced evenly on the HTK mel scale from 125 to 7500 Hz. Their triangles are linear
-in mel, unlike those of librosa and `data.mel`, which are linear in Hz.
+Its input consists of consecutive patches of 0.96 s at 16 kHz: 96 frames of 64 mel bands, hop 10 ms, window 25 ms,
+values ln(amplitude + 0.01). The bands are spaced evenly on the HTK mel scale from 125 to 7500 Hz. Their triangles are
+linear in mel, unlike those of librosa and `data.mel`, which are linear in Hz.
 """
 
 from __future__ import annotations
