@@ -1,4 +1,4 @@
-"""Data sets: image folders and archives, folders of sound, boards drawn on the fly, and the builder of archives."""
+"""Data sets: image folders and archives, folders of sound, generated checkerboards, and a builder of archives."""
 
 from __future__ import annotations
 

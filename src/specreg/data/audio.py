@@ -1,4 +1,4 @@
-"""Clips of sound with their log-mel spectrograms, whole or as random crops: what a vocoder is trained and scored on."""
+"""Data set of sound clips with their log-mel spectrograms, whole or as random crops, for vocoders."""
 
 from __future__ import annotations
 
@@ -40,47 +40,47 @@ logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=256)
 def _say(notice: str) -> None:
-    """Log a notice once: the runs of a comparison read the same folder again and again."""
+    """Log a notice once per process: the runs of a comparison read the same folder many times."""
     logger.warning("%s", notice)
 
 
-NAMED = 20  # files that a line of the log names; the report has all of them
+NAMED = 20  # files that one line of the log names; the report names all
 CACHE_FORMAT = 2
 """Part of the name of every cached file: raised when decoding, padding or the spectrogram computes other values."""
 
 
 class AudioClip(NamedTuple):
-    """Sound and what a vocoder sees of it."""
+    """A clip or crop of sound with its mel spectrogram."""
 
     audio: Tensor  # [1, T], float32 in [-1, 1]
     mel: Tensor  # [n_mels, frames], float32 in [0, 1]
-    start: int  # its first sample in the clip
-    name: str  # the clip's file
+    start: int  # its first sample, counted in the whole clip
+    name: str  # file of the clip
 
 
 @dataclass
 class AudioReport:
-    """What became of every file of the part asked for: `files == clips + len(damaged) + len(skipped_short)`."""
+    """What happened to every file of a part: `files == clips + len(damaged) + len(skipped_short)`."""
 
     files: int = 0
     clips: int = 0
     seconds: float = 0.0
-    """Of the clips, before padding."""
+    """Total duration of the clips, before padding."""
     damaged: dict[str, str] = field(default_factory=dict)
-    """Left out: file and reason."""
+    """Files left out because they cannot be read, with the reason."""
     skipped_short: list[str] = field(default_factory=list)
-    """Left out, being shorter than a crop."""
+    """Files left out because they are shorter than a crop."""
     padded_short: list[str] = field(default_factory=list)
-    """Shorter than a crop, and padded with silence at their end."""
+    """Clips shorter than a crop, which are padded with silence at their end."""
     resampled: dict[int, int] = field(default_factory=dict)
-    """Clips of each other sample rate, Hz."""
+    """Number of resampled clips, by the sample rate of their files, Hz."""
     mixed_down: int = 0
-    """Clips of more than one channel."""
+    """Number of clips whose channels are averaged."""
     unlisted: list[str] = field(default_factory=list)
-    """In LJSpeech's wavs/, but not in its metadata.csv: left out."""
+    """Files left out because LJSpeech's metadata.csv does not list them."""
 
     def notices(self, sample_rate: int) -> list[str]:
-        """Return what a user should know, a line each; `sample_rate` is the data set's, Hz."""
+        """Return messages for the user, one line each; `sample_rate` is the data set's, Hz."""
         said = [f"clips resampled from {rate} to {sample_rate} Hz: {n}" for rate, n in self.resampled.items()]
         said += [f"clips of several channels mixed down to one: {self.mixed_down}"] if self.mixed_down else []
         for what, names in (
@@ -95,26 +95,26 @@ class AudioReport:
 
 
 class AudioDataset(Dataset[AudioClip]):
-    """Mono clips of a folder of wav, flac, ogg or mp3 files, or of LJSpeech's layout (metadata.csv beside wavs/).
+    """Mono clips from a folder of wav, flac, ogg or mp3 files, or from LJSpeech's layout (metadata.csv beside wavs/).
 
     Args:
-        path: the folder; its subfolders count.
-        mel: sample rate, hop and mel settings; sound at another rate is resampled, of several channels averaged, and
-            both are told.
-        crop_frames: mel frames of a random crop; it has crop_frames · hop samples.
+        path: the folder; subfolders are included.
+        mel: sample rate, hop and mel settings. Sound at another rate is resampled, several channels are averaged;
+            both are logged.
+        crop_frames: mel frames of a random crop, which has crop_frames · hop samples.
         part: "train", "held_out", or "all".
         held_out: file-name patterns, or a fraction of the clips (by a hash of seed and name). None is LJ001-* and
             LJ002-* in LJSpeech's layout, and elsewhere refused unless the part is "all".
-        seed: of that hash.
-        short: what becomes of a clip shorter than a crop: "pad" with silence at its end, or "skip".
-        verify: "header" reads what files say of themselves; "decode" reads every sample once, so that a file
-            damaged further on is found here and not in training, where it is an error.
-        max_damaged: files that may be damaged before it is an error. Each is named.
+        seed: seed of that hash.
+        short: treatment of a clip shorter than a crop: "pad" it with silence at its end, or "skip" it.
+        verify: "header" reads the headers only; "decode" reads every sample once, so that a file with damage beyond
+            its header is found here and not in training, where it is an error.
+        max_damaged: number of damaged files, each of them named, beyond which an error is raised.
         cache: a folder for the decoded sound and its spectrograms, float32, written on first use and then mapped into
             memory; None computes both at every access. An entry is used only for the same path, size and time of the
             file, the same mel settings and crop length, and the same versions of the decoding packages.
 
-    Item i is clip i as a whole, its audio cut to the last whole hop, so that `audio.shape[-1] == hop · frames`.
+    Item i is the whole clip i, with its audio cut to the last whole hop: `audio.shape[-1] == hop · frames`.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -169,27 +169,27 @@ class AudioDataset(Dataset[AudioClip]):
 
     @property
     def crop_samples(self) -> int:
-        """Samples of a crop."""
+        """Length of a crop, samples."""
         return self.crop_frames * self.mel.hop
 
     def samples(self, i: int) -> int:
-        """Samples of clip i at the data set's rate, padding included."""
+        """Return the length of clip i in samples at the data set's rate, padding included."""
         return max(self._lengths[i], self.crop_samples)
 
     def item(self, i: int) -> AudioClip:
-        """Return clip i as a whole."""
+        """Return the whole clip i."""
         frames = self.samples(i) // self.mel.hop
         return self._part(i, 0, frames)
 
     def crop(self, i: int, generator: np.random.Generator) -> AudioClip:
-        """Return `crop_frames` frames of clip i, from a frame that one draw of `generator` chooses.
+        """Return `crop_frames` frames of clip i; one draw of `generator` decides the first frame.
 
-        Mel frame k is centred on sample k · hop of the crop; its window looks beyond the crop's edges into the clip.
+        Mel frame k is centred on sample k · hop of the crop; at the crop's edges the window reaches beyond it.
         """
         return self._part(i, self.crop_start(i, generator), self.crop_frames)
 
     def crop_start(self, i: int, generator: np.random.Generator) -> int:
-        """Draw the first frame of a crop of clip i, each that leaves a whole crop equally likely."""
+        """Return a random first frame for a crop of clip i, uniform over all that leave a whole crop."""
         return int(generator.integers(self.samples(i) // self.mel.hop - self.crop_frames + 1))
 
     def __len__(self) -> int:
@@ -201,7 +201,7 @@ class AudioDataset(Dataset[AudioClip]):
     def _scan(
         self, names: Sequence[str], short: Short, verify: Verify, max_damaged: int
     ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Names and lengths of the clips to use, the others noted in the report."""
+        """Return names and lengths of the clips to use, and note the other files in the report."""
         report, kept = self.report, {}
         for name in names:
             try:
@@ -238,7 +238,7 @@ class AudioDataset(Dataset[AudioClip]):
             audio = torch.from_numpy(np.array(sound[begin : begin + frames * hop]))
             mel = torch.from_numpy(np.array(spectrogram[:, start : start + frames]))
             return AudioClip(audio[None], mel, begin, self.names[i])
-        # Around the part, what its first and last windows and the reflection at a clip's end reach.
+        # Samples around the part that its first and last windows and the reflection at a clip's end reach.
         margin = -(-self.mel.n_fft // hop)
         first = max(0, start - margin)
         count = (start - first + frames + margin) * hop
@@ -248,14 +248,14 @@ class AudioDataset(Dataset[AudioClip]):
         return AudioClip(audio[None], mel, begin, self.names[i])
 
     def _read(self, i: int, start: int = 0, samples: int | None = None) -> Tensor:
-        """Part of clip i, `[T]`, padded where the clip is short."""
+        """Return a part of clip i, `[T]`, padded where the clip is short."""
         length = self.samples(i)
         sound = read_mono(self.path / self.names[i], self.mel.sample_rate, start=start, samples=samples)
         wanted = length - start if samples is None else min(samples, length - start)
         return torch.from_numpy(np.pad(sound, (0, wanted - len(sound))))
 
     def _cached(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Sound and spectrogram of clip i, mapped; made where they are not there yet."""
+        """Return sound and spectrogram of clip i, mapped into memory; compute and write them on first use."""
         assert self.cache is not None
         file = self.path / self.names[i]
         stat = file.stat()

@@ -1,4 +1,4 @@
-"""Sound files in a folder: which there are, and one way to mono float32 at one rate.
+"""Sound files in a folder: listing, headers, and decoding to mono float32 at one rate.
 
 soundfile and librosa are imported on first use, so that importing specreg stays light.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SUFFIXES = frozenset((".flac", ".mp3", ".ogg", ".wav"))
-SEEKABLE = frozenset((".flac", ".wav"))  # in these a part can be read without what comes before it
+SEEKABLE = frozenset((".flac", ".wav"))  # a part can be read without decoding what precedes it
 MP3_SLACK = 2 * 1152  # samples; the length in an mp3's header may count the encoder's padding
 LJSPEECH_HELD_OUT = ("LJ001-*", "LJ002-*")
 
@@ -35,7 +35,7 @@ class Listing(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file says of itself."""
+    """Length, rate and channels from a file's header."""
 
     samples: int
     sample_rate: int  # Hz
@@ -43,7 +43,7 @@ class Header(NamedTuple):
 
 
 def list_audio(folder: Path) -> Listing:
-    """List the sound files of a folder and its subfolders, or those that LJSpeech's metadata.csv names.
+    """Return the sound files of a folder and its subfolders, or those that LJSpeech's metadata.csv lists.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -70,14 +70,14 @@ def list_audio(folder: Path) -> Listing:
 
 
 def select(names: Sequence[str], part: Part, held_out: Sequence[str] | float, *, seed: int = 0) -> tuple[str, ...]:
-    """Return the names of one part, in order; a clip is in the same part whatever other clips there are.
+    """Return the names of one part, in order; which part a clip is in does not depend on the other clips.
 
     Args:
         names: paths of clips.
         part: "train", "held_out" or "all".
         held_out: shell patterns of the file names without folder and ending, such as "LJ001-*"; or a fraction, drawn
             by a hash of (seed, name).
-        seed: of that hash.
+        seed: seed of that hash.
     """
     if part == "all":
         return tuple(names)
@@ -94,7 +94,7 @@ def _share(seed: int, name: str) -> float:
 
 
 def read_header(path: Path) -> Header:
-    """Read what a file says of its length, rate and channels; raises ValueError naming a damaged one."""
+    """Return a file's header; raises ValueError that names the file where it is damaged."""
     soundfile = _soundfile()
     try:
         info = soundfile.info(str(path))
@@ -106,23 +106,23 @@ def read_header(path: Path) -> Header:
 
 
 def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
-    """Samples of a clip after `read_mono` has brought it to `to_rate`: ⌈samples · to / from⌉."""
+    """Return the length of a clip after `read_mono` has resampled it: ⌈samples · to / from⌉."""
     return -(-samples * to_rate // from_rate)
 
 
 def read_mono(path: Path, sample_rate: int, *, start: int = 0, samples: int | None = None) -> NDArray[np.float32]:
-    """Read a file as mono float32 `[T]` in [-1, 1] at `sample_rate` Hz: channels averaged, then resampled (soxr).
+    """Return a file as mono float32 `[T]` in [-1, 1] at `sample_rate` Hz: channels averaged, then resampled (soxr).
 
-    With `start` and `samples`, in samples at that rate, only that part comes back, cut short by the clip's end.
+    With `start` and `samples`, in samples at that rate, only that part is returned, up to the end of the clip.
 
     Raises:
-        ValueError: the file is damaged, ends before its header says, or holds NaN or infinity; it is named.
+        ValueError: the file is damaged, shorter than its header says, or holds NaN or infinity; the message names it.
     """
     soundfile = _soundfile()
     header = read_header(path)
     try:
         if header.sample_rate == sample_rate and path.suffix.lower() in SEEKABLE:
-            # librosa is not needed here, and most of the file is not read.
+            # This needs no librosa and reads only a part of the file.
             begin = min(start, header.samples)
             count = header.samples - begin if samples is None else min(samples, header.samples - begin)
             sound, _ = soundfile.read(str(path), start=begin, frames=count, dtype="float32", always_2d=True)

@@ -1,8 +1,8 @@
-"""Build a training archive from any pile of images: `specreg dataset SRC OUT.zip`.
+"""Builder of training archives from a folder or archive of images: `specreg dataset SRC OUT.zip`.
 
-Two archives come out, OUT.zip and OUT-test.zip, in EDM's form: `00000/img00000000.png` … stored without
-compression, and a dataset.json with {"labels": null, "sources": {file: source image}}. The split is by source
-image, never by crop, and near-duplicates are dropped, so no test picture has a sibling in training.
+It writes two archives, OUT.zip and OUT-test.zip, in EDM's format: `00000/img00000000.png` … stored without
+compression, and a dataset.json with {"labels": null, "sources": {file: source image}}. All crops of a source image go
+to the same archive, and near-duplicates are dropped, so no test picture resembles a training picture.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 Mode = Literal["crop", "tiles"]
 Reason = Literal["excluded", "unreadable", "alpha", "too small", "duplicate", "near duplicate", "low contrast"]
 
-# What games and renderers call the maps that are not colour: normals, gloss, glow, height, …
+# Names that games and renderers give to maps other than colour: normals, gloss, glow, height, …
 DEFAULT_EXCLUDE = (
     *("*_norm", "*_normal", "*_normals", "*_nm", "*_nrm", "*_bump", "*_height", "*_disp", "*_displacement"),
     *("*_gloss", "*_spec", "*_specular", "*_sm", "*_rough", "*_roughness", "*_metallic", "*_ao"),
     *("*_glow", "*_gm", "*_luma", "*_alpha"),
 )
-SAME_PICTURE = 0.98  # correlation of two 16×16 thumbnails from which they count as one picture
+SAME_PICTURE = 0.98  # correlation of two 16×16 thumbnails at and above which they count as the same picture
 
 
 @dataclass
 class DatasetReport:
-    """What became of every source image: `sources == used + the names in skipped`.
+    """What happened to every source image: `sources == used +` the number of names in `skipped`.
 
-    Each skipped source stands under the first reason that applied, in the order of `Reason`. `test` is None
-    where no source fell into the test part.
+    A skipped source is listed under the first reason that applies, in the order of `Reason`. `test` is None where no
+    source belongs to the test part.
     """
 
     train: Path
@@ -55,9 +55,9 @@ class DatasetReport:
     images_train: int = 0
     images_test: int = 0
     low_contrast: int = 0
-    """Pictures cut but dropped for `min_std`, those of sources without any other included."""
+    """Number of cut pictures dropped for `min_std`."""
     surplus: int = 0
-    """Tiles dropped for `max_tiles`."""
+    """Number of tiles dropped for `max_tiles`."""
     skipped: dict[Reason, list[str]] = field(default_factory=lambda: {reason: [] for reason in get_args(Reason)})
 
 
@@ -77,21 +77,23 @@ def build_dataset(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> DatasetReport:
-    """Cut the images of a folder, zip or pk3 into `resolution`² pictures and write OUT.zip and OUT-test.zip.
+    """Cut images into `resolution`² pictures, write OUT.zip and OUT-test.zip, and return a report of every source.
+
+    `source` is a folder, zip or pk3.
 
     * `mode="crop"`: the largest centred square of each image, resized (Lanczos); never enlarged.
-    * `mode="tiles"`: non-overlapping tiles, at most `max_tiles` a source, drawn by `seed`; images with both
-      sides of at least `halve` pixels are halved first (Lanczos; 0: never).
+    * `mode="tiles"`: non-overlapping tiles, at most `max_tiles` per source, chosen by `seed`; images whose sides both
+      have at least `halve` pixels are halved first (Lanczos; 0 for never).
     * `channels`: 1 (grey) or 3. `min_std`: pictures with a lower standard deviation (of 255; the root mean
       square over channels) are dropped.
     * `exclude`: shell patterns, case ignored, matched against a name with and without its ending, in addition
       to DEFAULT_EXCLUDE (normal, gloss, glow … maps), which `keep_maps` switches off.
     * Images whose alpha channel is in use, and those equal or nearly equal to an earlier one, are skipped.
-    * `test_fraction` of the sources, chosen by a hash of (seed, name), go to OUT-test.zip; where none do, no
-      such file is left. `progress(done, sources)` is called after each source.
+    * `test_fraction` of the sources, chosen by a hash of (seed, name), go to OUT-test.zip; without any, an existing
+      OUT-test.zip is removed. `progress(done, sources)` is called after each source.
 
-    Same input and options, same bytes (one version of Pillow). A file appears complete or not at all. Raises
-    ValueError for a bad option or where no picture is left for training, FileNotFoundError without a source.
+    The same input and options give the same bytes (with one version of Pillow). Files are written whole or not at all.
+    Raises ValueError for a bad option or where no picture is left for training, FileNotFoundError without a source.
     """
     choice("mode", mode, get_args(Mode))
     out = Path(out)
@@ -148,7 +150,7 @@ def build_dataset(
             test.publish()
             report.test = out_test
         else:
-            out_test.unlink(missing_ok=True)  # one from an earlier build would overlap this training set
+            out_test.unlink(missing_ok=True)  # an earlier build's would overlap this training set
         train.publish()
     return report
 
@@ -156,7 +158,7 @@ def build_dataset(
 def _admit(
     files: ImageFiles, name: str, patterns: Sequence[str], resolution: int, pictures: _Pictures
 ) -> tuple[Reason | None, Image | None]:
-    """Return the image to cut, or the reason why not."""
+    """Return either the reason to skip a source, or the image to cut."""
     stem = str(PurePosixPath(name).with_suffix("")).lower()
     if any(fnmatchcase(each, pattern.lower()) for pattern in patterns for each in (stem, name.lower())):
         return "excluded", None
@@ -173,11 +175,11 @@ def _admit(
 
 
 class _Pictures:
-    """The pictures seen so far, to find the same one again: resized, recompressed or recoloured.
+    """Record of the pictures so far, which recognizes a resized, recompressed or recoloured copy.
 
-    Two pictures are nearly the same where the Pearson correlation of their 16×16 grey thumbnails reaches
-    SAME_PICTURE. On game textures this told variants from strangers far better than a difference hash, whose
-    bits are arbitrary wherever a picture is flat. Thumbnails that are flat altogether match nothing.
+    Two pictures are near duplicates where the Pearson correlation of their 16×16 grey thumbnails reaches SAME_PICTURE.
+    On game textures this separates variants from other pictures far better than a difference hash, whose bits are
+    arbitrary wherever a picture is flat. A thumbnail without contrast matches nothing.
     """
 
     def __init__(self, most: int) -> None:
@@ -206,7 +208,7 @@ class _Pictures:
 
 
 def _draw(seed: int, name: str) -> tuple[float, Callable[[int, int], NDArray[np.intp]]]:
-    """Return a share in [0, 1) and a way to draw k of n in order, both functions of (seed, name) alone."""
+    """Return a share in [0, 1) and a function that draws k of n in order; both depend on (seed, name) alone."""
     digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
     key = int.from_bytes(digest[8:24], "big")
 
@@ -253,7 +255,7 @@ def _contrast(cut: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 class _Archive:
-    """A zip in EDM's form, written beside its final name; `publish` completes and renames it."""
+    """A zip in EDM's format, written beside its final name; `publish` completes and renames it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -278,7 +280,7 @@ class _Archive:
         self._partial.replace(self.path)
 
     def _write(self, name: str, data: bytes) -> None:
-        info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # and so the same bytes every time
+        info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # so that the bytes are the same every time
         info.create_system = 3
         info.external_attr = 0o644 << 16
         self._zip.writestr(info, data)

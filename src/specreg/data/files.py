@@ -1,4 +1,4 @@
-"""Image files in a folder, zip or pk3: one order everywhere, and one way to 8-bit pixels.
+"""Image files in a folder, zip or pk3: listing in a fixed order, and decoding to 8-bit pixels.
 
 Pillow is imported on first use, so that importing specreg stays light.
 """
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"))
-# Only these decoders are tried, whatever a file is called: others start programs of their own (EPS).
+# Only these decoders are tried, whatever a file's name: some others start external programs (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "TGA")
 MAX_BYTES = 1 << 30
 
 
 class ImageFiles:
-    """The image files of a folder (with its subfolders), a zip or a pk3 (which is a zip).
+    """Image files of a folder (with its subfolders), a zip or a pk3 (which is a zip).
 
-    `names` are POSIX paths relative to the root, sorted by code point; hidden files are left out. An archive
-    is opened once in each process, so the object can be pickled and forked.
+    `names` are POSIX paths relative to the root, sorted by code point; hidden files are left out. Each process opens
+    an archive by itself, so the object can be pickled and forked.
 
-    Raises FileNotFoundError where there is no such path, ValueError where it is no archive or has no image.
+    Raises FileNotFoundError for a missing path, ValueError for a file that is no archive and where there is no image.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -49,7 +49,7 @@ class ImageFiles:
             raise ValueError(f"no image in {self.path}: none of its {len(found)} files ends in {_endings()}")
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one file; raises FileNotFoundError where there is none."""
+        """Return the bytes of one file; raises FileNotFoundError where it is missing."""
         if self.path.is_dir():
             return (self.path / name).read_bytes()
         try:
@@ -61,9 +61,9 @@ class ImageFiles:
         return self._archive().read(info)
 
     def image(self, name: str) -> Image:
-        """Return one image, upright, as 8-bit "L", "LA", "RGB" or "RGBA"; of an animation, its first frame.
+        """Return one image, upright, as 8-bit "L", "LA", "RGB" or "RGBA"; the first frame of an animation.
 
-        Raises ValueError, naming the file, where it is damaged or has more pixels than Pillow's limit.
+        Raises ValueError that names the file where it is damaged or has more pixels than Pillow's limit.
         """
         from PIL import Image, ImageOps
 
@@ -78,7 +78,7 @@ class ImageFiles:
             raise ValueError(f"cannot read the image {name} in {self.path}: {error}") from error
 
     def _archive(self) -> zipfile.ZipFile:
-        if self._handle is None or self._pid != os.getpid():  # a forked handle shares its file position
+        if self._handle is None or self._pid != os.getpid():  # a forked handle shares its position in the file
             self._handle, self._pid = zipfile.ZipFile(self.path), os.getpid()
         return self._handle
 
@@ -97,7 +97,7 @@ def _endings() -> str:
 
 
 def _eight_bit(image: Image) -> Image:
-    """Convert any mode to "L", "LA", "RGB" or "RGBA"; 16-bit grey is scaled by 255 / 65535, not clipped."""
+    """Return an image of any mode as "L", "LA", "RGB" or "RGBA"; 16-bit grey is scaled by 255 / 65535, not clipped."""
     from PIL import Image
 
     if image.mode == "F":

@@ -16,7 +16,7 @@ from specreg.data.files import ImageFiles
 
 
 class ImageDataset(Dataset[Tensor]):
-    """Images of one size: item i is `[C, H, W]`, float32, `uint8 / 127.5 - 1`.
+    """Data set of images of one size: item i is `[C, H, W]`, float32, `uint8 / 127.5 - 1`.
 
     `path` is a folder (with its subfolders), a zip or pk3, or a .npy / .npz array of uint8 `[N, H, W]`,
     `[N, H, W, C]` or `[N, C, H, W]` (in an .npz: `images` or `arr_0`, with `labels` or `arr_1` beside it).
@@ -24,9 +24,8 @@ class ImageDataset(Dataset[Tensor]):
     `dataset.json` at the root, as EDM writes it: {"labels": [["00000/img00000000.png", 6], ...]} or null.
 
     `resolution` (pixels a side) and `channels` (1 grey, 3 colour) default to those of the first image.
-    Colours are converted as asked, sizes never: an image of another size is a ValueError when it is read, as
-    is a damaged one. Transparency is dropped. Each process opens the archive itself; workers may fork or
-    spawn.
+    Colours are converted, sizes are not: reading a damaged image or one of another size raises ValueError.
+    Transparency is dropped. Each process opens the archive by itself, so workers may fork or spawn.
     """
 
     def __init__(self, path: str | Path, *, resolution: int | None = None, channels: int | None = None) -> None:
@@ -47,19 +46,19 @@ class ImageDataset(Dataset[Tensor]):
 
     @property
     def resolution(self) -> int:
-        """Pixels a side; raises ValueError for images that are not square."""
+        """Side of the images, pixels; raises ValueError for images that are not square."""
         height, width = self.shape[1:]
         if height != width:
             raise ValueError(f"the images in {self.path} are {height}×{width} pixels, not square")
         return height
 
     def item(self, i: int) -> Tensor:
-        """Return image i, `[C, H, W]` in [-1, 1]; raises ValueError naming a damaged or wrongly sized one."""
+        """Return image i, `[C, H, W]` in [-1, 1]; raises ValueError that names a damaged or wrongly sized image."""
         pixels = self._checked(i, self._source.pixels(i, self.channels))
         return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")).float() / 127.5 - 1
 
     def label(self, i: int) -> int | None:
-        """Return the class of image i, or None where the set has no labels."""
+        """Return the class of image i, or None where the data set has no labels."""
         return None if self.labels is None else int(self.labels[i])
 
     def __len__(self) -> int:
@@ -76,21 +75,21 @@ class ImageDataset(Dataset[Tensor]):
 
 
 class _Files:
-    """Pixels and labels of image files."""
+    """Source of pixels and labels: image files."""
 
     def __init__(self, path: Path) -> None:
         self.files = ImageFiles(path)
         self.names = self.files.names
 
     def pixels(self, i: int, channels: int | None) -> NDArray[np.uint8]:
-        """Return image i, `[H, W, C]`; C is the file's own where `channels` is None."""
+        """Return image i, `[H, W, C]`; C is that of the file where `channels` is None."""
         image = self.files.image(self.names[i])
         grey = image.mode in ("L", "LA") if channels is None else channels == 1
         pixels = np.asarray(image.convert("L" if grey else "RGB"))
         return pixels.reshape(*pixels.shape[:2], -1)
 
     def labels(self) -> NDArray[np.int64] | None:
-        """Read EDM's dataset.json, if there is one."""
+        """Return the labels in EDM's dataset.json, or None without such a file."""
         where = f"dataset.json in {self.files.path}"
         try:
             entries = json.loads(self.files.read("dataset.json"))["labels"]
@@ -111,7 +110,7 @@ class _Files:
 
 
 class _Array:
-    """Pixels and labels of a .npy (mapped, not loaded) or .npz file; pickles as its path."""
+    """Source of pixels and labels: a .npy file (mapped into memory) or an .npz; it pickles as its path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -133,7 +132,7 @@ class _Array:
         self.names = tuple(f"{path.name}[{i}]" for i in range(len(images)))
 
     def pixels(self, i: int, channels: int | None) -> NDArray[np.uint8]:
-        """Return image i, `[H, W, C]`; C is the array's own where `channels` is None."""
+        """Return image i, `[H, W, C]`; C is that of the array where `channels` is None."""
         from PIL import Image
 
         raw = np.array(self._images[i].transpose(self._axes))
@@ -146,7 +145,7 @@ class _Array:
         return np.array(Image.fromarray(pixels).convert("L"))[..., None]
 
     def labels(self) -> NDArray[np.int64] | None:
-        """Return the labels stored beside the images, if any."""
+        """Return the labels stored beside the images, or None."""
         labels, count = self._labels, len(self._images)
         if labels is None:
             return None

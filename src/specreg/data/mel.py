@@ -1,4 +1,4 @@
-"""DiffWave's log-mel spectrogram and its settings. librosa, for the mel filters, is imported on first use."""
+"""DiffWave's log-mel spectrogram and its settings. The mel filters are librosa's, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FLOOR = 1e-5  # of mel amplitudes, before the logarithm: −100 dB
+FLOOR = 1e-5  # lower bound of mel amplitudes before the logarithm: −100 dB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class MelSettings:
         return self.sample_rate / 2 if self.f_max is None else self.f_max
 
     def frames(self, samples: int) -> int:
-        """Frames of a clip: frame k is centred on sample k · hop."""
+        """Return the number of frames of a clip; frame k is centred on sample k · hop."""
         return samples // self.hop + 1
 
 
@@ -67,16 +67,16 @@ def log_mel(audio: Tensor, settings: MelSettings, *, start: int = 0, frames: int
 
         clamp((20·log₁₀ max(m, 1e-5) − 20 + 100) / 100, 0, 1),
 
-    so 0 is −80 dB and 1 is 20 dB. Computed in float32, or float64 for float64.
+    so 0 is −80 dB and 1 is 20 dB. The computation runs in float32, or in float64 for float64 audio.
 
     Args:
         audio: the whole clip, longer than n_fft / 2 samples.
         settings: see `MelSettings`.
         start: the first frame.
-        frames: how many; all that remain when None. Equal to the same frames of the whole spectrogram.
+        frames: number of frames; None for all that remain. They equal the same frames of the whole spectrogram.
 
     Raises:
-        ValueError: for clips too short to reflect, and frames that the clip does not have.
+        ValueError: the clip is too short to reflect, or does not have these frames.
     """
     n_fft, hop, samples = settings.n_fft, settings.hop, audio.shape[-1]
     if samples <= n_fft // 2:
@@ -98,7 +98,7 @@ def log_mel(audio: Tensor, settings: MelSettings, *, start: int = 0, frames: int
 
 @lru_cache(maxsize=8)
 def _filters(settings: MelSettings) -> Tensor:
-    """Triangles on the HTK mel scale, `[n_mels, n_fft / 2 + 1]`."""
+    """Return librosa's triangular filters on the HTK mel scale, float64 `[n_mels, n_fft / 2 + 1]`."""
     try:
         from librosa.filters import mel
     except ImportError as error:

@@ -5,7 +5,7 @@ With squares of s pixels and phase (dx, dy), all in pixels,
     board[y, x] = q(x + dx) · q(y + dy),        q(t) = (-1)^floor(t / s).
 
 q has period 2s and only odd harmonics, so on N = 2s·m pixels all the energy of a board lies where both
-frequencies are odd multiples of N / (2s): the paper's section 5.1 in numbers instead of in a figure.
+frequencies are odd multiples of N / (2s) (section 5.1 of the paper).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch.utils.data import Dataset
 
 
 class Checkerboards(Dataset[Tensor]):
-    """`count` boards: item i is x0 `[1, resolution, resolution]`, float32, -1 or +1.
+    """Data set of `count` boards: item i is x0 `[1, resolution, resolution]`, float32, -1 or +1.
 
     The size of the squares is drawn from `squares` (pixels), the phases dx and dy from 0 … 2s - 1. All three
-    are a pure function of (seed, i): neither `count` nor the order of calls matters.
+    depend on (seed, i) alone, not on `count` or the order of calls.
     """
 
     labels = None
@@ -56,7 +56,7 @@ class Checkerboards(Dataset[Tensor]):
         return torch.from_numpy(_board(self.resolution, *self.board(i)))[None]
 
     def label(self, i: int) -> None:
-        """Boards have no classes."""
+        """Return None: boards have no classes."""
 
     def __len__(self) -> int:
         return self.count
@@ -68,7 +68,7 @@ class Checkerboards(Dataset[Tensor]):
 def boards(resolution: int = 64, squares: Sequence[int] = (2, 4, 8)) -> Tensor:
     """Return every distinct board of the family, `[K, H, W]` float32 in {-1, +1}.
 
-    A shift by (s, s) changes both signs and so nothing: of (2s)² phases half are distinct, K = Σ_s (2s)² / 2.
+    A shift by (s, s) changes both signs, hence not the board: half of the (2s)² phases are distinct, K = Σ_s (2s)² / 2.
     """
     family = [
         _board(resolution, s, dx, dy)
@@ -82,8 +82,8 @@ def boards(resolution: int = 64, squares: Sequence[int] = (2, 4, 8)) -> Tensor:
 def board_bands(resolution: int = 64, squares: Sequence[int] = (2, 4, 8)) -> Tensor:
     """Return the bins of the full 2-D DFT (unshifted) that carry the boards' energy, bool `[H, W]`.
 
-    For some s of `squares` both frequencies are odd multiples of resolution / (2s); raises ValueError unless
-    every period 2s divides the resolution, because a board that does not close leaks into every bin.
+    These are the bins where, for some s of `squares`, both frequencies are odd multiples of resolution / (2s). Raises
+    ValueError unless every period 2s divides the resolution: the energy of any other board leaks into every bin.
     """
     bands = torch.zeros(resolution, resolution, dtype=torch.bool)
     for s in _checked_squares(resolution, squares):

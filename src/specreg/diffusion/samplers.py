@@ -276,7 +276,7 @@ def _slope(predict_x0: PredictX0, clip: tuple[float, float] | None = None) -> _S
 
 
 def _step(slope: _Slope, x: Tensor, level: float, level_next: float, *, second_order: bool) -> Tensor:
-    """Return x at `level_next` after a step of Heun's method, or of Euler's: always where `level_next` is 0."""
+    """Return x at `level_next` by Heun's method, or by Euler's where it is 0 or `second_order` is False."""
     d = slope(x, level)
     moved = x + (level_next - level) * d
     if second_order and level_next > 0:

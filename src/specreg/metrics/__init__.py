@@ -1,1 +1,1 @@
-"""What is measured of samples, and how far it is from real data."""
+"""Metrics of samples: spectra, feature distances, vocoding metrics, predicted opinion scores."""

@@ -1,4 +1,4 @@
-"""Vocoding metrics, each of an output beside its own reference clip: PESQ, MR-STFT, log-spectral distance.
+"""Vocoding metrics, which compare each output with its own reference clip: PESQ, MR-STFT, log-spectral distance.
 
 | metric | package | weights |
 |---|---|---|
@@ -6,8 +6,8 @@
 | `mr_stft` | PyPI `auraloss` | none |
 | `log_spectral_distance` | – | none |
 
-A clip that a metric cannot score is counted under its name; a metric whose package is missing says so in place of a
-number.
+A clip that a metric cannot score is counted as a failure under its name. A metric whose package is not installed has a
+reason in place of a number.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from specreg.metrics.scores import ClipScores, Unavailable, score_clips
 
 PESQ_RATE = 16_000
 ROUNDING_POWER = (2 / 65536) ** 2 / 12
-"""Variance of rounding [-1, 1] to 16 bits: −101 dB. Nothing below it in a recording is signal."""
+"""Variance of rounding [-1, 1] to 16 bits, −101 dB: the lowest power that a recording can represent."""
 
 
 class Pair(NamedTuple):
-    """A generated clip and the clip it should be, `[T]` each."""
+    """A generated clip and its reference, `[T]` each."""
 
     output: Tensor
     reference: Tensor
 
 
 def pair_clips(outputs: Mapping[str, Tensor], references: Mapping[str, Tensor], *, tolerance: int) -> dict[str, Pair]:
-    """Pair outputs with references by name, each pair cut to its shorter clip.
+    """Return pairs of outputs and references by name, both cut to the length of the shorter clip.
 
     Args:
         outputs: generated clips `[T]` (or `[1, T]`), by name.
         references: real clips, likewise.
-        tolerance: samples by which lengths may differ: a vocoder makes whole hops.
+        tolerance: samples by which the lengths of a pair may differ, because a vocoder makes whole hops.
 
     Raises:
-        ValueError: a name is on one side only, or a pair's lengths differ by more.
+        ValueError: a name is on one side only, or the lengths of a pair differ by more.
     """
     for mine, other, kind in ((outputs, references, "reference"), (references, outputs, "output")):
         if alone := sorted(set(mine) - set(other)):
@@ -61,9 +61,9 @@ def pair_clips(outputs: Mapping[str, Tensor], references: Mapping[str, Tensor], 
 
 
 def pesq(pairs: Mapping[str, Pair], sample_rate: int) -> ClipScores:
-    """Wide-band PESQ (ITU-T P.862.2) at 16 kHz, 1.0 to 4.64; both clips are resampled there from `sample_rate` Hz.
+    """Return wide-band PESQ (ITU-T P.862.2) of each pair, 1.0 to 4.64; clips are resampled to 16 kHz.
 
-    Clips in which it finds no speech, or that are too short for it, are failures.
+    Clips without detected speech, and clips that are too short, are failures.
     """
     name, unit = "PESQ", "MOS-LQO, higher is better"
     try:
@@ -82,7 +82,7 @@ def pesq(pairs: Mapping[str, Pair], sample_rate: int) -> ClipScores:
 
 
 def mr_stft(pairs: Mapping[str, Pair]) -> ClipScores:
-    """auraloss's multi-resolution STFT distance at its default settings, clip by clip at the clips' own rate."""
+    """Return auraloss's multi-resolution STFT distance of each pair, with its default settings at the clips' rate."""
     name, unit = "MR-STFT", "lower is better"
     try:
         from auraloss.freq import MultiResolutionSTFTLoss
@@ -99,15 +99,15 @@ def mr_stft(pairs: Mapping[str, Pair]) -> ClipScores:
 
 
 def log_spectral_distance(pairs: Mapping[str, Pair], *, n_fft: int = 2048, hop: int = 512) -> ClipScores:
-    """Log-spectral distance in dB: √(mean over frequencies of (10·log₁₀ P − 10·log₁₀ P̂)²), averaged over frames.
+    """Return the log-spectral distance of each pair, dB: √(mean over frequencies of (10·log₁₀ P − 10·log₁₀ P̂)²).
 
-    P and P̂ are powers per coefficient of the Hann-windowed spectra (divided by the window's energy), floored at
-    `ROUNDING_POWER`, so that digital silence is 101 dB below full scale and not infinitely far from everything.
+    It is averaged over frames. P and P̂ are powers per coefficient of the Hann-windowed spectra (divided by the window's
+    energy), at least `ROUNDING_POWER`, so that digital silence is 101 dB below full scale and not at −∞.
 
     Args:
         pairs: clips longer than n_fft / 2; shorter ones are failures.
         n_fft: window length, samples.
-        hop: from one frame to the next, samples.
+        hop: samples from one frame to the next.
     """
 
     def decibels(clip: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def log_spectral_distance(pairs: Mapping[str, Pair], *, n_fft: int = 2048, hop: 
 
 
 def vocoding_scores(pairs: Mapping[str, Pair], sample_rate: int) -> dict[str, ClipScores]:
-    """All metrics of this module, by name, of pairs at `sample_rate` Hz."""
+    """Return all metrics of this module, by name, of pairs at `sample_rate` Hz."""
     scores = (pesq(pairs, sample_rate), mr_stft(pairs), log_spectral_distance(pairs))
     return {score.metric: score for score in scores}
 

@@ -19,11 +19,14 @@ INCEPTION_VARIABLE = "SPECREG_INCEPTION"
 
 
 class WeightsMissing(ValueError):
-    """A metric's weights are not there: what to fetch and where to put it."""
+    """The weights of a metric are missing; the message says what to fetch and where to put it."""
 
 
 def find_inception(given: Path | None = None) -> Path:
-    """The path of the Inception weights: `given`, else $SPECREG_INCEPTION; WeightsMissing says what to do."""
+    """Return the path of the Inception weights, `given` or $SPECREG_INCEPTION.
+
+    Raises WeightsMissing, which says what to fetch, where there is no such file.
+    """
     path = given or (Path(os.environ[INCEPTION_VARIABLE]) if os.environ.get(INCEPTION_VARIABLE) else None)
     if path is None or not path.is_file():
         raise WeightsMissing(
@@ -34,12 +37,12 @@ def find_inception(given: Path | None = None) -> Path:
 
 
 class InceptionFeatures:
-    """2048 pool features of the 2015-12-05 Inception graph, of uint8 images `[N, 1 or 3, H, W]`: float32 `[N, 2048]`.
+    """Extractor of the 2048 pool features of the 2015-12-05 Inception graph.
 
     Args:
         weights: path of `INCEPTION_FILE`.
-        device: where to run.
-        verify: refuse a file whose SHA-256 does not begin as its published name says.
+        device: device of the network.
+        verify: whether the file's SHA-256 must begin as its published name says.
 
     Raises ValueError for other weights, ImportError without torch-fidelity.
     """
@@ -62,7 +65,7 @@ class InceptionFeatures:
             state = torch.load(weights, weights_only=True, map_location="cpu")
         except Exception as error:
             raise ValueError(f"{weights}: cannot be read as weights ({str(error).splitlines()[0]})") from None
-        # torch-fidelity unpickles whatever file it is given; it is given one that was read safely.
+        # torch-fidelity unpickles its file, so it gets a copy of weights that were read safely.
         with tempfile.TemporaryDirectory() as folder:
             safe = Path(folder) / INCEPTION_FILE
             torch.save(state, safe)
@@ -71,7 +74,7 @@ class InceptionFeatures:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return features, float32 `[N, 2048]`, of uint8 images `[N, 1 or 3, H, W]`."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"images must be uint8 [N, 1 or 3, H, W]; got {images.dtype} {list(images.shape)}")
         features: Tensor = self.network(images.to(self.device).expand(-1, 3, -1, -1))[0]

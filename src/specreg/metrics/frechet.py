@@ -1,9 +1,9 @@
-"""Frechet distance between feature distributions, seen as Gaussians, from float64 sufficient statistics.
+"""Frechet distance between feature distributions, taken as Gaussian, from float64 sufficient statistics.
 
     d² = ‖μ − ν‖² + Tr A + Tr B − 2 Tr (A B)^½                              (Dowson & Landau 1982)
 
 Tr (A B)^½ is computed as the sum of singular values of B^½ A^½, with square roots of symmetric matrices from their
-eigenvalues: nothing can turn imaginary, and the distance is not negative however few the samples.
+eigenvalues, so that every number stays real and the distance is not negative for few samples either.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor
 
 
 class Gaussian(Protocol):
-    """A mean `[D]` and a covariance `[D, D]`, float64, of whatever embedding."""
+    """The interface of feature statistics: a mean `[D]` and a covariance `[D, D]`, float64."""
 
     @property
     def mean(self) -> Tensor:
-        """`[D]`."""
+        """Mean, `[D]`."""
 
     @property
     def covariance(self) -> Tensor:
-        """`[D, D]`."""
+        """Covariance, `[D, D]`."""
 
 
 class GaussianStatistics(NamedTuple):
@@ -38,7 +38,11 @@ class GaussianStatistics(NamedTuple):
 
 
 class FeatureAccumulator:
-    """Sums of features `[N, D]`, batch by batch, in float64; its state saves as plain arrays."""
+    """Sums of features `[N, D]` over batches, in float64; the state can be saved as plain arrays.
+
+    Args:
+        dimensions: D.
+    """
 
     def __init__(self, dimensions: int):
         self.count = 0
@@ -58,7 +62,7 @@ class FeatureAccumulator:
         self.outer += x.T @ x
 
     def statistics(self) -> GaussianStatistics:
-        """Mean and covariance of what was added; raises ValueError for fewer than two samples."""
+        """Return mean and covariance of the added features; raises ValueError for fewer than two samples."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 samples; got {self.count}")
         mean = self.total / self.count
@@ -66,39 +70,39 @@ class FeatureAccumulator:
         return GaussianStatistics(mean, (covariance + covariance.T) / 2, self.count)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """What `restore` reads back."""
+        """Return the sums as arrays, for `restore`."""
         return {"count": np.array(self.count), "total": self.total.numpy(), "outer": self.outer.numpy()}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Go on from what `state` returned."""
+        """Set the sums to those that `state` returned."""
         self.count = int(state["count"])
         self.total = torch.from_numpy(np.array(state["total"]))
         self.outer = torch.from_numpy(np.array(state["outer"]))
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """d² between two Gaussians (FID, where the features are Inception's), at least 0."""
+    """Return d² between two Gaussians, at least 0; it is FID where the features are Inception's."""
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"expected features of one size; got {len(a.mean)} and {len(b.mean)}")
     root_a, root_b = _root(a.covariance), _root(b.covariance)
     cross = torch.linalg.svdvals(root_b @ root_a).sum()
-    # The traces of the roots' squares: both sides of the difference then see the same rounding.
+    # Traces of the squared roots, so that rounding is the same on both sides of the difference.
     traces = root_a.square().sum() + root_b.square().sum()
     distance = (a.mean - b.mean).square().sum() + traces - 2 * cross
     return max(0.0, float(distance))
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """Symmetric square root `[D, D]`; eigenvalues that rounding made negative are 0."""
+    """Return the symmetric square root `[D, D]`; eigenvalues that rounding made negative count as 0."""
     values, vectors = torch.linalg.eigh(covariance)
     root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     return root
 
 
 def load_statistics(path: Path) -> GaussianStatistics:
-    """Read an .npz with "mu" `[D]` and "sigma" `[D, D]`, such as EDM's reference files; nothing is unpickled.
+    """Return the statistics in an .npz with "mu" `[D]` and "sigma" `[D, D]`, such as EDM's reference files.
 
-    Raises ValueError that names the file for anything else.
+    Nothing is unpickled. Raises ValueError that names the file where it holds anything else.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -117,7 +121,7 @@ def load_statistics(path: Path) -> GaussianStatistics:
 
 
 def save_statistics(path: Path, statistics: GaussianStatistics) -> None:
-    """Write what `load_statistics` reads, whole or not at all."""
+    """Write statistics for `load_statistics`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial.npz")
     arrays: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}

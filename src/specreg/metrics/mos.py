@@ -25,18 +25,18 @@ from specreg.metrics.scores import ClipScores, Unavailable, score_clips
 
 
 class MOSPredictor(Protocol):
-    """Predicts how people would rate a clip."""
+    """The interface of a predictor of opinion scores."""
 
     @property
     def name(self) -> str:
-        """As shown beside its numbers."""
+        """Name of the predictor, shown beside its numbers."""
 
     @property
     def sample_rate(self) -> int:
-        """Of the sound it takes, Hz."""
+        """Sample rate of the clips that it takes, Hz."""
 
     def __call__(self, audio: Tensor) -> float:
-        """Predict the score of one clip `[T]` in [-1, 1] at `sample_rate`."""
+        """Return the predicted score of a clip `[T]` in [-1, 1] at `sample_rate`."""
 
 
 class DistillMOS:
@@ -57,27 +57,27 @@ class DistillMOS:
                 f"DistillMOS needs the package distillmos, which brings its weights: pip install distillmos ({error})"
             ) from None
         self.device = torch.device(device)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights are
+        with contextlib.redirect_stdout(io.StringIO()):  # the package prints the path of its weights
             self._model: Any = ConvTransformerSQAModel().eval().to(self.device)
 
     @torch.no_grad()
     def __call__(self, audio: Tensor) -> float:
-        """Predict the score of one clip `[T]`."""
+        """Return the predicted score of a clip `[T]`."""
         return float(self._model(audio[None].float().to(self.device)))
 
 
 class UTMOS:
     """UTMOS, the strong learner of UTMOS22 (Saeki et al. 2022), from a local checkout and a local weights file.
 
-    Building it runs the checkout's own code: take one you trust. The weights file is read without running any.
+    Building it runs the code of the checkout, which has to be trusted. The weights file is read without running code.
 
     Args:
         checkout: folder of github.com/tarepan/SpeechMOS, with its hubconf.py.
         weights: utmos22_strong_step7459_v1.pt, from that repository's release v1.0.0.
-        device: where it runs.
+        device: device of the network.
 
     Raises:
-        Unavailable: a path is not there, or the checkout's own dependencies are not installed.
+        Unavailable: a path does not exist, or a dependency of the checkout is not installed.
     """
 
     name = "UTMOS"
@@ -105,12 +105,12 @@ class UTMOS:
 
     @torch.no_grad()
     def __call__(self, audio: Tensor) -> float:
-        """Predict the score of one clip `[T]`."""
+        """Return the predicted score of a clip `[T]`."""
         return float(self._model(audio[None].float().to(self.device), self.sample_rate))
 
 
 def mean_opinion_scores(predictor: MOSPredictor, clips: Mapping[str, Tensor], sample_rate: int) -> ClipScores:
-    """Predict the score of every clip `[T]` at `sample_rate` Hz, resampled to what the predictor takes."""
+    """Return the predicted score of every clip `[T]` at `sample_rate` Hz, resampled to the predictor's rate."""
 
     def score(audio: Tensor) -> float:
         return predictor(resample(audio, sample_rate, predictor.sample_rate))

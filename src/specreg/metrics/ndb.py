@@ -1,13 +1,13 @@
 """Number of statistically different bins (Richardson and Weiss 2018, arXiv 1805.12462), and the bins' divergence.
 
-k-means cuts the space of real features into K bins. If generated features have the distribution of the real ones, their
-shares of the bins differ by sampling noise alone. With p of M real and q of N generated features in a bin, the two
-proportions are held against each other by
+k-means divides the space of real features into K bins. If generated features have the distribution of real features,
+the shares of the bins differ by sampling noise only. With shares p of M real and q of N generated features in a bin,
+the two proportions are compared by
 
     z = (p − q) / √(r·(1 − r)·(1/M + 1/N)),    r = (M·p + N·q)/(M + N),
 
-and the bin counts as different where |z| is beyond the normal quantile of the significance level. NDB/K is the share of
-such bins: about the significance level when nothing differs. scikit-learn is imported on first use.
+and the bin counts as different where |z| exceeds the normal quantile of the significance level. NDB/K is the share of
+such bins, which is about the significance level for equal distributions. scikit-learn is imported on first use.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class NDBResult(NamedTuple):
-    """How two sets of features fill the bins of one of them."""
+    """Shares of bins of two sets of features, and how they differ."""
 
     share: float  # NDB/K in [0, 1], the figure that papers report
     different: int  # bins that differ significantly
     bins: int  # K
     js_divergence: float  # Jensen-Shannon divergence of the two histograms, nats, 0 to ln 2
-    z: NDArray[np.float64]  # [K], positive where the samples have too little
+    z: NDArray[np.float64]  # [K], positive where the samples have too small a share
     reference: NDArray[np.float64]  # [K], share of the real features in each bin
     samples: NDArray[np.float64]  # [K], share of the generated features in each bin
 
@@ -40,19 +40,19 @@ def ndb(
     whiten: bool = True,
     seed: int = 0,
 ) -> NDBResult:
-    """Count the statistically different bins.
+    """Return the number of statistically different bins and the divergence of the bins' histograms.
 
     Args:
         samples: generated features, `[N, D]`.
         reference: real features, `[M, D]`, M of at least `bins`.
-        bins: K.
-        significance: of the two-sided test in each bin, in (0, 1).
-        whiten: divide each feature by its standard deviation over the real ones, as the authors do; constant features
-            are left as they are.
-        seed: of k-means, which runs ten times and keeps the best.
+        bins: K, the number of bins.
+        significance: level of the two-sided test in each bin, in (0, 1).
+        whiten: whether each feature is divided by its standard deviation over the real features, as the authors do;
+            constant features stay unchanged.
+        seed: seed of k-means, which runs ten times and keeps the best result.
 
     Raises:
-        ValueError: for shapes that do not match, too few features, values that are not finite.
+        ValueError: shapes that do not match, too few features, or values that are not finite.
     """
     real, fake = _features("reference", reference), _features("samples", samples)
     if real.shape[1] != fake.shape[1]:
@@ -73,7 +73,7 @@ def ndb(
 
 
 def proportion_z(p: ArrayLike, q: ArrayLike, count_p: int, count_q: int) -> NDArray[np.float64]:
-    """Two-proportion z of shares p of `count_p` and q of `count_q`, pooled; 0 where both are 0 or both are 1."""
+    """Return the pooled two-proportion z of shares p of `count_p` and q of `count_q`; 0 where both are 0 or both 1."""
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     pooled = (count_p * p + count_q * q) / (count_p + count_q)
     error = np.sqrt(pooled * (1 - pooled) * (1 / count_p + 1 / count_q))
@@ -82,12 +82,12 @@ def proportion_z(p: ArrayLike, q: ArrayLike, count_p: int, count_q: int) -> NDAr
 
 
 def two_sided_p(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of a standard normal number at least as far from 0 as z."""
+    """Return the probability that a standard normal number is at least as far from 0 as z."""
     return np.array([math.erfc(abs(value) / math.sqrt(2)) for value in z])
 
 
 def js_divergence(p: ArrayLike, q: ArrayLike) -> float:
-    """Jensen-Shannon divergence of two histograms `[K]` that sum to 1, in nats: 0 (equal) to ln 2 (disjoint)."""
+    """Return the Jensen-Shannon divergence of two histograms `[K]` with sum 1, nats: 0 (equal) to ln 2 (disjoint)."""
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     middle = (p + q) / 2
 

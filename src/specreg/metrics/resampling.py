@@ -1,4 +1,4 @@
-"""One way to another sample rate for every metric of sound."""
+"""Resampling for the metrics of sound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from specreg.metrics.scores import Unavailable
 
 
 def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """Bring a clip `[T]` from `from_rate` to `to_rate` Hz (librosa's soxr, high quality), float32 on the CPU.
+    """Return a clip `[T]` resampled from `from_rate` to `to_rate` Hz by librosa (soxr), float32 on the CPU.
 
     Raises:
         Unavailable: librosa is needed and not installed.

@@ -1,4 +1,4 @@
-"""Scores of clips, with what failed and what could not run kept beside the numbers."""
+"""Scores of clips, with the clips that failed and the metrics that could not run beside the numbers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ T = TypeVar("T")
 
 
 class Unavailable(RuntimeError):
-    """A metric cannot run here: a package or weights are missing. The message says what is needed and where from."""
+    """A metric cannot run because a package or weights are missing; the message says what to install or fetch."""
 
 
 @dataclass(frozen=True)
 class ClipScores:
-    """One metric over clips: `clips == len(values) + len(failures)`, unless `missing` says why it did not run."""
+    """Values of one metric by clip. Each clip is in `values` or `failures`, unless `missing` says why none is."""
 
     metric: str
     unit: str
     values: dict[str, float] = field(default_factory=dict)
-    """By clip, finite."""
+    """Finite values, by clip."""
     failures: dict[str, str] = field(default_factory=dict)
-    """By clip, why there is no value."""
+    """Reasons for the lack of a value, by clip."""
     missing: str | None = None
-    """Why the metric did not run at all: what to install or fetch."""
+    """Why the metric did not run: what to install or fetch."""
 
     @property
     def mean(self) -> float | None:
-        """Mean over the clips that have a value; None where none has."""
+        """Mean over the clips with a value; None where no clip has one."""
         return math.fsum(self.values.values()) / len(self.values) if self.values else None
 
 
@@ -41,10 +41,10 @@ def score_clips(
     *,
     expected: tuple[type[Exception], ...],
 ) -> ClipScores:
-    """Score clips one by one.
+    """Return the scores of clips, computed one by one.
 
-    A clip on which `score` raises one of the `expected` errors, or returns NaN or infinity, counts as a failure under
-    its name; `Unavailable` makes the metric a missing one; other errors pass through.
+    A clip on which `score` raises one of the `expected` errors, or returns NaN or infinity, is a failure. Where `score`
+    raises `Unavailable`, the metric is missing. Other errors propagate.
     """
     scores = ClipScores(metric, unit)
     for name, clip in clips.items():

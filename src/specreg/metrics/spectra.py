@@ -1,8 +1,8 @@
-"""How far the spectrum of samples is from that of real data.
+"""Distances between the spectrum of samples and that of real data, and the fidelity of checkerboards.
 
-Spectra are radially averaged mean power per coefficient of an orthonormal DFT; data are in [-1, 1]. Every
-comparison in decibels is floored at the power of 8-bit quantization noise: samples are stored as 8-bit images,
-and nothing below that noise is signal.
+Spectra are radial averages of the mean power per coefficient of an orthonormal DFT; data are in [-1, 1]. In decibels,
+powers below that of 8-bit quantization noise count as equal to it: samples are stored as 8-bit images, which cannot
+represent less.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ QUANTIZATION_POWER = (2 / 255) ** 2 / 12
 
 
 class MeanSpectrum(NamedTuple):
-    """Mean over samples of the radial power spectrum, float64."""
+    """Mean radial power spectrum of a set of samples."""
 
     frequency: Tensor  # [bins], cycles per sample
     power: Tensor  # [bins]
@@ -28,22 +28,22 @@ class MeanSpectrum(NamedTuple):
 
 
 def mean_spectrum(x: Tensor, *, batch_size: int = 256) -> MeanSpectrum:
-    """Mean radial power spectrum of `x`, `[N, C, *space]` in [-1, 1], in float64."""
+    """Return the mean radial power spectrum of `x`, `[N, C, *space]` in [-1, 1], float64 where the device has it."""
     parts = [power_spectrum(part.to(_checks.widest_dtype(part.device))) for part in torch.split(x, batch_size)]
     power = torch.cat([part.power for part in parts]).mean(0)
     return MeanSpectrum(parts[0].frequency, power, parts[0].size)
 
 
 def decibels(power: Tensor) -> Tensor:
-    """10·log10 of power, floored at `QUANTIZATION_POWER`."""
+    """Return 10·log10 of the power, with `QUANTIZATION_POWER` as its lower bound."""
     return 10 * power.clamp_min(QUANTIZATION_POWER).log10()
 
 
 def log_spectral_distance(spectrum: MeanSpectrum, truth: MeanSpectrum) -> float:
-    """Root mean square over frequency bins, the zero frequency left out, of the difference in dB.
+    """Return the root mean square of the difference in dB over all frequency bins but the zero frequency.
 
     Raises:
-        ValueError: the two were taken on different grids.
+        ValueError: the spectra are on different grids.
     """
     _same_grid(spectrum, truth)
     moving = truth.frequency > 0
@@ -52,7 +52,7 @@ def log_spectral_distance(spectrum: MeanSpectrum, truth: MeanSpectrum) -> float:
 
 
 def power_ratio(spectrum: MeanSpectrum, truth: MeanSpectrum, *, low: float = 0.0, high: float = 1.0) -> float:
-    """Energy at frequencies in (low, high] cycles per sample relative to the truth's, in dB; 0 is right."""
+    """Return the energy at frequencies in (low, high] cycles per sample relative to the truth's, dB; 0 is best."""
     _same_grid(spectrum, truth)
     inside = (truth.frequency > low) & (truth.frequency <= high)
     energy, true_energy = ((s.power * s.size)[inside].sum() for s in (spectrum, truth))
@@ -61,17 +61,17 @@ def power_ratio(spectrum: MeanSpectrum, truth: MeanSpectrum, *, low: float = 0.0
 
 
 def band_energy_share(x: Tensor, bands: Tensor) -> float:
-    """Share of the energy of `x` `[N, C, H, W]`, its mean left out, in the coefficients that `bands` `[H, W]` marks."""
+    """Return the share of the energy of `x` `[N, C, H, W]`, without its mean, in the coefficients marked by `bands`."""
     power = torch.fft.fft2(x.to(_checks.widest_dtype(x.device)), norm="ortho").abs().square().mean((0, 1))
     power[0, 0] = 0
     return float(power[bands].sum() / power.sum().clamp_min(torch.finfo(power.dtype).tiny))
 
 
 def board_fidelity(x: Tensor, boards: Tensor) -> Tensor:
-    """Correlation of each sample of `x` `[N, 1, H, W]` with the checkerboard nearest to it: `[N]`, 1 for a board.
+    """Return the correlation `[N]` of each sample of `x` `[N, 1, H, W]` with its nearest checkerboard; 1 for a board.
 
-    `boards` `[K, H, W]` in {−1, 1} holds every board of the family, `x` is in [-1, 1]. The product with a board is
-    averaged over pixels and not divided by the sample's own norm, so a faded board scores less than 1.
+    `boards` `[K, H, W]` in {−1, 1} holds every board of the family; `x` is in [-1, 1]. The product with a board is
+    averaged over pixels and not divided by the norm of the sample, so a faded board scores less than 1.
     """
     if x.shape[1:] != (1, *boards.shape[1:]):
         raise ValueError(f"x must be [N, 1, {boards.shape[1]}, {boards.shape[2]}]; got {list(x.shape)}")
@@ -79,13 +79,13 @@ def board_fidelity(x: Tensor, boards: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Round `[-1, 1]` images to 8 bits, 0 … 255, as EDM stores its samples: x·127.5 + 128, clipped and truncated."""
+    """Return images in [-1, 1] as uint8, in EDM's way: x·127.5 + 128, clipped to 0 … 255 and truncated."""
     _checks.compute_dtype("x", x)
     return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def from_uint8(x: Tensor) -> Tensor:
-    """8-bit images as float32 in [-1, 1]."""
+    """Return 8-bit images as float32 in [-1, 1]."""
     return x.float() / 127.5 - 1
 
 

@@ -1,7 +1,8 @@
-"""VGGish (Hershey et al. 2017), the embedding that FAD is defined on, from weights that the user has.
+"""VGGish (Hershey et al. 2017), the embedding that FAD is defined on, with weights from a file of the user.
 
-It looks at patches of 0.96 s at 16 kHz, one after the other: 96 frames of 64 mel bands, hop 10 ms, window 25 ms. Bands
-run from 125 to 7500 Hz, evenly on the HTK mel scale and triangular on that scale; values are ln(amplitude + 0.01).
+Its input consists of consecutive patches of 0.96 s at 16 kHz: 96 frames of 64 mel bands, hop 10 ms, window 25 ms,
+values ln(amplitude + 0.01). The bands are spaced evenly on the HTK mel scale from 125 to 7500 Hz. Their triangles are
+linear in mel, unlike those of librosa and `data.mel`, which are linear in Hz.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ class VGGish:
 
     Args:
         weights: vggish-10086976.pth from release v0.1 of github.com/harritaylor/torchvggish, read without running code.
-        activation: whether the last layer's ReLU stays; PyTorch's FAD packages take it off, as here. Published
-            distances compare only where both agree.
-        device: where it runs.
+        activation: whether the last layer has its ReLU. FAD packages for PyTorch leave it out, as the default does;
+            published distances are comparable only where both agree.
+        device: device of the network.
 
     Raises:
-        Unavailable: no such file, or it holds other tensors.
+        Unavailable: there is no such file, or it holds other tensors.
     """
 
     sample_rate = 16_000
@@ -53,7 +54,7 @@ class VGGish:
 
     @torch.no_grad()
     def __call__(self, audio: Tensor) -> Tensor:
-        """Embeddings `[patches, 128]` of one clip `[T]`; a clip shorter than a patch has none."""
+        """Return embeddings `[patches, 128]` of a clip `[T]`; a clip shorter than a patch has none."""
         patches = log_mel_patches(audio)
         if not len(patches):
             return torch.zeros(0, 128)
@@ -62,7 +63,7 @@ class VGGish:
 
 
 def log_mel_patches(audio: Tensor) -> Tensor:
-    """What VGGish sees of a clip `[T]` at 16 kHz: `[patches, 96, 64]`, float32; an incomplete patch is left out."""
+    """Return VGGish's input for a clip `[T]` at 16 kHz, float32 `[patches, 96, 64]`, without an incomplete patch."""
     audio = audio.detach().cpu().double()
     if len(audio) < WINDOW + (FRAMES - 1) * HOP:
         return torch.zeros(0, FRAMES, BANDS)
@@ -75,7 +76,7 @@ def log_mel_patches(audio: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _triangles() -> Tensor:
-    """Weights of the mel bands, float64 `[N_FFT / 2 + 1, BANDS]`; the zero frequency is in none."""
+    """Return the weights of VGGish's mel bands, float64 `[N_FFT / 2 + 1, BANDS]`; the zero frequency has none."""
 
     def mel(hertz: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
         return torch.from_numpy(1127 * np.log1p(hertz / 700))
@@ -91,7 +92,7 @@ def _triangles() -> Tensor:
 
 
 class _Network(nn.Module):
-    """The layers under the names of the weights file; without the last ReLU."""
+    """Layers of VGGish under the names of the weights file, without the last ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,8 +113,8 @@ class _Network(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        """`[N, 96, 64]` to `[N, 128]`."""
+        """Return embeddings `[N, 128]` of patches `[N, 96, 64]`."""
         h = self.features(patches[:, None])
-        # The weights were learnt with channels last.
+        # The weights of the first linear layer expect channels last.
         out: Tensor = self.embeddings(h.permute(0, 2, 3, 1).flatten(1))
         return out

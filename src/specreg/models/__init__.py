@@ -1,4 +1,4 @@
-"""Networks, all called as `(x_t, t)` or `(x_t, t, labels)`."""
+"""Networks. Each is called as `(x_t, t)` or `(x_t, t, labels)`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["AUGMENT_LABELS", "KINDS", "SONGUNET_FORMS", "Conditioning", "SmallUN
 KINDS = ("small_unet", "unet2d")
 
 AUGMENT_LABELS = 9
-"""Numbers by which EDM's networks are told of augmentation; see `specreg.data.augment`."""
+"""Width of the augmentation conditioning of EDM's networks; see `specreg.data.augment`."""
 
 SONGUNET_FORMS: dict[str, dict[str, Any]] = {
     "ddpmpp": {
@@ -29,18 +29,18 @@ SONGUNET_FORMS: dict[str, dict[str, Any]] = {
         "resample_filter": [1, 3, 3, 1],
     },
 }  # fmt: skip
-"""What makes a SongUNet DDPM++ or NCSN++ ("VP" and "VE" in the names of EDM's checkpoints)."""
+"""Options of SongUNet for DDPM++ and NCSN++ ("VP" and "VE" in the file names of EDM's checkpoints)."""
 
 
 class Conditioning(NamedTuple):
-    """What a network takes beside x and t."""
+    """Sizes of the conditioning that a network takes beside x and t."""
 
     classes: int  # 0 for none
-    augment: int  # numbers of augmentation conditioning; 0 for none
+    augment: int  # width of the augmentation conditioning; 0 for none
 
 
 def conditioning(network: nn.Module) -> Conditioning:
-    """What a network takes beside x and t; nothing for those that are not EDM's."""
+    """Return the sizes of a network's conditioning; zeros for networks other than EDM's."""
     inner = getattr(network, "model", network)
     return Conditioning(getattr(inner, "label_dim", 0), getattr(inner, "augment_dim", 0))
 
@@ -58,19 +58,19 @@ def build(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> nn.Module:
-    """Build a network by kind, its weights a function of `seed` alone (the global random state is left as it was).
+    """Return a new network of a kind; its weights depend on `seed` alone, and the global random state stays unchanged.
 
     Args:
         kind: "small_unet", or "unet2d" for diffusers' UNet2DModel.
-        channels: of the images.
-        resolution: of the images, pixels.
-        width: channels of the first level.
-        multipliers: of `width`, one a level.
-        blocks: residual blocks a level.
-        attention: levels, from 0, whose blocks attend.
+        channels: channels of the images.
+        resolution: side of the images, pixels.
+        width: channels of the first level, before its multiplier.
+        multipliers: multipliers of `width`, one per level.
+        blocks: residual blocks per level.
+        attention: levels, counted from 0, whose blocks have self-attention.
         patch_size: see SmallUNet.
-        dropout: in every residual block.
-        seed: of the initial weights.
+        dropout: dropout probability in every residual block.
+        seed: seed of the initial weights.
     """
     _checks.choice("model kind", kind, KINDS)
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""ADM: the network of Dhariwal & Nichol 2021 ("Diffusion models beat GANs on image synthesis"), EDM's variant of it."""
+"""ADM (Dhariwal & Nichol 2021, "Diffusion models beat GANs on image synthesis"), in EDM's variant."""
 
 from __future__ import annotations
 

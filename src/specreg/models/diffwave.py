@@ -1,7 +1,7 @@
 """DiffWave (Kong et al. 2021, arXiv 2009.09761), with a mel spectrogram as its condition or without one.
 
 Parameters have the names of the public checkpoint. The paper's step embedding, a sine and a cosine at 64 frequencies
-from 1 to 10⁴, is a table with a row a training step; a fractional step lies on the straight line between two rows.
+from 1 to 10⁴, is a table with one row per training step; the embedding of a fractional step is interpolated linearly.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ FAST_SCHEDULE = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class DiffWaveConfig:
-    """What a DiffWave network is and the sound it is for, under the names of the public checkpoint's `params`.
+    """Configuration of a DiffWave network and of the sound it is made for, under the names of the public `params`.
 
     Args:
-        residual_layers: dilated residual layers.
-        residual_channels: their width.
-        dilation_cycle_length: layer i has dilation 2^(i mod this).
+        residual_layers: number of dilated residual layers.
+        residual_channels: channels of each layer.
+        dilation_cycle_length: n, where layer i has dilation 2^(i mod n).
         unconditional: whether the network takes no mel spectrogram.
         n_mels: bands of the mel spectrogram.
-        n_fft: its window, samples.
+        n_fft: window of the mel spectrogram, samples.
         hop_samples: samples from one mel frame to the next.
         sample_rate: Hz.
         crop_mel_frames: mel frames of a training crop.
         noise_schedule: β of the training steps, each in (0, 1).
         inference_noise_schedule: β of the fast sampler's steps.
-        upsample_factors: the mel upsampler's two strides, whose product is the hop; None for the two divisors of the
-            hop that are nearest to each other, smaller first: 16 and 16 for 256.
+        upsample_factors: the two strides of the mel upsampler, whose product is the hop; None for the two divisors of
+            the hop that are nearest to each other, the smaller first: 16 and 16 for 256.
 
     Raises:
         ValueError: for a value out of range.
@@ -97,7 +97,7 @@ def _factors(hop: int) -> tuple[int, int]:
 
 
 class StepEmbedding(nn.Module):
-    """Training steps `[B]`, whole or fractional, to `[B, 512]`."""
+    """Embedding of training steps: `[B]`, whole or fractional, to `[B, 512]`."""
 
     table: Tensor
 
@@ -111,7 +111,7 @@ class StepEmbedding(nn.Module):
         self.projection2 = nn.Linear(HIDDEN, HIDDEN)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed the steps."""
+        """Return the embedding `[B, 512]` of steps `[B]`."""
         if t.is_floating_point():
             low = t.floor().long()
             between = self.table[low].lerp(self.table[t.ceil().long()], (t - low).to(self.table)[:, None])
@@ -121,7 +121,7 @@ class StepEmbedding(nn.Module):
 
 
 class MelUpsampler(nn.Module):
-    """Mel frames `[B, n_mels, frames]` to one column a sample, `[B, n_mels, frames · hop]`."""
+    """Upsampling of mel frames `[B, n_mels, frames]` to one column per sample, `[B, n_mels, frames · hop]`."""
 
     def __init__(self, factors: tuple[int, int]):
         super().__init__()
@@ -130,16 +130,16 @@ class MelUpsampler(nn.Module):
         )
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Upsample."""
+        """Return `[B, n_mels, frames · hop]` from `mel` `[B, n_mels, frames]`."""
         h = mel.unsqueeze(1)
         for conv in (self.conv1, self.conv2):
             columns = h.shape[-1] * conv.stride[1]
-            h = F.leaky_relu(conv(h), 0.4)[..., :columns]  # an odd stride makes one column too many
+            h = F.leaky_relu(conv(h), 0.4)[..., :columns]  # an odd stride yields one column too many
         return h.squeeze(1)
 
 
 class ResidualLayer(nn.Module):
-    """A dilated convolution gated by its other half; half of what comes out goes on, half is skipped to the end."""
+    """Dilated convolution with a gate; half of its output goes to the next layer, half to the sum of skips."""
 
     def __init__(self, channels: int, dilation: int, n_mels: int | None):
         super().__init__()
@@ -149,7 +149,7 @@ class ResidualLayer(nn.Module):
         self.output_projection = _conv(channels, 2 * channels)
 
     def forward(self, x: Tensor, step: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`[B, C, T]`, `[B, 512]` and `[B, n_mels, T]` to the layer's output and its skip, `[B, C, T]` each."""
+        """Return output and skip, both `[B, C, T]`, of `x` `[B, C, T]`, `step` `[B, 512]` and mel `[B, n_mels, T]`."""
         h = self.dilated_conv(x + self.diffusion_projection(step)[:, :, None])
         if self.conditioner_projection is not None:
             h = h + self.conditioner_projection(condition)
@@ -159,7 +159,7 @@ class ResidualLayer(nn.Module):
 
 
 class DiffWave(nn.Module):
-    """The network: noisy sound, its step and, unless unconditional, the mel spectrogram to the noise in it.
+    """The network: from noisy sound, its step and, unless unconditional, a mel spectrogram to the noise.
 
     Args:
         config: see `DiffWaveConfig`.
@@ -190,8 +190,8 @@ class DiffWave(nn.Module):
             mel: log-mel spectrogram in [0, 1], `[B, n_mels, T / hop]`; None for an unconditional network.
 
         Raises:
-            ValueError: for shapes that do not fit, a condition too many or too few, and steps beyond the schedule
-                (on the CPU; reading them would stall an accelerator).
+            ValueError: for shapes that do not fit, a missing or unexpected mel spectrogram, and steps outside the
+                schedule (checked on the CPU only: reading them would stall an accelerator).
         """
         x = x_t.unsqueeze(1) if x_t.ndim == 2 else x_t
         if x.ndim != 3 or x.shape[1] != 1:

@@ -16,27 +16,27 @@ from specreg.models.diffwave import DiffWave, DiffWaveConfig
 
 
 class LoadedDiffWave(NamedTuple):
-    """What a checkpoint holds."""
+    """Contents of a DiffWave checkpoint."""
 
     model: DiffWave  # on the device asked for, in evaluation mode
     step: int  # optimizer steps it was trained for; 0 where the file does not say
-    other_params: dict[str, Any]  # entries of `params` that say nothing about the network: batch size, learning rate, …
+    other_params: dict[str, Any]  # entries of `params` beside the network's: batch size, learning rate, …
 
 
 def load_diffwave(
     path: str | Path, *, device: torch.device | str = "cpu", config: DiffWaveConfig | None = None
 ) -> LoadedDiffWave:
-    """Read a DiffWave checkpoint (`.pt`) with `weights_only=True`.
+    """Return the network in a DiffWave checkpoint (`.pt`), read with `weights_only=True`.
 
     Args:
         path: the file, with a dict of tensors under `model`.
-        device: where the network is to be, whatever device it was saved from.
+        device: device of the returned network.
         config: of the network, for a file without `params`; refused where the file has its own and they differ.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no such checkpoint, its `params` are out of range, or its tensors are not those of
-            the network that `params` describe: each one missing, unexpected or of the wrong shape is named.
+        ValueError: the file is not such a checkpoint, its `params` are out of range, or its tensors are not those of
+            the network that `params` describe; missing, unexpected and misshapen tensors are named.
     """
     path = Path(path)
     if not path.is_file():
@@ -70,10 +70,10 @@ def save_diffwave(
     optimizer: Mapping[str, Any] | None = None,
     scaler: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint in the public format; the file appears whole or not at all.
+    """Write a checkpoint in the public format, whole or not at all.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
         model: the network.
         step: optimizer steps it was trained for.
         other_params: entries of `params` beside the network's own, such as batch_size; plain values.
@@ -97,7 +97,7 @@ def save_diffwave(
 def _config(
     path: Path, params: Any, tensors: Mapping[str, Tensor], given: DiffWaveConfig | None
 ) -> tuple[DiffWaveConfig, dict[str, Any]]:
-    """The network's configuration, and what else `params` holds."""
+    """Return the network's configuration and the other entries of `params`."""
     if params is None:
         if given is None:
             raise ValueError(f"{path}: holds no 'params'; pass config=DiffWaveConfig(…) of its network")
@@ -106,9 +106,9 @@ def _config(
         raise ValueError(f"{path}: expected a dict under 'params'; got {type(params).__name__}")
     known = {field.name for field in fields(DiffWaveConfig)}
     ours = {name: value for name, value in params.items() if name in known}
-    # Files written before the unconditional network existed do not have the entry.
+    # Older files, from before the unconditional network, lack this entry.
     ours.setdefault("unconditional", "spectrogram_upsampler.conv1.weight" not in tensors)
-    # Where somebody changed the hop, the strides are known from the kernels, which are twice as long.
+    # A file for another hop does not say its strides, but its kernels are twice as long as they are.
     kernels = [tensors.get(f"spectrogram_upsampler.conv{i}.weight") for i in (1, 2)]
     if "upsample_factors" not in ours and all(kernel is not None and kernel.ndim == 4 for kernel in kernels):
         ours["upsample_factors"] = tuple(kernel.shape[-1] // 2 for kernel in kernels if kernel is not None)

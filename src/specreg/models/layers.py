@@ -1,4 +1,4 @@
-"""Layers that the EDM networks share: resampling convolutions, embeddings of the noise level, the residual block.
+"""Layers of the EDM networks: resampling convolutions, embeddings of the noise level, the residual block.
 
 Parameter names are those of the public checkpoints. Sources: Song et al. 2021 ("Score-based generative modeling
 through SDEs", DDPM++ and NCSN++), Dhariwal & Nichol 2021 (ADM), Karras et al. 2022 (EDM, appendix F).
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int, *, eps: float) -> nn.GroupNorm:
-    """GroupNorm of min(32, channels // 4) groups."""
+    """Return a GroupNorm of min(32, channels // 4) groups."""
     return nn.GroupNorm(max(1, min(32, channels // 4)), channels, eps=eps)
 
 
@@ -50,7 +50,7 @@ class Init(NamedTuple):
 
 
 class Linear(nn.Linear):
-    """A linear layer with a stated initialization."""
+    """A linear layer that takes its initialization as an argument."""
 
     def __init__(self, features_in: int, features_out: int, *, bias: bool = True, init: Init):
         super().__init__(features_in, features_out, bias=bias)
@@ -60,18 +60,18 @@ class Linear(nn.Linear):
 class Conv2d(nn.Module):
     """Convolution that may halve or double the resolution with a fixed separable filter; `kernel=0` only resamples.
 
-    `[B, in, H, W]` to `[B, out, H', W']`. `fused` strides the filter after the convolution instead of before it, so
-    that both see one padding.
+    The input is `[B, in, H, W]`, the output `[B, out, H', W']`. With `fused` the filter and its stride follow the
+    convolution instead of preceding it, and the input is padded once for both.
 
     Args:
-        channels_in: of the input.
-        channels_out: of the output; must equal `channels_in` without a kernel.
-        kernel: side of the kernel, odd, or 0.
-        up: double the resolution first.
-        down: halve it.
-        resample_filter: taps along one axis, normalized here; (1, 1) is the box filter.
-        fused: see above; only with `down`.
-        init: of the weights; `bias` starts at 0 or as the mode has it.
+        channels_in: channels of the input.
+        channels_out: channels of the output; they must equal `channels_in` without a kernel.
+        kernel: side of the kernel, odd; 0 for no convolution.
+        up: whether the resolution is doubled first.
+        down: whether the resolution is halved first.
+        resample_filter: taps of the filter along one axis, which are normalized; (1, 1) is the box filter.
+        fused: see above; it acts only with `down`.
+        init: initialization of weight and bias.
     """
 
     weight: nn.Parameter | None
@@ -104,7 +104,7 @@ class Conv2d(nn.Module):
         self.filter_pad = (len(resample_filter) - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Return `[B, out, H', W']`."""
         if self.fused and self.down and self.weight is not None:
             x = F.conv2d(x, self.weight, padding=self.pad + self.filter_pad)
             x = self._halve(x, 0)
@@ -132,15 +132,15 @@ class Conv2d(nn.Module):
         return self.resample_filter.to(x.dtype).expand(x.shape[1], 1, -1, -1)
 
     def extra_repr(self) -> str:
-        """Shape and resampling."""
+        """Return shape and resampling, for `print(network)`."""
         shape = "resample" if self.weight is None else "×".join(map(str, self.weight.shape))
         return shape + (", up" if self.up else "") + (", down" if self.down else "") + (", fused" if self.fused else "")
 
 
 class PositionalEmbedding(nn.Module):
-    """[cos, sin] of c_noise times frequencies that fall geometrically from 1 to 1/10000, `[B]` to `[B, channels]`.
+    """Embedding [cos, sin] of c_noise times frequencies that fall geometrically from 1, `[B]` to `[B, channels]`.
 
-    With `endpoint` the last frequency is exactly 1/10000 (DDPM++), else the one after it would be (ADM).
+    With `endpoint` the last frequency is 1/10000 (DDPM++); else the sequence stops one step before 1/10000 (ADM).
     """
 
     def __init__(self, channels: int, *, endpoint: bool):
@@ -148,14 +148,14 @@ class PositionalEmbedding(nn.Module):
         self.count, self.last = channels // 2, channels // 2 - endpoint
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        """See the class; always in float32."""
+        """Return the embedding `[B, channels]` of `c_noise` `[B]`, always float32."""
         powers = torch.arange(self.count, dtype=torch.float32, device=c_noise.device) / self.last
         angles = c_noise.float()[:, None] * (1 / 10000) ** powers
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class FourierEmbedding(nn.Module):
-    """[cos, sin] of 2π·c_noise times fixed normal frequencies of standard deviation 16, `[B]` to `[B, channels]`."""
+    """Embedding [cos, sin] of 2π·c_noise times fixed normal frequencies with standard deviation `scale`."""
 
     freqs: Tensor
 
@@ -164,32 +164,32 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("freqs", torch.randn(channels // 2) * scale)
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        """See the class; always in float32."""
+        """Return the embedding `[B, channels]` of `c_noise` `[B]`, always float32."""
         angles = c_noise.float()[:, None] * (2 * math.pi * self.freqs.float())
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class BlockOptions(NamedTuple):
-    """What all blocks of a network have in common."""
+    """Options that all blocks of a network share."""
 
     embedding: int  # channels of the noise embedding
     dropout: float
     eps: float  # of GroupNorm
     resample_filter: Sequence[float]
     scale_shift: bool  # the embedding scales and shifts after norm1 (ADM); else it is added before
-    project_resampled: bool  # a 1×1 convolution on the skip of resampling blocks too
-    skip_scale: float  # of the output after each residual sum
-    head_channels: int | None  # channels of an attention head; None: one head
+    project_resampled: bool  # whether the skip of a resampling block also has a 1×1 convolution
+    skip_scale: float  # factor of the output after each residual sum
+    head_channels: int | None  # channels of an attention head; None for one head
     init: Init
     init_zero: Init  # last layer of each residual branch
-    init_attention: Init | None  # of qkv; None: as `init`
+    init_attention: Init | None  # of qkv; None for `init`
 
 
 class UNetBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice, with the noise embedding between; then self-attention where asked for.
+    """Residual block: GroupNorm, SiLU and convolution, twice, with the noise embedding between; then self-attention.
 
-    `[B, in, H, W]` and `[B, E]` to `[B, out, H', W']`. Attention over heads of fewer channels than the network has
-    leaves no head, and then there is none.
+    The input is `[B, in, H, W]` with an embedding `[B, E]`, the output `[B, out, H', W']`. Attention is optional, and
+    absent where a block has fewer channels than one head needs.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class UNetBlock(nn.Module):
             self.proj = Conv2d(channels_out, channels_out, kernel=1, init=o.init_zero)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """See the class."""
+        """Return `[B, out, H', W']` from `x` `[B, in, H, W]` and the embedding `[B, E]`."""
         h = self.conv0(F.silu(self.norm0(x)))
         moved = self.affine(embedding)[:, :, None, None].to(h.dtype)
         if self.scale_shift:
@@ -247,7 +247,10 @@ class UNetBlock(nn.Module):
 
 
 def condition_rows(name: str, value: Tensor, width: int) -> Tensor:
-    """Return conditioning as float rows `[B, width]`: class indices `[B]` become one-hot; other shapes are refused."""
+    """Return conditioning as float rows `[B, width]`; class indices `[B]` become one-hot rows.
+
+    Raises ValueError for other shapes.
+    """
     if not value.is_floating_point() and value.ndim == 1:
         return F.one_hot(value.long(), width).float()
     if value.ndim != 2 or value.shape[1] != width:
@@ -256,7 +259,7 @@ def condition_rows(name: str, value: Tensor, width: int) -> Tensor:
 
 
 def resolution_levels(resolution: int, levels: int) -> list[int]:
-    """Sides of the levels; raises ValueError where one of them is odd before it is halved."""
+    """Return the sides of the levels; raises ValueError where an odd side would have to be halved."""
     if resolution % 2 ** (levels - 1):
         raise ValueError(
             f"img_resolution must be a multiple of {2 ** (levels - 1)} for {levels} levels; got {resolution}"

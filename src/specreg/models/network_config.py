@@ -1,4 +1,4 @@
-"""What an EDM network is, as data: architecture, preconditioning and their options; read from and written to JSON."""
+"""Description of an EDM network as data, in JSON: architecture, preconditioning and their options."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from specreg.models.songunet import SongUNet
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"songunet": SongUNet, "adm": ADM}
 
-# Names that the public checkpoints use for the same things.
+# The public checkpoints' names of the same classes and options.
 _REFERENCE_NETWORKS = {"SongUNet": "songunet", "DhariwalUNet": "adm"}
 _REFERENCE_PRECONDITIONINGS = {"EDMPrecond": "edm", "VPPrecond": "vp", "VEPrecond": "ve", "iDDPMPrecond": "iddpm"}
 _REFERENCE_DEFAULT = {"edm": "DhariwalUNet", "vp": "SongUNet", "ve": "SongUNet", "iddpm": "DhariwalUNet"}
 _REFERENCE_OPTIONS = {"M": "steps", "C_1": "c_1", "C_2": "c_2"}
-# Options of the public classes that must have this value here; `use_fp16` is a matter of execution.
+# Options of the public classes: those that must have this value here, and one that says nothing about the weights.
 _FIXED = {"decoder_type": "standard", "label_dropout": 0}
 _IGNORED = ("use_fp16",)
 
-# Far beyond any known network: a config comes from a file, and building it must stay cheap.
+# Far beyond any known network. A config may come from a file of unknown origin, and building it must stay cheap.
 _LARGEST = {
     "img_resolution": 4096,
     "img_channels": 1024,
@@ -46,13 +46,13 @@ _LARGEST = {
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """An EDM network without its weights.
+    """Description of an EDM network without its weights.
 
     Args:
         architecture: "songunet" (DDPM++ and NCSN++) or "adm".
         preconditioning: "edm", "vp", "ve" or "iddpm".
         network: the architecture's keyword arguments.
-        preconditioning_options: those of the preconditioning, e.g. sigma_data.
+        preconditioning_options: keyword arguments of the preconditioning, e.g. sigma_data.
 
     Raises ValueError for unknown names and for values that no such network has.
     """
@@ -90,7 +90,7 @@ class NetworkConfig:
 
     @classmethod
     def from_reference(cls, preconditioning: str, keywords: Mapping[str, Any]) -> NetworkConfig:
-        """Read the class name and keyword arguments that the public checkpoints record."""
+        """Return the config for a class name and keyword arguments as the public checkpoints record them."""
         _checks.choice("preconditioning class", preconditioning, _REFERENCE_PRECONDITIONINGS)
         kind = _REFERENCE_PRECONDITIONINGS[preconditioning]
         given = dict(keywords)
@@ -119,7 +119,7 @@ class NetworkConfig:
 
     @classmethod
     def from_json(cls, text: str) -> NetworkConfig:
-        """Read what `to_json` wrote; raises ValueError for anything else."""
+        """Return the config that `to_json` wrote; raises ValueError for any other text."""
         try:
             tree = json.loads(text)
             return cls(**tree)
@@ -127,15 +127,15 @@ class NetworkConfig:
             raise ValueError(f"expected the JSON of a network config; got {text[:80]!r} ({error})") from None
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return the config as one line of JSON."""
         return json.dumps(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON has them."""
+        """Return the config as plain values that JSON can hold."""
         return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
     def build(self, *, seed: int = 0, **changes: Any) -> Preconditioned:
-        """The network with initial weights, a function of `seed` alone; `changes` replace options, e.g. dropout."""
+        """Return the network with initial weights that depend on `seed` alone; `changes` replace its options."""
         options = {**self.network, **changes}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -143,13 +143,13 @@ class NetworkConfig:
         return Preconditioned(model, precond.build(self.preconditioning, **self.preconditioning_options))
 
     def skeleton(self, **changes: Any) -> Preconditioned:
-        """The network on the meta device: its names and shapes without memory."""
+        """Return the network on the meta device: names and shapes of its tensors without memory."""
         with torch.device("meta"):
             return self.build(**changes)
 
 
 def _check_option(name: str, value: Any) -> None:
-    """Refuse option values that no network of these architectures has."""
+    """Raise ValueError for an option value that no network of these architectures has."""
     many = name in ("channel_mult", "attn_resolutions", "resample_filter")
     if many and not (isinstance(value, (list, tuple)) and len(value) <= 16):
         raise ValueError(f"{name} must be a short list of numbers; got {_checks.shown(value)}")

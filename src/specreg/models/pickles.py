@@ -1,9 +1,9 @@
 """Read the public EDM checkpoints, which are pickles, without running anything that they hold.
 
 A pickle is a program for a small stack machine. Python's own machine imports whatever the program names and calls it;
-the one here knows only the instructions and the nine names that those checkpoints use, each standing for a harmless
-builder below, and refuses everything else by name. The text of `module_src`, which the official loader executes, is
-dropped unread. Nothing is built before the whole program has been looked through once.
+the one here has only the instructions and the nine names that those checkpoints use, replaces each name by a harmless
+builder below, and refuses every other name. The text of `module_src`, which the official loader executes, is dropped
+unread. Nothing is built before the whole program has been checked once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MAX_OPERATIONS = 5_000_000
 
 
 class CheckpointRefused(ValueError):
-    """A checkpoint file that holds what it must not, or is damaged: which file, and what."""
+    """A checkpoint file is damaged or holds something forbidden; the message names the file and the fault."""
 
 
 @dataclass(eq=False)
 class Record:
-    """What was an object: its class's name and its `__dict__`."""
+    """An object of the pickle as plain data: the name of its class and its `__dict__`."""
 
     class_name: str
     state: dict[str, Any]
@@ -40,7 +40,7 @@ class Record:
 
 @dataclass(frozen=True)
 class _Name:
-    """A name that the pickle may use, standing for a builder."""
+    """A name that the pickle may use; a builder is called in its place."""
 
     module: str
     name: str
@@ -51,7 +51,7 @@ class _Name:
 
 @dataclass(eq=False)
 class _DType:
-    """numpy's dtype, as far as scalars need it."""
+    """The parts of a NumPy dtype that a scalar needs."""
 
     code: str
     order: str = "<"
@@ -66,9 +66,9 @@ _STORAGES = {
 
 
 def read_pickle(path: Path) -> Any:
-    """Build what the pickle in `path` describes: plain values, tensors, and `Record`s for objects.
+    """Return the contents of the pickle in `path`: plain values, tensors, and `Record`s for objects.
 
-    Raises CheckpointRefused, naming the offender, for anything outside the format of the public checkpoints.
+    Raises CheckpointRefused, which names the fault, for anything outside the format of the public checkpoints.
     """
     size = path.stat().st_size
     if not 0 < size <= MAX_BYTES:
@@ -83,7 +83,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def _operations(content: Any) -> Iterator[tuple[str, Any]]:
-    """Instructions and their arguments; damage is a CheckpointRefused."""
+    """Yield the instructions and their arguments; raises CheckpointRefused for a damaged pickle."""
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count >= MAX_OPERATIONS:
@@ -96,7 +96,7 @@ def _operations(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _look_through(content: Any, names: set[str] | None = None) -> None:
-    """Refuse names and instructions that stand in the program itself."""
+    """Raise CheckpointRefused for a forbidden instruction, or a forbidden name that an instruction contains."""
     for name, argument in _operations(content):
         if name in ("GLOBAL", "INST"):
             _refuse_unless_allowed(str(argument).replace(" ", ".", 1), names)
@@ -112,14 +112,14 @@ def _refuse_unless_allowed(name: str, allowed: set[str] | None = None) -> None:
 
 
 class _Machine:
-    """The stack machine."""
+    """The stack machine that runs a pickle."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self, content: Any) -> Any:
-        """The value that a program leaves."""
+        """Return the single value that the program leaves on the stack."""
         for name, argument in _operations(content):
             if name == "STOP":
                 break
@@ -134,14 +134,14 @@ class _Machine:
         return self.stack[0]
 
     def pop(self, kind: type | tuple[type, ...] = object) -> Any:
-        """The top of the stack, of a kind."""
+        """Return the top of the stack; raises CheckpointRefused unless it is of `kind`."""
         value = self.stack.pop()
         if value is _MARK or not isinstance(value, kind):
             raise CheckpointRefused(f"refused a pickle that uses {_called(value)} where it cannot stand")
         return value
 
     def pop_mark(self) -> list[Any]:
-        """Everything above the last mark."""
+        """Return all values above the last mark."""
         place = len(self.stack) - 1
         while self.stack[place] is not _MARK:
             place -= 1
@@ -152,11 +152,11 @@ class _Machine:
         return values
 
     def push(self, value: Any) -> None:
-        """Put a value on the stack."""
+        """Push a value on the stack."""
         self.stack.append(value)
 
     def get(self, index: int) -> None:
-        """Push what was memorized."""
+        """Push the memorized value with this index."""
         if index not in self.memo:
             raise CheckpointRefused(f"refused a pickle that recalls value {index}, which it never stored")
         self.push(self.memo[index])
@@ -169,7 +169,7 @@ class _Machine:
         self.memo[index] = value
 
     def set_items(self, pairs: list[Any]) -> None:
-        """Add keys and values to the dict below."""
+        """Add keys and values to the dict on top of the stack."""
         target = self._top(dict)
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if type(key) not in (str, int):
@@ -177,28 +177,28 @@ class _Machine:
             target[key] = value
 
     def append(self, values: list[Any]) -> None:
-        """Extend the list below."""
+        """Extend the list on top of the stack."""
         self._top(list).extend(values)
 
     def add(self, values: list[Any]) -> None:
-        """Extend the set below."""
+        """Extend the set on top of the stack."""
         if any(type(value) not in (str, int) for value in values):
             raise CheckpointRefused("refused a set of anything but names")
         self._top(set).update(values)
 
     def name(self) -> None:
-        """STACK_GLOBAL: a name whose parts are on the stack."""
+        """Run STACK_GLOBAL: push a name whose two parts are on the stack."""
         name, module = self.pop(str), self.pop(str)
         self.named(f"{module} {name}")
 
     def named(self, text: str) -> None:
-        """GLOBAL: "module name"."""
+        """Run GLOBAL: push the name in `text`, "module name"."""
         module, _, name = text.partition(" ")
         _refuse_unless_allowed(f"{module}.{name}")
         self.push(_Name(module, name))
 
     def reduce(self) -> None:
-        """Call one of the builders."""
+        """Run REDUCE: call one of the builders."""
         arguments, function = self.pop(tuple), self.pop()
         if not isinstance(function, _Name):
             raise CheckpointRefused(f"refused a call of {_called(function)}")
@@ -208,14 +208,14 @@ class _Machine:
             raise CheckpointRefused(f"{function} was given what it never is ({error})") from None
 
     def new_object(self) -> None:
-        """NEWOBJ, which only torch's ModuleDict uses."""
+        """Run NEWOBJ: only torch's ModuleDict uses it."""
         arguments, kind = self.pop(tuple), self.pop()
         if kind != _MODULE_DICT or arguments:
             raise CheckpointRefused(f"refused a new object of {_called(kind)}")
         self.push(Record("ModuleDict", {}))
 
     def build(self) -> None:
-        """Set the state of a ModuleDict or of a numpy dtype."""
+        """Run BUILD: set the state of a ModuleDict or of a NumPy dtype."""
         state, target = self.pop(), self._top((Record, _DType))
         if isinstance(target, _DType) and isinstance(state, tuple) and state[1] in ("<", "|"):
             target.order = state[1]
@@ -232,7 +232,7 @@ class _Machine:
 
 
 def _called(value: Any) -> str:
-    """A value in a few words."""
+    """Return a short description of a value."""
     return str(value) if isinstance(value, _Name) else _checks.shown(value)
 
 
@@ -258,7 +258,7 @@ def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Tensor:
 def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
 ) -> Tensor:
-    """A view of a storage, refused where it would reach beyond it or repeat it."""
+    """Return a view of a storage; raises CheckpointRefused where it would exceed the storage or repeat numbers."""
     if not isinstance(storage, torch.TypedStorage):
         raise TypeError(f"expected a storage; got {_called(storage)}")
     numbers = (offset, *size, *stride)
@@ -276,7 +276,7 @@ def _tensor(
 
 
 def _storage(content: Any) -> Any:
-    """The storage in an inner torch file of the old form, looked through before torch reads it."""
+    """Return the storage in an inner torch file of the old format, which is checked before torch reads it."""
     if not isinstance(content, bytes):
         raise TypeError(f"expected bytes; got {_called(content)}")
     if content[:2] == b"PK":
@@ -294,7 +294,7 @@ def _storage(content: Any) -> Any:
 
 
 def _look_through_storage(content: BinaryIO, size: int) -> None:
-    """Names, instructions and the claimed length of an old torch file: five small pickles, then numbers."""
+    """Check names, instructions and claimed length of an old torch file: five small pickles, then numbers."""
     for part in range(5):
         for name, argument in _operations(content):
             if name in ("GLOBAL", "INST"):
@@ -339,7 +339,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
 
 
 def _nothing(machine: _Machine, argument: Any) -> None:
-    """PROTO and FRAME say how the program is laid out."""
+    """Do nothing: PROTO and FRAME only describe the layout of the program."""
 
 
 _PUSHES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",

@@ -1,4 +1,4 @@
-"""Trained networks from files: EDM pickles (no code is run), safetensors, .pt, and diffusers folders.
+"""Trained networks from files: EDM pickles (no code is run), .safetensors and .pt.
 
 A safetensors file carries its `NetworkConfig` as JSON under "network" in its metadata; a .pt file written here is
 {"network": JSON, "tensors": {...}}, read with weights_only=True.
@@ -25,16 +25,16 @@ _MOST_MODULES = 100_000
 
 
 class Pretrained(NamedTuple):
-    """A network as a file holds it."""
+    """A network as read from a file: its config, its tensors and the file's name."""
 
     config: NetworkConfig
     tensors: dict[str, Tensor]
     source: str
 
     def build(self, *, dropout: float | None = None) -> Preconditioned:
-        """The network with its weights, in float32, in evaluation mode; `dropout` replaces the file's own.
+        """Return the network with its weights, in float32 and evaluation mode; `dropout` replaces the file's own.
 
-        Raises CheckpointRefused where tensors are missing, extra or misshapen, before any memory is taken.
+        Raises CheckpointRefused where tensors are missing, extra or misshapen, before memory is allocated.
         """
         changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
         check_tensors(self.tensors, self.config.skeleton().state_dict(), self.source)
@@ -44,9 +44,9 @@ class Pretrained(NamedTuple):
 
 
 def read(path: str | Path, *, config: NetworkConfig | None = None) -> Pretrained:
-    """Read a checkpoint by its suffix, one of `SUFFIXES`; `config` is for files that do not say what they hold.
+    """Return the network in a file with one of `SUFFIXES`; `config` describes it where the file does not.
 
-    Raises FileNotFoundError, or ValueError with the file and what is wrong with it.
+    Raises FileNotFoundError for a missing file, ValueError that names the file and its fault for others.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,7 +65,7 @@ def read(path: str | Path, *, config: NetworkConfig | None = None) -> Pretrained
 
 
 def save(path: str | Path, network: Pretrained | Preconditioned, *, config: NetworkConfig | None = None) -> None:
-    """Write a network as .safetensors or .pt; a module needs its `config`. The file appears whole or not at all."""
+    """Write a network as .safetensors or .pt, whole or not at all; a module needs its `config`."""
     path = Path(path)
     _checks.choice(f"{path}: suffix", path.suffix, (".safetensors", ".pt"))
     if isinstance(network, Pretrained):
@@ -97,13 +97,13 @@ def describe(network: Pretrained) -> str:
 def _without_levels(config: NetworkConfig, tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """Return `tensors` without iDDPM's buffer `u`, the noise levels, which follow from the config.
 
-    Raises CheckpointRefused where the file's levels are others: the network would be told of the wrong ones.
+    Raises CheckpointRefused where the file's levels differ from the config's: c_noise would be wrong.
     """
     if config.preconditioning != "iddpm" or "u" not in tensors:
         return tensors
     expected = precond.IDDPM(**config.preconditioning_options).levels()
     levels = tensors["u"].double()
-    # The public class sums its levels up in float32: the smallest are 5e-4 off.
+    # The public class computes the levels one from another in float32: its smallest are off by 5e-4.
     if levels.shape != expected.shape or not torch.allclose(levels, expected, rtol=1e-3, atol=0.0):
         raise CheckpointRefused(
             f"{where}: its noise levels `u` {list(levels.shape)} are not those of iDDPM with "
@@ -113,7 +113,7 @@ def _without_levels(config: NetworkConfig, tensors: dict[str, Tensor], where: st
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Raise CheckpointRefused that names what is missing, extra or misshapen among `found`."""
+    """Raise CheckpointRefused that names the missing, extra and misshapen tensors of `found`."""
     problems = []
     for kind, names in (("missing", expected.keys() - found.keys()), ("extra", found.keys() - expected.keys())):
         if names:
@@ -155,7 +155,7 @@ def _described(content: Any) -> str:
 
 
 def _tensors(network: Record) -> dict[str, Tensor]:
-    """Parameters and buffers of a record and its submodules, by their dotted names."""
+    """Return parameters and buffers of a record and its submodules, by their dotted names."""
     tensors: dict[str, Tensor] = {}
     visited = 0
 
@@ -199,7 +199,7 @@ def _from_safetensors(path: Path) -> tuple[str | None, dict[str, Tensor]]:
 
 
 def _from_torch(path: Path) -> tuple[str | None, dict[str, Tensor]]:
-    """A .pt file: one written here, a state dict, or one under the usual names."""
+    """Return config and tensors of a .pt file: one that `save` wrote, a state dict, or a dict that holds one."""
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:

@@ -1,8 +1,8 @@
-"""A UNet small enough to train on two CPU cores, with attention where the image is small.
+"""A UNet small enough to train on two CPU cores, with self-attention at the coarse levels.
 
 Residual blocks with scale-shift time conditioning and one head of self-attention at the listed levels, as in
 improved DDPM (Nichol & Dhariwal 2021). `patch_size` folds pixels into channels before the first level (Hoogeboom et
-al. 2023, "simple diffusion"): with it the bottleneck sees the whole image at a fraction of the cost.
+al. 2023, "simple diffusion"), which lowers the cost of every level.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from specreg import _checks
 
 
 def timestep_embedding(t: Tensor, width: int, *, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoidal embedding `[B, width]` of timesteps `[B]` (integers or fractions), as in DDPM."""
+    """Return the sinusoidal embedding `[B, width]` of timesteps `[B]` (integers or fractions), as in DDPM."""
     frequencies = torch.exp(-math.log(max_period) * torch.arange(width // 2, device=t.device) / (width // 2))
     angles = _checks.append_dims(t.float(), 2) * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
@@ -29,7 +29,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 def _zero(module: nn.Conv2d) -> nn.Conv2d:
-    """Zero-initialize the last layer of a residual branch, so that the network starts as the identity."""
+    """Return the last layer of a residual branch with zero weights, so that the block starts as the identity."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -51,7 +51,7 @@ class ResidualBlock(nn.Module):
         self.attention = Attention(channels_out) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """`[B, C_in, H, W]` and `[B, E]` to `[B, C_out, H, W]`."""
+        """Return `[B, C_out, H, W]` from `x` `[B, C_in, H, W]` and the embedding `[B, E]`."""
         scale, shift = self.affine(embedding)[:, :, None, None].chunk(2, dim=1)
         h = self.conv0(F.silu(self.norm0(x)))
         h = F.silu(self.norm1(h) * (1 + scale) + shift)
@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Residual self-attention over all positions, about one head for every 64 channels."""
+    """Residual self-attention over all positions, with about one head per 64 channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         self.proj = _zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` to the same shape."""
+        """Return `x` `[B, C, H, W]` plus its attention."""
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
         q, k, v = qkv.transpose(-1, -2).unbind(1)
@@ -80,17 +80,17 @@ class Attention(nn.Module):
 
 
 class SmallUNet(nn.Module):
-    """UNet for `[B, channels, H, W]` images; called with `(x, t)`, or `(x, t, labels)` when it has classes.
+    """UNet for images `[B, channels, H, W]`, called as `(x, t)`, or as `(x, t, labels)` when it has classes.
 
     Args:
-        channels: of the image.
-        width: channels of the first level.
-        multipliers: of `width`, one a level; each further level halves the resolution.
-        blocks: residual blocks a level.
-        attention: the levels (from 0) whose blocks attend, the bottleneck's included when its level is listed.
+        channels: channels of the images.
+        width: channels of the first level, before its multiplier.
+        multipliers: multipliers of `width`, one per level; each further level halves the resolution.
+        blocks: residual blocks per level.
+        attention: levels, counted from 0, whose blocks have self-attention; the last level includes the bottleneck.
         patch_size: side of the pixel squares folded into channels before the first level.
         classes: number of class labels; 0 for none. The label `classes` itself means "no class".
-        dropout: in every residual block.
+        dropout: dropout probability in every residual block.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class SmallUNet(nn.Module):
         self.conv_out = _zero(nn.Conv2d(current, folded, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Network output of the shape of `x`, for timesteps `t` `[B]` and class labels `[B]`."""
+        """Return the network's output in the shape of `x`, for timesteps `t` `[B]` and class labels `[B]`."""
         if x.shape[-1] % self.divisor or x.shape[-2] % self.divisor:
             raise ValueError(f"height and width must be multiples of {self.divisor}; got {list(x.shape)}")
         if labels is not None and self.classes is None:

@@ -1,4 +1,4 @@
-"""SongUNet: the DDPM++ and NCSN++ networks of Song et al. 2021, as reimplemented for EDM (Karras et al. 2022, Table 7).
+"""SongUNet: the networks DDPM++ and NCSN++ of Song et al. 2021, as EDM uses them (Karras et al. 2022, Table 7).
 
 DDPM++ is `embedding_type="positional"`, `encoder_type="standard"`, `channel_mult_noise=1`, `resample_filter=(1, 1)`;
 NCSN++ is `"fourier"`, `"residual"`, 2 and `(1, 3, 3, 1)`.

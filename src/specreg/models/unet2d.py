@@ -1,4 +1,4 @@
-"""diffusers' UNet2DModel, called like the other networks, and read from its own folders."""
+"""diffusers' UNet2DModel under the call of the other networks, and a reader for its folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NEEDS = 'model kind "unet2d" needs diffusers: pip install "specreg[diffusers]"'
 
 
 class UNet2D(nn.Module):
-    """diffusers' UNet2DModel of these options, called as `(x [B, C, H, W], t [B])`."""
+    """diffusers' UNet2DModel with these options, called as `(x [B, C, H, W], t [B])`."""
 
     def __init__(self, **options: Any):
         super().__init__()
@@ -23,25 +23,25 @@ class UNet2D(nn.Module):
         self.unet: Any = UNet2DModel(**options)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Network output of the shape of `x`."""
+        """Return the network's output in the shape of `x`."""
         out: Tensor = self.unet(x, t).sample
         return out
 
 
 def options_of(network: UNet2D) -> dict[str, Any]:
-    """The options that build the same network again, as plain values."""
+    """Return the options that build the same network again, as plain values."""
     return {name: value for name, value in network.unet.config.items() if not name.startswith("_")}
 
 
 def from_options(options: Mapping[str, Any]) -> UNet2D:
-    """The network of `options_of`, with initial weights."""
+    """Return the network of these options, with initial weights."""
     return UNet2D(**options)
 
 
 def from_folder(folder: Path) -> UNet2D:
-    """Read a diffusers model or pipeline folder whose network is a UNet2DModel, from safetensors, without network.
+    """Return the UNet2DModel of a diffusers model or pipeline folder, read from safetensors; nothing is downloaded.
 
-    Raises FileNotFoundError where there is none, ValueError for other networks and for tensors that do not fit.
+    Raises FileNotFoundError where the folder holds no model, ValueError for other networks and tensors that do not fit.
     """
     try:
         from diffusers import UNet2DModel
