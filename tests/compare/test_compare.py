@@ -18,7 +18,7 @@ from specreg.metrics.scores import Unavailable
 from specreg.modalities.images import truth as images_truth
 from specreg.modalities.images.sampling import draw_images
 from specreg.modalities.images.truth import load_truth, measure
-from specreg.report import build_report
+from specreg.report import build_report, schema
 from specreg.training import checkpoint
 from specreg.training.trainer import Trainer
 
@@ -98,6 +98,22 @@ def test_report_is_written_from_the_folder_alone(finished):
     assert "specreg compare tiny" in page
     for name in ("samples", "spectrum", "band_error", "losses"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 1000
+
+
+def test_results_have_the_fields_of_the_schema(finished):
+    """What a real comparison writes is what schema.py says, no field more."""
+    _, folder, _, _ = finished
+    comparison = json.loads((folder / "comparison.json").read_text())
+    results = json.loads((folder / "none-seed0" / "results.json").read_text())
+    line = json.loads((folder / "none-seed0" / "metrics.jsonl").read_text().splitlines()[0])
+    pairs = [
+        (comparison, schema.Comparison), (results, schema.Results), (comparison["truth"], schema.Truth),
+        (results["denoising"], schema.Denoising), (results["spectrum"], schema.Spectrum), (line, schema.LogLine),
+        *((row, schema.Row) for row in comparison["table"]), *((arm, schema.Arm) for arm in comparison["arms"]),
+        *((about, schema.MetricInfo) for about in comparison["metrics"].values()),
+    ]  # fmt: skip
+    for found, kind in pairs:
+        assert not set(found) - set(kind.__annotations__), kind
 
 
 def test_samples_depend_on_their_seed_not_on_their_batch(finished):

@@ -16,10 +16,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 Image = pytest.importorskip("PIL.Image")
 
-from specreg.report import build_report, figures, heatmaps, logs, summary_rows, verdicts  # noqa: E402
+from specreg.report import build_report, figures, heatmaps, logs, pictures, summary_rows, verdicts  # noqa: E402
 from specreg.report.colors import ARM_COLORS, BASELINE_COLOR, arm_colors  # noqa: E402
-from specreg.report.reading import read_log, read_study  # noqa: E402
-from specreg.report.samples import MAT, panels, samples_figure, tile  # noqa: E402
+from specreg.report.pictures import MAT, panels, samples_figure, tile  # noqa: E402
+from specreg.report.reading import read_files, read_log  # noqa: E402
 
 NASTY = "_<script>alert('x')</script> & $\\frac{$ \"λ\" = 0.1"
 FREQUENCY = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625]
@@ -59,6 +59,7 @@ def comparison() -> dict[str, Any]:
             for arm, seed in [*POWER, ("none", 2)]
         ],
         "truth": {
+            "kind": "real boards",
             "samples": 7,
             "spectrum": {"frequency": FREQUENCY, "power": TRUTH},
             "metrics": {share: 1.0, f"floor: {db}": 0.214},
@@ -213,7 +214,7 @@ def test_table_holds_the_numbers_of_comparison_json(page: Page) -> None:
     assert page.row("arm|") == [
         "arm|", "log-spectral distance ↓|dB|", "energy share ↑|", "time|per step|",
     ]  # fmt: skip
-    assert page.row("real images|") == ["real images|", "0.2|real against real|", "1.000|", ""]
+    assert page.row("real boards|") == ["real boards|", "0.2|real against real|", "1.000|", ""]
     assert page.row("baseline|")[1:] == ["3.1|± 0.2|", "0.950|± 0.010|", "50.0 ms|× 1.00|"]
     reg = page.row(f"{NASTY}|")
     assert reg[1:] == [
@@ -319,7 +320,7 @@ def test_band_error_has_a_floor_and_the_right_sign() -> None:
 
 
 def test_curves_are_means_over_seeds_in_a_band_from_lowest_to_highest(folder: Path) -> None:
-    figure = figures.band_error_figure(read_study(folder))
+    figure = figures.band_error_figure(read_files(folder))
     (axes,) = figure.axes
     floor = (2 / 255) ** 2 / 12
     power, truth = np.array([POWER["reg", 0], POWER["reg", 1]]), np.array(TRUTH)
@@ -336,7 +337,7 @@ def test_curves_are_means_over_seeds_in_a_band_from_lowest_to_highest(folder: Pa
 @pytest.mark.parametrize("name", ["spectrum", "band_error", "losses"])
 def test_every_arm_has_its_colour_in_every_figure(folder: Path, name: str) -> None:
     pixels = np.asarray(Image.open(folder / "figures" / f"{name}.png").convert("RGB")).reshape(-1, 3)
-    colours = [arm.color for arm in read_study(folder).arms] + ["#000000"] * (name != "losses")
+    colours = [arm.color for arm in read_files(folder).arms] + ["#000000"] * (name != "losses")
     for colour in colours:
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == rgb).all(axis=1).sum() > 200, colour
@@ -428,7 +429,7 @@ def drawn(figure: Any) -> list[tuple[np.ndarray, Any]]:
 
 
 def test_denoising_maps_hold_the_baselines_error_and_paired_differences(mapped: Path) -> None:
-    heatmap = heatmaps.denoising(read_study(mapped))
+    heatmap = heatmaps.denoising(read_files(mapped))
     (error, base), (difference, reg) = drawn(heatmaps.figure(heatmap))
     # Rows are written from clean to noisy and drawn from noisy, on top, to clean.
     np.testing.assert_allclose(error, [[-1, 0], [-8.5, -6], [-21, -10]])
@@ -446,7 +447,7 @@ def test_denoising_maps_hold_the_baselines_error_and_paired_differences(mapped: 
 
 
 def test_dots_mark_where_all_seeds_agree(mapped: Path) -> None:
-    heatmap = heatmaps.denoising(read_study(mapped))
+    heatmap = heatmaps.denoising(read_files(mapped))
     (panel,) = heatmap.scales[1].panels
     assert panel.agree.tolist() == [[True, True], [True, False], [True, False]]
     assert not heatmap.scales[0].panels[0].agree.any()
@@ -465,7 +466,7 @@ def test_dots_mark_where_all_seeds_agree(mapped: Path) -> None:
 def test_one_seed_has_no_dots(mapped: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(mapped, tmp_path / "copy"))
     (copy / "reg: seed#1 50%" / "results.json").unlink()
-    heatmap = heatmaps.denoising(read_study(copy))
+    heatmap = heatmaps.denoising(read_files(copy))
     (panel,) = heatmap.scales[1].panels
     np.testing.assert_allclose(panel.values, [[-0.5, 5], [1, 0], [-0.5, -0.5]])  # seed 0 against seed 0
     assert not panel.agree.any()
@@ -473,7 +474,7 @@ def test_one_seed_has_no_dots(mapped: Path, tmp_path: Path) -> None:
 
 
 def test_action_is_the_mean_pull_of_arms_with_a_term(mapped: Path) -> None:
-    heatmap = heatmaps.action(read_study(mapped))
+    heatmap = heatmaps.action(read_files(mapped))
     ((pull, image),) = drawn(heatmaps.figure(heatmap))
     np.testing.assert_allclose(pull, [[-60, -55], [-30, -20], [-12, 1]])  # each seed at least -60 dB
     assert image.get_clim() == (-60, 1)
@@ -491,19 +492,19 @@ def test_page_shows_the_maps_and_saves_them(mapped: Path) -> None:
 
 
 def test_older_folders_have_none_of_it(folder: Path, page: Page) -> None:
-    study = read_study(folder)
-    assert heatmaps.heatmaps(study) == []
-    assert logs.weighed(study) == []
-    assert logs.lambda_figure(study) is None
+    files = read_files(folder)
+    assert heatmaps.heatmaps(files) == []
+    assert logs.weighed(files) == []
+    assert logs.lambda_figure(files) is None
     assert {path.stem for path in (folder / "figures").iterdir()} == {"samples", "spectrum", "band_error", "losses"}
-    for words in ("noise level", "term acts", "Weight of the term", "rollout", "teacher"):
+    for words in ("noise level", "term acts", "Weight of the term", "drawn from noise", "One-step"):
         assert words not in page.text
 
 
 def test_single_run_shows_its_error_alone(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "reg", 0, POWER["reg", 0])
     write_maps(tmp_path / "run", "reg", 0)
-    heatmap = heatmaps.denoising(read_study(tmp_path / "run"))
+    heatmap = heatmaps.denoising(read_files(tmp_path / "run"))
     ((error, _),) = drawn(heatmaps.figure(heatmap))
     np.testing.assert_allclose(error, ERROR["reg", 0][::-1])
     assert "differences paired" not in Page(build_report(tmp_path / "run")).text
@@ -532,7 +533,7 @@ def test_maps_of_another_shape_are_refused(mapped: Path, tmp_path: Path, change:
 
 
 def test_lambda_figure_draws_means_in_a_band_from_lowest_to_highest(mapped: Path) -> None:
-    figure = logs.lambda_figure(read_study(mapped))
+    figure = logs.lambda_figure(read_files(mapped))
     weight, ratio = figure.axes
     assert weight.get_yscale() == ratio.get_yscale() == "log"
     (line,) = weight.lines  # the baseline has no λ; 0 at the first step is off the axis
@@ -552,7 +553,7 @@ def test_lambda_of_zero_is_drawn_on_a_plain_axis(tmp_path: Path) -> None:
     write_run(tmp_path, "reg", 0, None)
     lines = [{"step": i, "base": 1.0, "lambda": 0.0, "gradient_ratio": 0.0} for i in range(1, 9)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (axes,) = logs.lambda_figure(read_study(tmp_path)).axes
+    (axes,) = logs.lambda_figure(read_files(tmp_path)).axes
     assert axes.get_yscale() == "linear"
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), np.zeros(8))
 
@@ -576,13 +577,13 @@ def test_sides_have_their_own_tables_and_rows(mapped: Path) -> None:
         ["arm|", "denoising error ↓|dB|", "tail ↓|dB|"],
     ]
     assert ["baseline|", "−8.00|± 0.10|", "−1.00|± 0.10|"] in page.rows
-    assert "Samples (rollout)" in page.text
-    assert "may denoise real images better and still draw worse samples" in page.text
+    assert "Samples" in page.text
+    assert "a network that denoises better may draw worse samples" in page.text
     assert page.strong == ["2.2", "−8.50"]
     names = [row[0] for row in summary_rows(two_sided(comparison()))]
     assert names == [
-        "", "Samples (rollout)", "log-spectral distance, dB ↓", "energy share ↑",
-        "Denoising (teacher side)", "denoising error, dB ↓", "tail, dB ↓", "Cost", "time per step",
+        "", "Samples", "log-spectral distance, dB ↓", "energy share ↑",
+        "One-step denoising of real data", "denoising error, dB ↓", "tail, dB ↓", "Cost", "time per step",
     ]  # fmt: skip
 
 
@@ -615,13 +616,13 @@ def test_summary_of_many_arms_has_a_row_an_arm() -> None:
     content["arms"] += [arm for arm in many_arms() if arm["name"] != "none"]
     rows = summary_rows(content)
     assert len({len(row) for row in rows}) == 1
-    assert rows[0] == ["Samples (rollout)", "log-spectral distance, dB ↓", "energy share ↑", "time per step"]
+    assert rows[0] == ["Samples", "log-spectral distance, dB ↓", "energy share ↑", "time per step"]
     assert rows[3] == [
         NASTY, "2.2 ± 0.1\n−0.9\n[−1.2 … −0.6]\nbetter",
         "0.970 ± 0.020\n+0.020\n[−0.010 … +0.050]\nno difference seen", "53.5 ms × 1.07",
     ]  # fmt: skip
     start = 1 + 1 + len(content["arms"])  # header and real images
-    assert rows[start] == ["Denoising (teacher side)", "denoising error, dB ↓", "tail, dB ↓", ""]
+    assert rows[start] == ["One-step denoising of real data", "denoising error, dB ↓", "tail, dB ↓", ""]
     assert rows[start + 1][:2] == ["baseline", "−8.00 ± 0.10"]
 
 
@@ -666,13 +667,13 @@ def test_many_arms_fit_on_the_page(tmp_path: Path) -> None:
         record = {"log_snr": LOG_SNR, "edges": EDGES, "error_db": (np.array(ERROR["none", 0]) + i).tolist()}
         path.write_text(json.dumps(json.loads(path.read_text()) | {"denoising": record}))
     (tmp_path / "comparison.json").write_text(json.dumps(content))
-    study = read_study(tmp_path)
-    figure = heatmaps.figure(heatmaps.denoising(study))
+    files = read_files(tmp_path)
+    figure = heatmaps.figure(heatmaps.denoising(files))
     assert figure.get_figwidth() <= 14
     maps = drawn(figure)
     assert [float(values[0, 1]) for values, _ in maps] == list(range(14))
     assert len({image.get_clim() for _, image in maps[1:]}) == 1
-    wide, high = samples_figure(panels(study)).get_size_inches()
+    wide, high = samples_figure(panels(files)).get_size_inches()
     assert 0.2 < high / wide < 1.5
 
 
@@ -756,10 +757,30 @@ def test_corrupt_log_names_the_file_and_line(copy: Path, line: str) -> None:
     assert str(path) in str(error.value)
 
 
-def test_samples_of_another_kind_are_refused(copy: Path) -> None:
-    np.save(copy / "truth" / "samples.npy", np.zeros((3, 8, 8), np.float32))
-    with pytest.raises(ValueError, match=r"samples.npy: expected uint8 \[N, H, W, C\]; got float32 \[3, 8, 8\]"):
-        build_report(copy)
+def test_samples_with_one_axis_are_lines_and_other_forms_are_not_shown(copy: Path) -> None:
+    """Two pictures of one wave and its negative: the second is the first upside down."""
+    wave = np.sin(np.arange(16) / 2)[None, None]
+    for path in copy.glob("*/samples/samples.npy"):
+        np.save(path, np.concatenate([wave, -wave]).astype(np.float32))
+    np.save(copy / "truth" / "samples.npy", np.zeros((3, 8), np.float32))
+    found = pictures.panels(read_files(copy))
+    assert [panel.title for panel in found] == ["baseline", NASTY]
+    assert found[0].note.startswith("first 2 of seed")
+    one, other = np.array_split(found[0].pixels, 2, axis=1)
+    inside = np.s_[8:-8, 8:-8]
+    assert np.abs(one[inside].astype(int)[::-1].mean((1, 2)) - other[inside].astype(int).mean((1, 2))).max() < 12
+    assert one[inside].std() > 5
+    assert "Grid of samples, baseline" in build_report(copy).read_text()
+    for path in copy.glob("*/samples/samples.npy"):
+        np.save(path, np.zeros((2, 3, 4, 5, 6)))
+    assert pictures.panels(read_files(copy)) == []
+    assert "Grid of samples" not in build_report(copy).read_text()
+
+
+def test_skipped_optimizer_steps_are_told(copy: Path) -> None:
+    path = copy / "none: seed#0 50%" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"skipped_steps": 7}))
+    assert "Optimizer steps skipped because of fp16 overflow: 7 in baseline, seed 0." in build_report(copy).read_text()
 
 
 def test_spectra_on_different_bands_are_refused(copy: Path) -> None:
@@ -791,6 +812,8 @@ def test_report_imports_nothing_of_specreg_but_itself_and_no_torch() -> None:
         imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         imported += [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
         assert not [name for name in imported if name.split(".")[0] == "torch"]
-        assert not [n for n in imported if n.startswith("specreg") and not n.startswith("specreg.report")]
+        assert not [
+            n for n in imported if n.startswith("specreg") and not n.startswith(("specreg.report", "specreg._files"))
+        ]
         top = [n for node in tree.body if isinstance(node, ast.ImportFrom | ast.Import) for n in [ast.unparse(node)]]
         assert not [n for n in top if any(lazy in n for lazy in ("matplotlib", "jinja2", "PIL"))]

@@ -1,8 +1,8 @@
 """Dead leaves: images of discs that hide one another, with the statistics of natural images.
 
-Discs of radius r, with density p(r) ∝ 1/r³ between r_min and r_max, fall on a plane at random; a pixel shows the disc that
-fell last. The model reproduces what makes photographs hard for a denoiser: occlusion edges at all scales, and a power
-spectrum that falls roughly as 1/f² (Matheron 1968; Lee, Mumford & Huang 2001). Each disc has a colour and a texture, a
+Discs of radius r, with density p(r) ∝ 1/r³ between r_min and r_max, fall on a plane at random; a pixel shows the disc
+that fell last. The model reproduces what makes photographs hard for a denoiser: occlusion edges at all scales, and a
+power spectrum that falls roughly as 1/f² (Matheron 1968; Lee, Mumford & Huang 2001). Each disc has a colour and a texture, a
 grating of random direction and wavelength:
 
     value(x) = colour + contrast · cos(k·x + phase)
@@ -94,7 +94,7 @@ class DeadLeaves(Dataset[Tensor]):
         colour = SATURATION * rng.uniform(-1, 1, (self.channels, n)) + (1 - SATURATION) * rng.uniform(-1, 1, n)
         contrast = self.contrast * rng.random(n)
         angle = rng.uniform(0, np.pi, n)
-        wavelength = np.exp(rng.uniform(*np.log(WAVELENGTHS), n))
+        wavelength = np.exp(rng.uniform(np.log(WAVELENGTHS[0]), np.log(WAVELENGTHS[1]), n))
         phase = rng.uniform(0, 2 * np.pi, n)
 
         x = _grid(side)
@@ -107,7 +107,8 @@ class DeadLeaves(Dataset[Tensor]):
         wave = contrast[top] * np.cos(kx * x[None, :] + ky * x[:, None] + phase[top])
         image = np.clip(colour[:, top] + wave, -1, 1)
         small = image.reshape(self.channels, side, OVERSAMPLING, side, OVERSAMPLING).mean((2, 4))
-        return small.astype(np.float32)
+        rendered: NDArray[np.float32] = small.astype(np.float32)
+        return rendered
 
 
 @lru_cache(maxsize=4)

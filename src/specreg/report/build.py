@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 import os
 from base64 import b64encode
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 
-from specreg.report import figures, heatmaps, logs, samples, sound
-from specreg.report.reading import Arm, Cell, Record, Study, read_study
+from specreg.report import figures, heatmaps, logs, pictures, players
+from specreg.report.reading import Arm, Cell, Record, RunFiles, read_files
 from specreg.report.table import (
     SIDES,
-    Metric,
+    Column,
     arm_entries,
     duration,
     metrics_of,
     step_time,
     truth_entries,
     truth_name,
+    unit,
     verdict,
 )
 
@@ -43,70 +44,71 @@ def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
 
     folder = Path(folder)
     out = folder / "report.html" if out is None else Path(out)
-    study = read_study(folder)
+    files = read_files(folder)
     with figures.styled():
-        page = _page(study, out.parent)
-        _save_figures(study)
+        page = _page(files, out.parent)
+        _save_figures(files)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = files("specreg.report").joinpath("template.html").read_text(encoding="utf-8")
+    template = resources.files("specreg.report").joinpath("template.html").read_text(encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(environment.from_string(template).render(page), encoding="utf-8")
     return out
 
 
-def _page(study: Study, base: Path) -> Record:
+def _page(files: RunFiles, base: Path) -> Record:
     """Return what the template shows; links are relative to `base`, where the page will lie."""
-    comparison, baseline = study.comparison, study.comparison.get("baseline")
-    others = [arm for arm in study.arms if arm.name != baseline] if baseline else []
+    comparison, baseline = files.comparison, files.comparison.get("baseline")
+    others = [arm for arm in files.arms if arm.name != baseline] if baseline else []
     return {
-        "title": str(comparison.get("title") or study.folder.resolve().name),
+        "title": str(comparison.get("title") or files.folder.resolve().name),
         "about": _about(comparison),
         "paired": bool(others),
         "seeds": len(comparison["seeds"]),
         "verdicts": [(arm, verdict(comparison, arm.name)) for arm in others],
-        "notices": _notices(study),
-        "arms": study.arms,
+        "notices": _notices(files),
+        "arms": files.arms,
         "real": truth_name(comparison),
-        "clips": [_clip(clip) for clip in sound.clips(study)],
-        "panels": [(panel, _data_uri("png", samples.png(panel.pixels))) for panel in samples.panels(study)],
-        "plots": {name: (_svg(figure), alt) for name, alt, figure in [*figures.curves(study), *logs.curves(study)]},
-        "maps": {heatmap.name: _map(heatmap) for heatmap in heatmaps.heatmaps(study)},
-        "tables": _tables(study),
-        "facts": _facts(study),
-        "cells": [_cell(cell, base) for cell in study.cells],
+        "unit": unit(comparison),
+        "clips": [_clip(clip) for clip in players.clips(files)],
+        "panels": [(panel, _data_uri("image/png", pictures.png(panel.pixels))) for panel in pictures.panels(files)],
+        "plots": {name: (_svg(figure), alt) for name, alt, figure in [*figures.curves(files), *logs.curves(files)]},
+        "maps": {heatmap.name: _map(heatmap) for heatmap in heatmaps.heatmaps(files)},
+        "tables": _tables(files),
+        "facts": _facts(files),
+        "cells": [_cell(cell, base) for cell in files.cells],
         "command": comparison.get("command"),
         "config": comparison.get("config"),
     }
 
 
-def _save_figures(study: Study) -> None:
+def _save_figures(files: RunFiles) -> None:
     """Write samples, curves and heat maps under figures/, each complete with its legend."""
-    folder, panels = study.folder / "figures", samples.panels(study)
+    folder, panels = files.folder / "figures", pictures.panels(files)
     folder.mkdir(exist_ok=True)
     if panels:
         # 100 dpi: the figure is laid out in whole pixels.
-        samples.samples_figure(panels).savefig(folder / "samples.png", dpi=100, metadata={"Software": None})
-    if clips := sound.clips(study):
-        sound.figure(clips).savefig(folder / "clips.png", dpi=150, metadata={"Software": None})
+        pictures.samples_figure(panels).savefig(folder / "samples.png", dpi=100, metadata={"Software": None})
+    if clips := players.clips(files):
+        players.figure(clips).savefig(folder / "clips.png", dpi=150, metadata={"Software": None})
     drawn = {
-        "spectrum": figures.spectrum_figure(study),
-        "band_error": figures.band_error_figure(study),
-        "losses": logs.losses_figure(study),
-        "lambda": logs.lambda_figure(study),
+        "spectrum": figures.spectrum_figure(files),
+        "band_error": figures.band_error_figure(files),
+        "losses": logs.losses_figure(files),
+        "lambda": logs.lambda_figure(files),
     }
     for name, figure in drawn.items():
         if figure is not None:
-            truth = name == "spectrum" and study.truth_spectrum is not None
-            figures.add_legend(figure, study, truth=truth)
+            truth = name == "spectrum" and files.truth_spectrum is not None
+            figures.add_legend(figure, files, truth=truth)
             figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
-    for heatmap in heatmaps.heatmaps(study):
+    for heatmap in heatmaps.heatmaps(files):
         heatmaps.figure(heatmap).savefig(folder / f"{heatmap.name}.png", dpi=200, metadata={"Software": None})
 
 
-def _clip(clip: sound.Clip) -> Record:
+def _clip(clip: players.Clip) -> Record:
     """Return one clip as the template shows it, each take with its player and its spectrogram."""
     takes = [
-        (take.title, take.color, _data_uri("png", samples.png(take.pixels)), _data_uri("wav", take.wav, "audio"))
+        (take.title, take.color, _data_uri("image/png", pictures.png(take.pixels)), _data_uri("audio/wav", take.wav))
         for take in clip.takes
     ]
     return {"name": clip.name, "seconds": f"{clip.seconds:.1f}", "seed": clip.seed, "takes": takes}
@@ -126,14 +128,14 @@ def _map(heatmap: heatmaps.Heatmap) -> Record:
     }
 
 
-def _tables(study: Study) -> list[Record]:
+def _tables(files: RunFiles) -> list[Record]:
     """Return the table of each side that was measured; the times stand in the first."""
-    every, tables = metrics_of(study.comparison), []
+    every, tables = metrics_of(files.comparison), []
     for side, title in SIDES.items():
-        metrics: list[Metric] = [metric for metric in every if metric.side == side]
+        metrics: list[Column] = [metric for metric in every if metric.side == side]
         if metrics:
-            rows = [(arm, arm_entries(study.comparison, arm.name, metrics), *_time(study, arm)) for arm in study.arms]
-            truth = truth_entries(study.comparison, metrics)
+            rows = [(arm, arm_entries(files.comparison, arm.name, metrics), *_time(files, arm)) for arm in files.arms]
+            truth = truth_entries(files.comparison, metrics)
             tables.append({"title": title, "side": side, "metrics": metrics, "truth": truth, "rows": rows})
     return tables
 
@@ -147,9 +149,9 @@ def _about(comparison: Record) -> list[str]:
     return [part for part in (created, str(comparison.get("machine") or ""), plan, *versions) if part]
 
 
-def _facts(study: Study) -> str:
+def _facts(files: RunFiles) -> str:
     """Return network size and sampler of the finished cells: once, not in every row."""
-    results = [cell.results for cell in study.cells if cell.results]
+    results = [cell.results for cell in files.cells if cell.results]
     sizes = sorted({record["parameters"] for record in results if record.get("parameters")})
     samplers = sorted({record["sampler"] for record in results if record.get("sampler")})
     parameters = " or ".join(f"{size:,}".replace(",", "\u202f") for size in sizes)
@@ -157,32 +159,35 @@ def _facts(study: Study) -> str:
     return "; ".join(facts)
 
 
-def _notices(study: Study) -> list[str]:
+def _notices(files: RunFiles) -> list[str]:
     """Return what the reader must know before the numbers: unfinished cells, lines left out."""
     left, stopped = (
-        [f"{c.arm.label}, seed {c.seed} ({c.missing})" for c in study.cells if c.missing and c.stopped == failed]
+        [f"{c.arm.label}, seed {c.seed} ({c.missing})" for c in files.cells if c.missing and c.stopped == failed]
         for failed in (False, True)
     )
-    cut = [f"{cell.arm.label}, seed {cell.seed}" for cell in study.cells if cell.truncated]
+    cut = [f"{cell.arm.label}, seed {cell.seed}" for cell in files.cells if cell.truncated]
     notices = [f"Unfinished, and not in the numbers below: {'; '.join(left)}."] if left else []
     if stopped:
         notices.insert(0, f"Failed, and not in the numbers below: {'; '.join(stopped)}.")
     if cut:
         lines = f"{len(cut)} truncated last line{'s' if len(cut) > 1 else ''}"
         notices.append(f"{lines} of metrics.jsonl left out: {'; '.join(cut)}.")
-    for metric, why in (study.comparison.get("missing") or {}).items():
+    skipped = [(cell, int((cell.results or {}).get("skipped_steps") or 0)) for cell in files.cells]
+    if counted := [f"{count} in {cell.arm.label}, seed {cell.seed}" for cell, count in skipped if count]:
+        notices.append(f"Optimizer steps skipped because of fp16 overflow: {'; '.join(counted)}.")
+    for metric, why in (files.comparison.get("missing") or {}).items():
         notices.append(f"Not measured: {metric}. {why}")
-    for metric, count in (study.comparison.get("failures") or {}).items():
-        notices.append(f"{metric}: {count} clips have no value and are not in its means.")
+    for metric, count in (files.comparison.get("failures") or {}).items():
+        notices.append(f"{metric}: {count} samples have no value and are not in its means.")
     return notices
 
 
-def _time(study: Study, arm: Arm) -> tuple[str, str]:
+def _time(files: RunFiles, arm: Arm) -> tuple[str, str]:
     """Return an arm's time for a step and its ratio to the baseline's; without a measurement, from the log."""
-    measured = step_time(study.comparison, arm.name)
+    measured = step_time(files.comparison, arm.name)
     if measured is not None:
         return measured
-    return duration(float(np.mean([cell.seconds_per_step for cell in study.of(arm)] or [math.nan]))), ""
+    return duration(float(np.mean([cell.seconds_per_step for cell in files.of(arm)] or [math.nan]))), ""
 
 
 def _cell(cell: Cell, base: Path) -> Record:
@@ -208,8 +213,8 @@ def _link(path: Path, base: Path) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    return _data_uri("svg+xml", figures.svg(figure))
+    return _data_uri("image/svg+xml", figures.svg(figure))
 
 
-def _data_uri(kind: str, content: bytes, family: str = "image") -> str:
-    return f"data:{family}/{kind};base64,{b64encode(content).decode('ascii')}"
+def _data_uri(mime: str, content: bytes) -> str:
+    return f"data:{mime};base64,{b64encode(content).decode('ascii')}"

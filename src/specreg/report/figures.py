@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from specreg.report.colors import INK, MUTED
-from specreg.report.reading import Array, Spectrum, Study
+from specreg.report.reading import Array, RunFiles, Spectrum
+from specreg.report.table import truth_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 QUANTISATION = (2 / 255) ** 2 / 12  # power of 8-bit rounding noise in every coefficient, data in [-1, 1]
-NYQUIST = 0.5  # cycles/pixel; beyond it lie only the corners of the spectrum, up to sqrt(1/2)
+NYQUIST = 0.5  # cycles/sample; beyond it lie only the corners of the spectrum, up to sqrt(1/2)
 WIDE, HALF = 6.6, 5.4  # inches, of a figure beside text and of one of two abreast
 STYLE = {
     "axes.edgecolor": "#9a9a94",
@@ -59,12 +60,18 @@ def styled() -> Iterator[None]:
         yield
 
 
-def curves(study: Study) -> list[Curve]:
+def curves(files: RunFiles) -> list[Curve]:
     """Return the plots of spectra that the folder has data for: spectrum, band_error; no legends."""
-    arms = ", ".join(arm.label for arm in study.arms)
+    arms, real = ", ".join(arm.label for arm in files.arms), truth_name(files.comparison)
     spectra = {
-        "spectrum": (f"Radially averaged power spectra: real images, {arms}.", spectrum_figure(study)),
-        "band_error": (f"Power relative to real images, dB, by frequency: {arms}.", band_error_figure(study)),
+        "spectrum": (
+            f"Radially averaged power spectra: {real}, {arms}.",
+            spectrum_figure(files),
+        ),
+        "band_error": (
+            f"Power relative to {real}, dB, by frequency: {arms}.",
+            band_error_figure(files),
+        ),
     }
     return [Curve(name, alt, figure) for name, (alt, figure) in spectra.items() if figure is not None]
 
@@ -72,14 +79,14 @@ def curves(study: Study) -> list[Curve]:
 def band_error_db(power: Array, truth: Array, *, floor: float = QUANTISATION) -> Array:
     """Return 10·log10(max(P, floor) / max(P_truth, floor)), dB, any shape: < 0 is too smooth, > 0 too rough.
 
-    The floor is the power of 8-bit rounding: below it neither spectrum says anything about the images.
+    The floor is the power of 8-bit rounding: below it neither spectrum says anything about the data.
     """
     return 10 * np.log10(np.maximum(power, floor) / np.maximum(truth, floor))
 
 
-def spectrum_figure(study: Study) -> Figure | None:
+def spectrum_figure(files: RunFiles) -> Figure | None:
     """Return radially averaged power spectra, log y (paper's Fig. 2): mean over seeds in a min-max band."""
-    powers, truth = _powers(study), study.truth_spectrum
+    powers, truth = _powers(files), files.truth_spectrum
     every = [*powers.values(), *([truth.power] if truth else [])]
     seen = np.concatenate([power[np.isfinite(power)] for power in every] or [np.empty(0)])
     if not np.any(seen > 0):
@@ -88,9 +95,9 @@ def spectrum_figure(study: Study) -> Figure | None:
     figure, axes = new_axes(WIDE, 3.8)
     if truth:
         axes.plot(truth.frequency, np.maximum(truth.power, low / 10), color="black", lw=2.6)
-    for arm in study.arms:
+    for arm in files.arms:
         if arm.name in powers:
-            _line(axes, _frequency(study), np.maximum(powers[arm.name], low / 10), arm.color)
+            _line(axes, _frequency(files), np.maximum(powers[arm.name], low / 10), arm.color)
     if low < QUANTISATION:
         axes.axhline(QUANTISATION, color=MUTED, lw=0.9, ls=(0, (1, 2)))
         white = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
@@ -100,30 +107,31 @@ def spectrum_figure(study: Study) -> Figure | None:
     return figure
 
 
-def band_error_figure(study: Study) -> Figure | None:
+def band_error_figure(files: RunFiles) -> Figure | None:
     """Return each arm's power relative to the truth's, dB, over frequency; None without a truth."""
-    powers, truth = _powers(study), study.truth_spectrum
+    powers, truth = _powers(files), files.truth_spectrum
     if truth is None or not powers:
         return None
     errors = {name: band_error_db(power, truth.power) for name, power in powers.items()}
     reach = 1.3 * max(1.0, *(float(np.nanmax(np.abs(error))) for error in errors.values()))
     figure, axes = new_axes(WIDE, 3.5)
+    real = truth_name(files.comparison)
     axes.axhline(0, color="black", lw=1.3)
-    for arm in study.arms:
+    for arm in files.arms:
         if arm.name in errors:
             _line(axes, truth.frequency, errors[arm.name], arm.color)
-    axes.set(ylim=(-reach, reach), ylabel="relative to real images, dB")
-    _note(axes, 0.012, 0.985, "↑ too rough: more power than real images", va="top", transform=axes.transAxes)
-    _note(axes, 0.012, 0.02, "↓ too smooth: less power than real images", transform=axes.transAxes)
+    axes.set(ylim=(-reach, reach), ylabel=f"relative to {real}, dB")
+    _note(axes, 0.012, 0.985, f"↑ too rough: more power than {real}", va="top", transform=axes.transAxes)
+    _note(axes, 0.012, 0.02, f"↓ too smooth: less power than {real}", transform=axes.transAxes)
     _frequency_axis(axes)
     return figure
 
 
-def add_legend(figure: Figure, study: Study, *, truth: bool) -> Figure:
+def add_legend(figure: Figure, files: RunFiles, *, truth: bool) -> Figure:
     """Add a legend of the arms, and of the truth if asked, above the figure's plots and return the figure."""
     from matplotlib.lines import Line2D
 
-    entries = [("real images", "black")] * truth + [(arm.label, arm.color) for arm in study.arms]
+    entries = [(truth_name(files.comparison), "black")] * truth + [(arm.label, arm.color) for arm in files.arms]
     handles = [Line2D([], [], color=color, lw=2.4) for _, color in entries]
     labels = [textwrap.shorten(label, 60, placeholder=" …") for label, _ in entries]
     widths, room = [len(label) + 6 for label in labels], 13 * figure.get_figwidth()  # in characters
@@ -158,24 +166,24 @@ def svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _powers(study: Study) -> dict[str, Array]:
+def _powers(files: RunFiles) -> dict[str, Array]:
     """Return arm name -> power [seeds, F] of its finished cells; all must share one frequency axis."""
     powers: dict[str, Array] = {}
-    for arm in study.arms:
-        cells = [cell for cell in study.of(arm) if cell.spectrum]
+    for arm in files.arms:
+        cells = [cell for cell in files.of(arm) if cell.spectrum]
         for cell in cells:
-            if cell.spectrum and not _same(cell.spectrum.frequency, _frequency(study)):
+            if cell.spectrum and not _same(cell.spectrum.frequency, _frequency(files)):
                 raise ValueError(
                     f"{cell.folder}: the spectrum has {cell.spectrum.frequency.size} bands that differ from "
-                    f"the {_frequency(study).size} bands of the truth or of the first run"
+                    f"the {_frequency(files).size} bands of the truth or of the first run"
                 )
         if cells:
             powers[arm.name] = np.stack([cell.spectrum.power for cell in cells if cell.spectrum])
     return powers
 
 
-def _frequency(study: Study) -> Array:
-    spectra: list[Spectrum | None] = [study.truth_spectrum, *(cell.spectrum for cell in study.cells)]
+def _frequency(files: RunFiles) -> Array:
+    spectra: list[Spectrum | None] = [files.truth_spectrum, *(cell.spectrum for cell in files.cells)]
     return next(spectrum.frequency for spectrum in spectra if spectrum)
 
 
@@ -192,7 +200,7 @@ def _line(axes: Axes, x: Array, per_seed: Array, color: str) -> None:
 def _frequency_axis(axes: Axes) -> None:
     axes.axvline(NYQUIST, color=MUTED, lw=0.9, ls=(0, (4, 3)))
     _note(axes, NYQUIST + 0.006, 0.985, "Nyquist", va="top", transform=axes.get_xaxis_transform())
-    axes.set(xlim=(0, 0.5**0.5), xlabel="spatial frequency, cycles/pixel")
+    axes.set(xlim=(0, 0.5**0.5), xlabel="frequency, cycles/sample")
 
 
 def _note(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:

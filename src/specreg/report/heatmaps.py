@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specreg.report.colors import INK, MUTED
-from specreg.report.reading import Arm, Array, Denoising, Study
+from specreg.report.reading import Arm, Array, Denoising, RunFiles
 from specreg.report.table import number
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REACH = 3.0  # dB: differences beyond a factor of two have the last colour, so that one bad arm hides no other
-FLOOR, CEILING = -60.0, 20.0  # dB: as good as nothing; a band of which the images hold almost nothing
+FLOOR, CEILING = -60.0, 20.0  # dB: as good as nothing; a band in which the data have almost no power
 WIDTH, HEIGHT = 2.7, 2.3  # inches, of one panel with its ticks
 ACROSS = 5  # panels of the PNG file abreast
 
@@ -58,7 +58,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """One or two kinds of panels on the axes `log_snr` [L], rising, and `edges` [K+1], cycles/pixel."""
+    """One or two kinds of panels on the axes `log_snr` [L], rising, and `edges` [K+1], cycles/sample."""
 
     name: str
     log_snr: Array
@@ -67,24 +67,24 @@ class Heatmap:
     seeds: int = 1  # the most seeds that a difference is paired over
 
 
-def heatmaps(study: Study) -> list[Heatmap]:
+def heatmaps(files: RunFiles) -> list[Heatmap]:
     """Return the maps that the folder has data for: "denoising" and "action"."""
-    return [found for found in (denoising(study), action(study)) if found is not None]
+    return [found for found in (denoising(files), action(files)) if found is not None]
 
 
-def denoising(study: Study) -> Heatmap | None:
+def denoising(files: RunFiles) -> Heatmap | None:
     """Return the baseline's error and, for each other arm, arm − baseline: means over seeds, the latter paired.
 
     Without maps of a baseline: every arm's error.
     """
-    found = _found(study)
+    found = _found(files)
     if not found:
         return None
-    base = next((arm for arm in found if arm.name == study.comparison.get("baseline")), None)
+    base = next((arm for arm in found if arm.name == files.comparison.get("baseline")), None)
     errors = {arm: {seed: d.error_db for seed, d in by_seed.items()} for arm, by_seed in found.items()}
     title = "error" if base is None else "baseline: error"
     shown = [_panel(arm, list(errors[arm].values())) for arm in ([base] if base else found)]
-    scales = [_scale(f"{title} relative to the image’s power in the band, dB", "cividis", 1, shown)]
+    scales = [_scale(f"{title} relative to the data’s power in the band, dB", "cividis", 1, shown)]
     pairs = {}
     if base is not None:
         rest = [arm for arm in found if arm != base and errors[arm].keys() & errors[base].keys()]
@@ -97,17 +97,17 @@ def denoising(study: Study) -> Heatmap | None:
     return _heatmap("denoising", found, scales, seeds=max(map(len, pairs.values()), default=1))
 
 
-def action(study: Study) -> Heatmap | None:
+def action(files: RunFiles) -> Heatmap | None:
     """Return the pull of each arm's spectral term relative to the base loss's, means over seeds, at least −60 dB."""
     pulls = {
         arm: [np.maximum(d.pull_db, FLOOR) for d in by_seed.values() if d.pull_db is not None]
-        for arm, by_seed in _found(study).items()
+        for arm, by_seed in _found(files).items()
     }
     panels = [_panel(arm, maps) for arm, maps in pulls.items() if maps]
     if not panels:
         return None
     title = "gradient of λ × term / gradient of base loss, dB of power"
-    return _heatmap("action", _found(study), [_scale(title, "BuPu", 0, panels)])
+    return _heatmap("action", _found(files), [_scale(title, "BuPu", 0, panels)])
 
 
 def figure(heatmap: Heatmap) -> Figure:
@@ -168,7 +168,7 @@ def draw(axes: Axes, heatmap: Heatmap, scale: Scale, panel: Panel) -> None:
     axes.set_xticks(at, [f"{heatmap.edges[i]:.3g}" for i in at])
     rows = np.unique(np.linspace(0, levels - 1, min(levels, 6)).round().astype(int))
     axes.set_yticks(rows + 0.5, [number(snr_db(heatmap.log_snr[i]), 0, sign=True) for i in rows])
-    axes.set_xlabel("frequency, cycles/pixel", size=8.5, labelpad=2)
+    axes.set_xlabel("frequency, cycles/sample", size=8.5, labelpad=2)
     axes.set_ylabel("SNR, dB  (top: noisy)", size=8.5, labelpad=1)
     axes.tick_params(length=2.5, pad=2, labelsize=8.5)
     axes.set(xlim=(0, bands), ylim=(levels, 0))
@@ -204,11 +204,11 @@ def snr_db(log_snr: float) -> float:
     return float(10 * log_snr / np.log(10))
 
 
-def _found(study: Study) -> dict[Arm, dict[int, Denoising]]:
+def _found(files: RunFiles) -> dict[Arm, dict[int, Denoising]]:
     """Return arm -> seed -> maps of its finished cells; all must share noise levels and bands."""
     found: dict[Arm, dict[int, Denoising]] = {}
     first: Denoising | None = None
-    for cell in study.cells:
+    for cell in files.cells:
         if cell.missing is not None or cell.denoising is None:
             continue
         first = first or cell.denoising

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specreg.report.figures import HALF, Curve, new_axes
-from specreg.report.reading import Arm, Array, Study
+from specreg.report.reading import Arm, Array, RunFiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,52 +18,52 @@ WEIGHTS = {"lambda": "λ in force", "gradient_ratio": "gradient of λ × term / 
 TALL = 3.4  # inches
 
 
-def curves(study: Study) -> list[Curve]:
+def curves(files: RunFiles) -> list[Curve]:
     """Return the plots that the logs have data for: base, spectral, lambda, gradient_ratio; no legends."""
-    arms = ", ".join(arm.label for arm in study.arms)
+    arms = ", ".join(arm.label for arm in files.arms)
     drawn = []
     for column, label in (LOSSES | WEIGHTS).items():
-        if column in logged(study) or column in weighed(study):
+        if column in logged(files) or column in weighed(files):
             figure, axes = new_axes(HALF, TALL)
-            draw_losses(study, column, axes) if column in LOSSES else draw_weights(study, column, axes)
+            draw_losses(files, column, axes) if column in LOSSES else draw_weights(files, column, axes)
             drawn.append(Curve(column, f"{label[0].upper()}{label[1:]}, over training steps: {arms}.", figure))
     return drawn
 
 
-def losses_figure(study: Study) -> Figure | None:
+def losses_figure(files: RunFiles) -> Figure | None:
     """Return base loss and spectral term side by side, for losses.png; None when nothing was logged."""
-    columns = logged(study)
+    columns = logged(files)
     figure, axes = _abreast(len(columns))
     for column, place in zip(columns, axes, strict=True):
-        draw_losses(study, column, place)
+        draw_losses(files, column, place)
     return figure
 
 
-def lambda_figure(study: Study) -> Figure | None:
+def lambda_figure(files: RunFiles) -> Figure | None:
     """Return λ in force and the gradient ratio side by side, for lambda.png; None when no line has a λ."""
-    columns = weighed(study)
+    columns = weighed(files)
     figure, axes = _abreast(len(columns))
     for column, place in zip(columns, axes, strict=True):
-        draw_weights(study, column, place)
+        draw_weights(files, column, place)
     return figure
 
 
-def logged(study: Study) -> list[str]:
+def logged(files: RunFiles) -> list[str]:
     """Return which of base and spectral have anything to draw on a log axis."""
-    return [name for name in LOSSES if any(np.any(cell.log[name] > 0) for cell in study.cells)]
+    return [name for name in LOSSES if any(np.any(cell.log[name] > 0) for cell in files.cells)]
 
 
-def weighed(study: Study) -> list[str]:
+def weighed(files: RunFiles) -> list[str]:
     """Return which of lambda and gradient_ratio to draw; neither where no line has a λ."""
-    weighted = any(np.isfinite(cell.log["lambda"]).any() for cell in study.cells)
-    measured = any(np.any(cell.log["gradient_ratio"] > 0) for cell in study.cells)
+    weighted = any(np.isfinite(cell.log["lambda"]).any() for cell in files.cells)
+    measured = any(np.any(cell.log["gradient_ratio"] > 0) for cell in files.cells)
     return ["lambda"] * weighted + ["gradient_ratio"] * (weighted and measured)
 
 
-def draw_losses(study: Study, column: str, axes: Axes) -> None:
+def draw_losses(files: RunFiles, column: str, axes: Axes) -> None:
     """Draw one column of the logs over steps, log y: seeds thin, their mean over the shared steps thick."""
-    for arm in study.arms:
-        logs = [cell.log for cell in study.cells if cell.arm == arm]
+    for arm in files.arms:
+        logs = [cell.log for cell in files.cells if cell.arm == arm]
         seeds = [(log["step"][good], smooth(log[column][good])) for log in logs if (good := log[column] > 0).any()]
         for step, value in seeds:
             lw, alpha = (0.8, 0.4) if len(seeds) > 1 else (1.6, 1.0)
@@ -76,7 +76,7 @@ def draw_losses(study: Study, column: str, axes: Axes) -> None:
     axes.set_xlim(left=0)
 
 
-def draw_weights(study: Study, column: str, axes: Axes) -> None:
+def draw_weights(files: RunFiles, column: str, axes: Axes) -> None:
     """Draw λ or the gradient ratio over steps: the mean over seeds in a band from the lowest to the highest.
 
     Log y, unless all is 0. The ratio is a running median, as single batches scatter. Arms of one and the same λ
@@ -84,8 +84,8 @@ def draw_weights(study: Study, column: str, axes: Axes) -> None:
     """
     from matplotlib.ticker import LogLocator
 
-    log = any(np.any(cell.log[column] > 0) for cell in study.cells)
-    found = {arm: seeds for arm in study.arms if (seeds := _weights(study, arm, column, positive=log))}
+    log = any(np.any(cell.log[column] > 0) for cell in files.cells)
+    found = {arm: seeds for arm in files.arms if (seeds := _weights(files, arm, column, positive=log))}
     lines = {arm: _shared(seeds) for arm, seeds in found.items()}
     for arm, (step, values) in lines.items():
         same = [other for other in lines if _alike(lines[other], lines[arm])]
@@ -125,9 +125,9 @@ def _reach(size: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
     return np.minimum(size // 80, np.minimum(index, size - 1 - index))
 
 
-def _weights(study: Study, arm: Arm, column: str, *, positive: bool) -> list[tuple[Array, Array]]:
+def _weights(files: RunFiles, arm: Arm, column: str, *, positive: bool) -> list[tuple[Array, Array]]:
     """Return steps and values of each seed; a run that did not finish counts only where none of the arm did."""
-    logs = [cell.log for cell in study.of(arm) or [cell for cell in study.cells if cell.arm == arm]]
+    logs = [cell.log for cell in files.of(arm) or [cell for cell in files.cells if cell.arm == arm]]
     seeds = []
     for log in logs:
         good = log[column] > 0 if positive else np.isfinite(log[column])

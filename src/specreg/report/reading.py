@@ -1,4 +1,4 @@
-"""What a report needs of a comparison folder or a single run folder, read from its files and nothing else."""
+"""Reading a comparison folder or a single run folder; `schema.py` says what its files hold."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from specreg._files import read_json
 from specreg.report.colors import arm_colors
 
 Array = NDArray[np.float64]
 Images = NDArray[np.uint8]
+Samples = NDArray[Any]
+"""Pictures or lines: see `read_samples`."""
+
 Record = dict[str, Any]
 
 # What the report uses of a line of metrics.jsonl.
@@ -22,17 +26,17 @@ COLUMNS = ("step", "base", "spectral", "lambda", "gradient_ratio", "seconds_per_
 
 
 class Spectrum(NamedTuple):
-    """A radially averaged power spectrum: `frequency` [F] in cycles/pixel, `power` [F] (|ortho DFT|²)."""
+    """A radially averaged power spectrum: `frequency` [F] in cycles/sample, `power` [F] (|ortho DFT|²)."""
 
     frequency: Array
     power: Array
 
 
 class Denoising(NamedTuple):
-    """Denoising of held-out images, [L, K] by noise level and band: the noisiest level first, values in dB.
+    """One-step denoising of real data, [L, K] by noise level and band: the noisiest level first, values in dB.
 
-    `log_snr` [L] is the natural log of α²/σ², rising; `edges` [K+1] are the bands' edges in cycles/pixel.
-    `error_db` is relative to the image's power, `pull_db` (of the spectral term) to the base loss's gradient.
+    `log_snr` [L] is the natural log of α²/σ², rising; `edges` [K+1] are the bands' edges in cycles/sample.
+    `error_db` is relative to the power of the data, `pull_db` (of the spectral term) to the base loss's gradient.
     """
 
     log_snr: Array
@@ -65,7 +69,7 @@ class Cell:
     truncated: int = 0
     spectrum: Spectrum | None = None
     denoising: Denoising | None = None
-    samples: Images | None = None
+    samples: Samples | None = None
     missing: str | None = None
     stopped: bool = False
 
@@ -80,28 +84,28 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Study:
-    """Everything a report shows: the comparison (made up for a single run), arms, cells, truth."""
+class RunFiles:
+    """All that a report shows: the comparison (for a single run, one of one arm), its arms, cells and truth."""
 
     folder: Path
     comparison: Record
     arms: list[Arm]
     cells: list[Cell]
     truth_spectrum: Spectrum | None
-    truth_samples: Images | None
+    truth_samples: Samples | None
 
     def of(self, arm: Arm) -> list[Cell]:
         """Return the finished cells of one arm, by seed."""
         return [cell for cell in self.cells if cell.arm == arm and cell.missing is None]
 
 
-def read_study(folder: Path) -> Study:
+def read_files(folder: Path) -> RunFiles:
     """Read a comparison folder (comparison.json) or a run folder (config.yaml and metrics.jsonl).
 
     Raises ValueError for a folder that is neither, and for a corrupt file, which the message names.
     """
     if (folder / "comparison.json").is_file():
-        comparison = read_json(folder / "comparison.json")
+        comparison = read_object(folder / "comparison.json")
         check_comparison(comparison, where=str(folder / "comparison.json"))
     elif (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file():
         comparison = _one_arm(folder)
@@ -112,7 +116,7 @@ def read_study(folder: Path) -> Study:
         )
     arms = _arms(comparison)
     truth = comparison.get("truth") or {}
-    return Study(
+    return RunFiles(
         folder=folder,
         comparison=comparison,
         arms=arms,
@@ -141,12 +145,9 @@ def check_comparison(comparison: Record, *, where: str = "comparison") -> None:
                 raise ValueError(f"{where}: {key} names the arm {entry['arm']!r}; arms are {', '.join(arms)}")
 
 
-def read_json(path: Path) -> Record:
-    """Read a JSON object; a ValueError names the file, and the line where it breaks."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+def read_object(path: Path) -> Record:
+    """Read a JSON object; a ValueError names the file, and where it breaks."""
+    record = read_json(path)
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected a JSON object; got a {type(record).__name__}")
     return record
@@ -180,23 +181,34 @@ def read_log(path: Path) -> tuple[dict[str, Array], int]:
     return dict(zip(COLUMNS, table.T, strict=True)), truncated
 
 
-def read_samples(path: Path) -> Images | None:
-    """Open samples.npy, uint8 `[N, H, W, C]`, without loading it all; None when there is no such file."""
+def read_samples(path: Path) -> Samples | None:
+    """Open samples.npy without loading all of it: pictures, uint8 `[N, H, W, C]`, or lines, float `[N, C, T]`.
+
+    Returns None where there is no such file, or an array of another form, which the report does not show.
+    """
     if not path.is_file():
         return None
     try:
-        images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+        samples: Samples = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: not a NumPy array file ({error})") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
-        raise ValueError(f"{path}: expected uint8 [N, H, W, C]; got {images.dtype} {list(images.shape)}")
-    return images
+    return samples if samples.size and (are_pictures(samples) or are_lines(samples)) else None
+
+
+def are_pictures(samples: Samples) -> bool:
+    """Return whether samples are pictures, uint8 `[N, H, W, C]`."""
+    return samples.dtype == np.uint8 and samples.ndim == 4
+
+
+def are_lines(samples: Samples) -> bool:
+    """Return whether samples have one axis of space, float `[N, C, T]`."""
+    return samples.dtype.kind == "f" and samples.ndim == 3
 
 
 def _one_arm(folder: Path) -> Record:
     """Return a single run folder as a comparison of one arm, which it is: the same page shows both."""
     path, name = folder / "results.json", folder.resolve().name
-    results = read_json(path) if path.is_file() else {}
+    results = read_object(path) if path.is_file() else {}
     metrics = {key: value for key, value in (results.get("metrics") or {}).items() if value is not None}
     arm, seed = str(results.get("arm", name)), results.get("seed", 0)
     return {
@@ -235,7 +247,7 @@ def _cell(root: Path, arm: Arm, seed: int, name: str | None) -> Cell:
         return Cell(arm=arm, seed=seed, missing="not started")
     folder = root / name
     log, truncated = read_log(folder / "metrics.jsonl")
-    results = read_json(folder / "results.json") if (folder / "results.json").is_file() else None
+    results = read_object(folder / "results.json") if (folder / "results.json").is_file() else None
     failed = results is None and (folder / "failure.json").is_file()
     last = f"; last logged step {log['step'][-1]:.0f}" if log["step"].size else ""
     missing = _failure(folder / "failure.json") if failed else f"no results.json{last}"
@@ -256,7 +268,7 @@ def _cell(root: Path, arm: Arm, seed: int, name: str | None) -> Cell:
 
 def _failure(path: Path) -> str:
     """Return why a run stopped, e.g. "stopped at step 120: the spectral term is not finite"."""
-    record = read_json(path)
+    record = read_object(path)
     if not isinstance(record.get("step"), int) or not isinstance(record.get("message"), str):
         raise ValueError(f"{path}: expected an integer 'step' and a text 'message'; got {str(record)[:80]}")
     return f"stopped at step {record['step']}: {record['message']}".rstrip(".")

@@ -10,9 +10,9 @@ from specreg.report.reading import Record, check_comparison
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0", "none": ""}
 HEADLINE = "log_spectral_distance_db"  # what a verdict is about; without it, the first metric with a direction
-SIDES = {"samples": "Samples (rollout)", "denoising": "Denoising (teacher side)"}
+SIDES = {"samples": "Samples", "denoising": "One-step denoising of real data"}
 WIDE = 4  # arms: more of them, and the terminal's table has a row an arm
-FLOOR = "floor: "  # prefix of the truth's metrics that compare real images with other real images
+FLOOR = "floor: "  # prefix of the truth's metrics that compare some real data with other real data
 
 
 class Entry(NamedTuple):
@@ -26,8 +26,8 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Metric:
-    """How a metric is called, written and judged."""
+class Column:
+    """One metric as a column of the tables: its name, how values are written, which are better."""
 
     key: str
     label: str
@@ -78,7 +78,7 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
-def metrics_of(comparison: Record) -> list[Metric]:
+def metrics_of(comparison: Record) -> list[Column]:
     """Return the metrics, those of samples first, else in comparison.json's order.
 
     What the file leaves open is read off the metric's name.
@@ -97,11 +97,11 @@ def metrics_of(comparison: Record) -> list[Metric]:
         side = about.get("side", "samples")
         if side not in SIDES:
             raise ValueError(f"metric {key!r}: side must be one of {', '.join(SIDES)}; got {side!r}")
-        found.append(Metric(key, label, unit, better, int(about.get("digits", 3)), about.get("help") or "", side))
+        found.append(Column(key, label, unit, better, int(about.get("digits", 3)), about.get("help") or "", side))
     return sorted(found, key=lambda metric: list(SIDES).index(metric.side))
 
 
-def arm_entries(comparison: Record, arm: str, metrics: list[Metric]) -> list[Entry]:
+def arm_entries(comparison: Record, arm: str, metrics: list[Column]) -> list[Entry]:
     """Return one arm's entries, one a metric; best: the best mean of all arms, with the verdict "better"."""
     entries = []
     for metric in metrics:
@@ -114,8 +114,8 @@ def arm_entries(comparison: Record, arm: str, metrics: list[Metric]) -> list[Ent
     return entries
 
 
-def truth_entries(comparison: Record, metrics: list[Metric]) -> list[Entry] | None:
-    """Return the real images' own values, or their distance from other real images; None if neither."""
+def truth_entries(comparison: Record, metrics: list[Column]) -> list[Entry] | None:
+    """Return what the truth scores itself, or some of it against the rest; None if neither was measured."""
     values = (comparison.get("truth") or {}).get("metrics") or {}
     entries = []
     for metric in metrics:
@@ -133,7 +133,7 @@ def summary_rows(comparison: Record) -> list[list[str]]:
     """Return the table of comparison.json as text, header first: a row a metric, a column an arm.
 
     An entry is "mean ± std"; under it, for arms that were paired with the baseline over several seeds, the
-    difference with its 95% interval, and the verdict. The first column of values holds the real images' own.
+    difference with its 95% interval, and the verdict. The first column of values is that of the truth.
     Metrics of denoising come last, under a row that says so. More than four arms have a row each, and one table
     under the other for the two sides.
     """
@@ -156,8 +156,8 @@ def summary_rows(comparison: Record) -> list[list[str]]:
     return [header, *rows]
 
 
-def _block(comparison: Record, metrics: list[Metric], *, timed: bool) -> list[list[str]]:
-    """Return some metrics as text, a column each: a header, the real images if they have any, a row an arm."""
+def _block(comparison: Record, metrics: list[Column], *, timed: bool) -> list[list[str]]:
+    """Return some metrics as text, a column each: a header, the truth if it has values, a row for each arm."""
     arms, truth = comparison["arms"], truth_entries(comparison, metrics)
     rows = [["", *(metric.title for metric in metrics)]]
     if truth:
@@ -177,8 +177,13 @@ def _block(comparison: Record, metrics: list[Metric], *, timed: bool) -> list[li
 
 
 def truth_name(comparison: Record) -> str:
-    """Return what the truth is called."""
-    return str((comparison.get("truth") or {}).get("kind") or "real images")
+    """Return what the real data are called."""
+    return str((comparison.get("truth") or {}).get("kind") or "real data")
+
+
+def unit(comparison: Record) -> str:
+    """Return what samples are called, in the plural."""
+    return str((comparison.get("truth") or {}).get("unit") or "samples")
 
 
 def step_time(comparison: Record, arm: str) -> tuple[str, str] | None:
@@ -220,7 +225,7 @@ def verdict(comparison: Record, arm: str) -> str:
     return " ".join([*said, second[0].upper() + second[1:]])
 
 
-def _verdict(comparison: Record, arm: str, metrics: list[Metric], *, brief: bool = False) -> str:
+def _verdict(comparison: Record, arm: str, metrics: list[Column], *, brief: bool = False) -> str:
     """Return the verdict on some metrics; `brief`: without interval and number of seeds."""
     judged = [m for m in metrics if m.key == HEADLINE] or [m for m in metrics if m.arrow]
     if not judged:
@@ -246,6 +251,6 @@ def _verdict(comparison: Record, arm: str, metrics: list[Metric], *, brief: bool
     return sentence
 
 
-def _row(comparison: Record, arm: str | None, metric: Metric) -> Record | None:
+def _row(comparison: Record, arm: str | None, metric: Column) -> Record | None:
     rows = (row for row in comparison["table"] if (row["arm"], row["metric"]) == (arm, metric.key))
     return next((row for row in rows if row["mean"] is not None), None)

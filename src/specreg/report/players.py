@@ -1,24 +1,23 @@
-"""Clips of sound to hear and to see: a player and a log-mel spectrogram of the recording and of each arm."""
+"""Clips of sound to hear and to see: a player and a spectrogram of the recording and of each arm."""
 
 from __future__ import annotations
 
 import io
 import wave
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from specreg.report.colors import INK
-from specreg.report.reading import Array, Images, Study
+from specreg.report.reading import Array, Images, RunFiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLIPS, SECONDS = 3, 5.0  # at most; of a clip, from its start
 MOST_BYTES = 6_000_000  # of wav data on a page: fewer clips where there are many arms
-BANDS, WINDOW_SECONDS, F_MIN = 80, 0.064, 20.0  # of the spectrograms; Hz
+BANDS, WINDOW_SECONDS, F_MIN = 96, 0.064, 60.0  # of the spectrograms; Hz
 RANGE_DB = 80.0  # shown below the recording's loudest point
 PIXELS = 3  # rows of a picture a band
 COLORS = "magma"
@@ -30,7 +29,7 @@ class Take(NamedTuple):
     title: str
     color: str
     wav: bytes  # 16-bit PCM
-    decibels: Array  # [BANDS, frames], log-mel amplitude
+    decibels: Array  # [BANDS, frames]
     floor: float  # dB shown as darkest; the same in all takes of a clip
 
     @property
@@ -52,11 +51,11 @@ class Clip(NamedTuple):
     takes: list[Take]
 
 
-def clips(study: Study) -> list[Clip]:
+def clips(files: RunFiles) -> list[Clip]:
     """Return a few clips that every finished arm has at one seed, evenly over the list of names, never selected."""
-    cells = {a: {c.seed: c.folder for c in study.of(a) if c.folder and _wavs(c.folder / "samples")} for a in study.arms}
+    cells = {a: {c.seed: c.folder for c in files.of(a) if c.folder and _wavs(c.folder / "samples")} for a in files.arms}
     cells = {arm: by_seed for arm, by_seed in cells.items() if by_seed}
-    truth = study.folder / "truth"
+    truth = files.folder / "truth"
     shared = set.intersection(*map(set, cells.values())) if cells else set()
     if not shared:
         return []
@@ -94,7 +93,7 @@ def _clip(name: str, folders: list[tuple[str, str, Path]], seed: int) -> Clip:
     found = []
     for title, color, folder in folders:
         samples, rate = _read(folder / name)
-        found.append((title, color, _wav(samples, rate), _log_mel(samples / 32768, rate), len(samples) / rate))
+        found.append((title, color, _wav(samples, rate), _log_spectrogram(samples / 32768, rate), len(samples) / rate))
     floor = float(found[0][3].max()) - RANGE_DB
     takes = [Take(title, color, wav, decibels, floor) for title, color, wav, decibels, _ in found]
     return Clip(Path(name).stem, found[0][4], seed, takes)
@@ -126,25 +125,25 @@ def _wav(samples: Any, rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def _log_mel(sound: Array, rate: int) -> Array:
-    """Log-mel amplitude in dB, [BANDS, frames]: Hann windows of 64 ms, a quarter of one apart."""
+def _log_spectrogram(sound: Array, rate: int) -> Array:
+    """Return amplitude by logarithmic band in dB, [BANDS, frames]: Hann windows of 64 ms, three quarters overlap."""
+    from scipy.signal import ShortTimeFFT
+    from scipy.signal.windows import hann
+
     window = 2 ** round(np.log2(WINDOW_SECONDS * rate))
-    hop = window // 4
-    padded = np.pad(sound, (window // 2, window // 2 + hop))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    shape = np.hanning(window + 1)[:-1]
-    amplitude = np.abs(np.fft.rfft(frames * shape)) / np.sqrt((shape**2).sum())
-    decibels: Array = 20 * np.log10(np.maximum(_mel_filters(window, rate) @ amplitude.T, 1e-7))
+    shape = hann(window, sym=False)
+    transform = ShortTimeFFT(shape / np.sqrt((shape**2).sum()), hop=window // 4, fs=rate)
+    amplitude = np.abs(transform.stft(np.pad(sound, (0, max(0, window - len(sound))))))
+    decibels: Array = 20 * np.log10(np.maximum(_bands(transform.f, rate) @ amplitude, 1e-7))
     return decibels
 
 
-@lru_cache(maxsize=4)
-def _mel_filters(window: int, rate: int) -> Array:
-    """Triangles, [BANDS, window / 2 + 1], evenly on the HTK mel scale 2595·log₁₀(1 + f/700)."""
-    top = 2595 * np.log10(1 + rate / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(2595 * np.log10(1 + F_MIN / 700), top, BANDS + 2) / 2595) - 1)
-    frequency = np.fft.rfftfreq(window, 1 / rate)
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising, falling = (frequency - low) / (centre - low), (high - frequency) / (high - centre)
-    filters: Array = np.maximum(0, np.minimum(rising, falling))
-    return filters
+def _bands(frequency: Array, rate: int) -> Array:
+    """Return weights [BANDS, F] that average the bins of each of BANDS bands, evenly wide on a logarithmic axis."""
+    edges = np.geomspace(F_MIN, rate / 2, BANDS + 1)
+    centre = np.sqrt(edges[1:] * edges[:-1])
+    inside = (frequency >= edges[:-1, None]) & (frequency < edges[1:, None])
+    nearest = np.abs(frequency - centre[:, None]).argmin(1)  # low bands are narrower than a bin
+    inside[np.arange(BANDS), nearest] |= ~inside.any(1)
+    weights: Array = inside / inside.sum(1, keepdims=True)
+    return weights

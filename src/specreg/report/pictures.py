@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from specreg.report import lines
 from specreg.report.colors import INK, MUTED
-from specreg.report.reading import Images, Study
+from specreg.report.reading import Images, RunFiles, Samples, are_pictures
+from specreg.report.table import truth_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,14 +42,14 @@ class Panel(NamedTuple):
         return own * (ROOM // own) if self.crisp else ROOM
 
 
-def panels(study: Study) -> list[Panel]:
-    """Return the truth's grid, then one grid an arm: first samples, first seed that all arms have."""
-    ready = {a: {c.seed: c.samples for c in study.of(a) if c.samples is not None} for a in study.arms}
+def panels(files: RunFiles) -> list[Panel]:
+    """Return the truth's grid, then one for each arm: its first samples at the first seed that all arms have."""
+    ready = {a: {c.seed: c.samples for c in files.of(a) if c.samples is not None} for a in files.arms}
     ready = {arm: by_seed for arm, by_seed in ready.items() if by_seed}
     shared = set.intersection(*map(set, ready.values())) if ready else set()
-    truth = study.truth_samples
+    truth = files.truth_samples
     rows = ROWS if len(ready) + (truth is not None) <= MANY else FEW
-    found = [_panel(truth, "real images", "", INK, rows)] if truth is not None else []
+    found = [_panel(truth, truth_name(files.comparison), "", INK, rows)] if truth is not None else []
     for arm, by_seed in ready.items():
         seed = min(shared or by_seed)
         found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}", arm.color, rows))
@@ -105,6 +107,7 @@ def png(pixels: Images) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(images: Images, title: str, where: str, color: str, rows: int) -> Panel:
-    pixels, count = tile(images, most=rows)
+def _panel(samples: Samples, title: str, where: str, color: str, rows: int) -> Panel:
+    draw = tile if are_pictures(samples) else lines.tile
+    pixels, count = draw(samples, most=rows)
     return Panel(title, f"first {count}{where}", color, pixels)
