@@ -1,8 +1,8 @@
 """Dead leaves: images of discs that hide one another, with the statistics of natural images.
 
 Discs of radius r, with density p(r) ∝ 1/r³ between r_min and r_max, fall on a plane at random; a pixel shows the disc
-that fell last. The model reproduces what makes photographs hard for a denoiser: occlusion edges at all scales, and a
-power spectrum that falls roughly as 1/f² (Matheron 1968; Lee, Mumford & Huang 2001). Each disc has a colour and a texture, a
+that fell last. The model has what makes photographs hard for a denoiser: occlusion edges at all scales, and a power
+spectrum that falls roughly as 1/f² (Matheron 1968; Lee, Mumford & Huang 2001). Each disc has a colour and a texture, a
 grating of random direction and wavelength:
 
     value(x) = colour + contrast · cos(k·x + phase)

@@ -77,8 +77,8 @@ class MetricInfo(TypedDict):
 class Truth(TypedDict, total=False):
     """The real data."""
 
-    kind: str  # what they are called: "real images", "recordings"; default "real data"
-    unit: str  # what samples are called: "images", "clips"; default "samples"
+    kind: str  # what they are called, such as real images or recordings; default "real data"
+    unit: str  # what samples are called, in the plural; default "samples"
     samples: int
     spectrum: Spectrum
     metrics: dict[str, float]  # by name; a distance of some real data to the rest under "floor: " + name
