@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
@@ -59,6 +61,21 @@ def append_dims(x: Tensor, ndim: int) -> Tensor:
     if x.ndim > 1:
         raise ValueError(f"expected one value per sample, shape [B]; got {list(x.shape)}")
     return x.reshape(-1, *(1,) * (ndim - 1))
+
+
+_WARNED: set[str] = set()
+_OURS = (__name__.partition(".")[0], "torch")
+
+
+def warn_once(topic: str, message: str) -> None:
+    """Issue a UserWarning about `topic` once a process, attributed to the caller's code outside specreg and torch."""
+    if topic in _WARNED:
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
+    _WARNED.add(topic)
 
 
 def compute_dtype(name: str, x: Tensor) -> torch.dtype:

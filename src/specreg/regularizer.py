@@ -23,7 +23,7 @@ RAMPS = ("linear", "cosine")
 
 
 class SpectralTerm(NamedTuple):
-    """What a regularizer returns; add `loss` to the base loss."""
+    """The spectral term of a batch: add `loss` to the base loss, log `logs()`."""
 
     loss: Tensor  # scalar: mean over the batch of weight · per_sample
     per_sample: Tensor  # [B], the spectral loss without λ and noise-level weight
@@ -31,6 +31,18 @@ class SpectralTerm(NamedTuple):
     by_band: Mapping[str, Tensor]  # {band: [B]} mean absolute coefficient error; empty unless asked for
     lam: Tensor  # scalar, λ in effect: automatic or constant, times the warm-up ramp
     gradient_ratio: Tensor | None  # scalar, ‖λ·∂L_S/∂output‖ / ‖∂L/∂output‖ of this batch, where it was measured
+
+    def logs(self) -> dict[str, Tensor]:
+        """Return what is worth logging as detached scalars `[]`, which keep no autograd graph alive.
+
+        Keys: "loss", "spectral" and "weight" (means of `per_sample` and `weight`), "lam", "gradient_ratio" where it was
+        measured, and "band/NAME" for the mean of each band in `by_band`. Nothing is copied to the CPU.
+        """
+        values = {"loss": self.loss, "spectral": self.per_sample, "weight": self.weight, "lam": self.lam}
+        if self.gradient_ratio is not None:
+            values["gradient_ratio"] = self.gradient_ratio
+        values |= {f"band/{name}": errors for name, errors in self.by_band.items()}
+        return {name: value.detach().mean() for name, value in values.items()}
 
 
 class SpectralRegularizer(nn.Module):
@@ -43,8 +55,8 @@ class SpectralRegularizer(nn.Module):
             while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
             which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
             bit-identical to training without it, while `per_sample` still says what the loss would be.
-        noise_weight: "constant", "edm", "snr", "hard_gate", "smooth_gate", or any callable
-            `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
+        noise_weight: weight of the loss by noise level: "snr" (the default), "constant", "edm", "hard_gate",
+            "smooth_gate", or any callable `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
         band_weight: None, "wiener", "signal_gate", or any callable `(NoiseLevel, frequency [K], power [K]) -> [B, K]`,
             such as `specreg.band_weights.SignalGate(margin_db=3)`: weights by noise level and frequency together,
             given the mean power spectrum of the batch's x0. Costs one more transform of x0 a call.
@@ -70,7 +82,7 @@ class SpectralRegularizer(nn.Module):
         loss: str | Callable[[Tensor, Tensor], Tensor] = "amplitude_phase",
         *,
         weight: float | AutoWeight | Literal["auto", "edm"] = 0.1,
-        noise_weight: str | NoiseWeight = "constant",
+        noise_weight: str | NoiseWeight | None = None,
         band_weight: str | BandWeight | None = None,
         warmup: int = 0,
         ramp: Ramp = "linear",
@@ -81,7 +93,7 @@ class SpectralRegularizer(nn.Module):
             weight = AutoWeight()
         if isinstance(weight, str):
             _checks.choice("weight", weight, ["auto", "edm"])
-            if noise_weight not in ("constant", "edm"):
+            if noise_weight not in (None, "edm"):
                 raise ValueError(f'weight="edm" sets the noise weight; got noise_weight={noise_weight!r} beside it')
             weight, noise_weight = 1.0, "edm"
         if not isinstance(weight, AutoWeight):
@@ -95,6 +107,7 @@ class SpectralRegularizer(nn.Module):
         _checks.choice("ramp", ramp, RAMPS)
         self.spectral_loss = losses.build(loss) if isinstance(loss, str) else loss
         self.weight = weight
+        noise_weight = "snr" if noise_weight is None else noise_weight
         self.noise_weight = noise_weights.build(noise_weight) if isinstance(noise_weight, str) else noise_weight
         self.band_weight = band_weights.build(band_weight) if isinstance(band_weight, str) else band_weight
         self.warmup, self.ramp = warmup, ramp
