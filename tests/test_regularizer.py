@@ -177,8 +177,7 @@ def test_predicting_epsilon_under_a_weight_that_does_not_fall_warns_once(noise_w
     monkeypatch.setattr(_checks, "_WARNED", set())
     regularizer = specreg.SpectralRegularizer("haar", noise_weight=noise_weight)
     with pytest.warns(UserWarning, match='predicting epsilon.*1[45]. times.*noise_weight="snr"') as caught:
-        for _ in range(2):
-            objectives.ddpm(LINEAR, "epsilon", regularizer)
+        [objectives.ddpm(LINEAR, "epsilon", regularizer) for _ in range(2)]
     assert len(caught) == 1
     assert caught[0].filename == __file__
 

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from specreg import _numba
-from specreg.losses import amplitude, amplitude_phase, build, fourier_l1, fused, wavelet_l1
+from specreg.losses import amplitude, amplitude_phase, build, fused, kernels, optional
 from specreg.losses.fourier_l1 import FourierL1
 from specreg.losses.wavelet_l1 import WaveletL1
 
 pytest.importorskip("numba")
-from specreg.losses import fourier_kernels, fourier_loops, haar_kernels
+from specreg.losses.kernels import fourier, fourier_loops, haar, runtime
 
 COUPLINGS = [None, "frequency", "projection"]
 SPECTRA = [(3, 2, 15), (2, 1, 5000), (2, 3, 8, 10), (2, 2, 33, 7), (1, 1, 5, 3000), (2, 1, 4, 6, 5)]
@@ -41,7 +40,7 @@ def weights(kind, shape):
 
 @pytest.fixture(autouse=True)
 def number_of_threads():
-    _numba._threads(os.getpid())  # tells torch its number of threads, the real one
+    runtime._threads(os.getpid())  # tells torch its number of threads, the real one
     before = torch.get_num_threads()
     yield
     assert torch.get_num_threads() == before, "later tests in this process would round differently"
@@ -50,13 +49,13 @@ def number_of_threads():
 @pytest.fixture(params=["one thread", "four threads"])
 def threads(request, monkeypatch):
     if request.param == "four threads":
-        monkeypatch.setattr(_numba, "WORK", 1)
+        monkeypatch.setattr(runtime, "WORK", 1)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
 
 
 def check(loss, x0_hat, x0, w):
     """Values and gradients of kernels are those of torch's calls in float64, and with none are the same."""
-    assert _numba.usable(x0)
+    assert optional.find_kernel("fourier", x0_hat, x0) is fourier.evaluate
     found = loss.evaluate(x0_hat, x0, w, True, 0.5)
     expected = loss.evaluate(x0_hat.double(), x0.double(), None if w is None else w.double(), True, 0.5)
     torch.testing.assert_close(found.value.double(), expected.value, rtol=2e-6, atol=0)
@@ -117,20 +116,20 @@ def test_every_haar_and_boundary(name, mode):
 
 @pytest.mark.parametrize("name", ["amplitude", "amplitude_phase", "haar"])
 def test_kernels_are_used_and_torch_does_the_same(name, monkeypatch):
-    calls = []
-    for module in (fourier_kernels, haar_kernels):
-        evaluate = module.evaluate
-        monkeypatch.setattr(module, "evaluate", lambda *args, f=evaluate: calls.append(f) or f(*args))
+    calls, find = [], kernels.find
+
+    def finding(name, *tensors):
+        calls.append(name)
+        return find(name, *tensors)
+
     found = []
-    for usable in (True, False):
-        if not usable:
-            monkeypatch.setattr(fourier_l1, "usable", lambda *x: False)
-            monkeypatch.setattr(wavelet_l1, "usable", lambda *x: False)
+    for finder in (finding, lambda name, *tensors: None):
+        monkeypatch.setattr(optional, "_find", lambda finder=finder: finder)
         x0_hat, x0 = pair((3, 2, 12, 20))
         value = build(name)(x0_hat.requires_grad_(), x0)
         value.sum().backward()
         found.append((value.detach(), x0_hat.grad))
-    assert len(calls) == 1
+    assert calls == ["haar" if name == "haar" else "fourier"]
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
@@ -175,16 +174,19 @@ def test_infinities_and_overflow_are_reported_as_without_kernels():
 
 
 def test_what_kernels_do_not_take():
+    def taken(*tensors):
+        return kernels.find("haar", *tensors) is haar.evaluate
+
     class Subclass(torch.Tensor):
         pass
 
     x = torch.zeros(2)
-    assert _numba.usable(x)
-    assert not _numba.usable(x.double())
-    assert _numba.usable(torch.nn.Parameter(x), x)
-    assert not _numba.usable(x, x.as_subclass(Subclass))
-    assert not _numba.usable(torch.zeros(2, device="meta"))
-    assert not _numba.usable(torch._neg_view(x))
+    assert taken(x)
+    assert not taken(x.double())
+    assert taken(torch.nn.Parameter(x), x)
+    assert not taken(x, x.as_subclass(Subclass))
+    assert not taken(torch.zeros(2, device="meta"))
+    assert not taken(torch._neg_view(x))
 
 
 def test_numba_can_be_switched_off_or_absent():
@@ -194,7 +196,7 @@ import sys, torch
 import specreg
 x = torch.ones(1, 8)
 specreg.losses.amplitude(x, 2 * x)
-print("specreg.losses.fourier_kernels" in sys.modules)
+print("specreg.losses.kernels.fourier" in sys.modules)
 """
     off = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     absent = "sys.modules['numba'] = None"
@@ -223,7 +225,7 @@ def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
         return njit(**options)
 
     monkeypatch.setattr(numba, "njit", refusing)
-    assert _numba.jit(lambda x: x + 1)(1) == 2
+    assert runtime.jit(lambda x: x + 1)(1) == 2
     assert asked == [True, False]
 
 
@@ -232,26 +234,26 @@ def test_only_what_is_worth_it_and_safe_runs_on_threads(monkeypatch):
 
     def shares(units, values):
         found = []
-        _numba.run(lambda *args: found.append(args), lambda *args: found.append(args), "work", (1, 3), units, values)
+        runtime.run(lambda *args: found.append(args), lambda *args: found.append(args), "work", (1, 3), units, values)
         if found != [("work", 1, 0, 1), ("work", 2, 0, 1)]:
             assert found == [("work", 1, 3, found[0][-1])]
         return found[0][-1]
 
-    worth = 100 * _numba.WORK
+    worth = 100 * runtime.WORK
     assert shares(100, worth) == min(torch.get_num_threads(), 100)
     before = numba.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     several = 3 if numba.threading_layer() in ("omp", "tbb") else 1
     assert shares(100, worth) == several
     assert shares(2, worth) == min(2, several)
-    assert shares(100, _numba.WORK) == 1
+    assert shares(100, runtime.WORK) == 1
     assert numba.get_num_threads() == before
     with monkeypatch.context() as forked:
-        forked.setattr(_numba.os, "getpid", lambda: -1)
+        forked.setattr(runtime.os, "getpid", lambda: -1)
         assert shares(100, worth) == 1
     with monkeypatch.context() as other:
         other.setattr(numba, "threading_layer", lambda: "workqueue")  # takes one caller at a time
-        other.setattr(_numba, "_threads", _numba._threads.__wrapped__)
+        other.setattr(runtime, "_threads", runtime._threads.__wrapped__)
         assert shares(100, worth) == 1
 
 

@@ -18,7 +18,7 @@ itself is then non-finite).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -29,18 +29,15 @@ from specreg._compile import constant_tensors, traced_as_constant
 from specreg.losses.fourier_l1 import PHASE_GRADIENT_LIMIT as PHASE_GRADIENT_LIMIT
 from specreg.losses.fourier_l1 import FourierL1
 from specreg.losses.fused import fused
+from specreg.losses.inputs import REDUCTIONS, FrequencyWeight, Reduction, pair, weights_at
 from specreg.losses.wavelet_l1 import WaveletL1
 from specreg.transforms import fourier
 from specreg.transforms.fourier import Norm
 from specreg.transforms.radial import band_mean, half_grid
 from specreg.transforms.wavelet import MODES, Mode, band_keys, max_levels, wavedecn
 
-Reduction = Literal["mean", "sum"]
 Coupling = Literal["frequency", "norm", "projection"]
 BandWeights = Sequence[float] | Mapping[tuple[int, str] | str, float]
-FrequencyWeight = Callable[[Tensor], Tensor]
-"""Weight of each sample at each of some frequencies: `[K]` in cycles per sample -> `[B, K]`, or `[1, K]` for all."""
-REDUCTIONS = ("mean", "sum")
 COUPLINGS = ("frequency", "norm", "projection")
 
 
@@ -129,13 +126,13 @@ def wavelet(
     """
     _checks.choice("reduction", reduction, REDUCTIONS)
     _checks.choice("mode", mode, MODES)
-    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
     bands = _bands(levels, ndim)
     gammas = _gammas(band_weights, bands, levels)
     weights = None
     if frequency_weight is not None:
-        weights = _weights(frequency_weight, band_centres(bands, x0.device), x0)
+        weights = weights_at(frequency_weight, band_centres(bands, x0.device), x0)
     return fused(WaveletL1(wavelet, levels, mode, ndim, reduction, gammas), x0_hat, x0, weights)
 
 
@@ -149,7 +146,7 @@ def wavelet_bands(
     ndim: int | None = None,
 ) -> dict[str, Tensor]:
     """Mean |W − Ŵ| by band, `{name: [B]}`: "1dd" is band dd of level 1, the finest; the approximation is "a…a"."""
-    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
     with _checks.without_autocast(x0.device):
         approx, details, _ = wavedecn(x0_hat - x0, wavelet, levels=levels, mode=mode, ndim=ndim)
@@ -188,17 +185,6 @@ def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> 
     return torch.tensor(centres, device=device)
 
 
-def _weights(frequency_weight: FrequencyWeight, frequency: Tensor, like: Tensor) -> Tensor:
-    """The weights at `frequency` `[K]`, checked: `[B or 1, K]`, data in the dtype of `like` `[B, …]`."""
-    weights = frequency_weight(frequency.to(like, copy=True)).detach().to(like)
-    if weights.ndim != 2 or weights.shape[0] not in (1, len(like)) or weights.shape[1] != len(frequency):
-        raise ValueError(
-            f"frequency_weight must return [{len(like)} or 1, {len(frequency)}] for {len(frequency)} frequencies and "
-            f"a batch of {len(like)}; got {list(weights.shape)}"
-        )
-    return weights
-
-
 def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int) -> tuple[float, ...]:
     """γ of each of `bands`."""
     if band_weights is None:
@@ -218,25 +204,11 @@ def amplitude_bands(
     x0_hat: Tensor, x0: Tensor, *, bands: int = 8, ndim: int | None = None, norm: Norm = "ortho"
 ) -> Tensor:
     """Mean |A − Â| in `bands` equal bands of |frequency| up to Nyquist, corners in the last: `[B, bands]`."""
-    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim)
     with _checks.without_autocast(x0.device):
         error = fourier.half_spectrum(x0_hat, ndim=ndim, norm=norm).abs()
         error = (error - fourier.half_spectrum(x0, ndim=ndim, norm=norm).abs()).abs()
         return band_mean(error, x0.shape[-ndim:], bands)
-
-
-def _pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor, int]:
-    """Both tensors as `[B, C, *space]` in the dtype to compute in, and the number of axes to transform."""
-    x0, ndim = _checks.image_like("x0", x0, ndim)
-    x0_hat, _ = _checks.image_like("x0_hat", x0_hat, ndim)
-    if x0_hat.shape != x0.shape:
-        raise ValueError(f"x0_hat and x0 must have the same shape; got {list(x0_hat.shape)} and {list(x0.shape)}")
-    if x0_hat.device != x0.device:
-        raise ValueError(f"x0_hat and x0 must be on one device; got {x0_hat.device} and {x0.device}")
-    dtypes = (_checks.compute_dtype("x0_hat", x0_hat), _checks.compute_dtype("x0", x0))
-    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    x0_hat, x0 = (x if x.dtype == dtype else x.to(dtype) for x in (x0_hat, x0.detach()))
-    return x0_hat, x0, ndim
 
 
 def _fourier(
@@ -250,10 +222,10 @@ def _fourier(
 ) -> Tensor:
     _checks.choice("norm", norm, fourier.NORMS)
     _checks.choice("reduction", reduction, REDUCTIONS)
-    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim)
     weights = None
     if frequency_weight is not None:
         shape = tuple(x0.shape[-ndim:])
-        weights = _weights(frequency_weight, half_grid(shape, x0.dtype, x0.device), x0)
+        weights = weights_at(frequency_weight, half_grid(shape, x0.dtype, x0.device), x0)
         weights = weights.reshape(-1, *shape[:-1], shape[-1] // 2 + 1)
     return fused(FourierL1(coupling, ndim, norm, reduction), x0_hat, x0, weights)

@@ -1,10 +1,4 @@
-"""Where Numba is at hand: whether its kernels take a tensor, how they are made, and on how many threads they run.
-
-On a CPU a chain of torch's calls reads memory once a call, and on small batches a call costs more than its work.
-`losses.fourier_kernels` and `losses.haar_kernels` do the whole chain while the values are in the cache. They are
-optional: without Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do the same. Kernels
-take NumPy views of tensors and release the GIL.
-"""
+"""Compiling kernels, and running them on threads. Kernels take NumPy views of tensors and release the GIL."""
 
 from __future__ import annotations
 
@@ -14,8 +8,6 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-from torch.nn import Parameter
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -23,26 +15,6 @@ WORK = 2**13
 """Values that are worth a thread of their own."""
 
 _HOME = os.getpid()
-_PLAIN = (Tensor, Parameter)
-
-
-def usable(*tensors: Tensor) -> bool:
-    """Whether kernels take these: plain float32 tensors on the CPU, where Numba is installed."""
-    for x in tensors:
-        if type(x) not in _PLAIN or x.dtype != torch.float32 or not x.is_cpu or x.is_neg():
-            return False
-    return _numba()
-
-
-@lru_cache(1)
-def _numba() -> bool:
-    try:
-        import numba
-
-        config: Any = numba.config
-        return not config.DISABLE_JIT
-    except Exception:  # whatever is wrong with an optional package, torch's calls are there
-        return False
 
 
 def jit(function: Kernel) -> Kernel:
