@@ -1,15 +1,21 @@
 """Numba's kernels against the calls of torch that they stand for."""
 
+import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import specreg
 from specreg.losses import amplitude, amplitude_phase, build, fused, kernels, optional
 from specreg.losses.fourier_l1 import FourierL1
 from specreg.losses.wavelet_l1 import WaveletL1
@@ -189,28 +195,73 @@ def test_what_kernels_do_not_take():
     assert not taken(torch._neg_view(x))
 
 
-def test_numba_can_be_switched_off_or_absent():
+def run_python(code, check=True, **environment):
+    environment = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=check)
+
+
+ABSENT = "sys.modules['numba'] = None"
+BROKEN = "import types; sys.modules['numba'] = types.ModuleType('numba')"
+
+
+@pytest.mark.parametrize(
+    ("before", "environment", "used"),
+    [
+        ("", {}, True),
+        ("", {"NUMBA_DISABLE_JIT": "1"}, False),
+        ("", {"SPECREG_KERNELS": "0"}, False),
+        (ABSENT, {}, False),
+        (BROKEN, {}, False),
+    ],
+)
+def test_kernels_can_be_switched_off_and_numba_absent(before, environment, used, monkeypatch):
+    monkeypatch.setattr(kernels, "_load", kernels._load.__wrapped__)  # which remembers nothing
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if "NUMBA_DISABLE_JIT" in environment:  # which Numba reads when it is imported
+        monkeypatch.setattr("numba.config.DISABLE_JIT", True)
+    if before:
+        monkeypatch.setitem(sys.modules, "numba", None if before == ABSENT else types.ModuleType("numba"))
+    x = torch.ones(1, 8)
+    assert (optional.find_kernel("fourier", x) is not None) == used
+    torch.testing.assert_close(amplitude(x, 2 * x), torch.tensor([8 / math.sqrt(8) / 8]))
+
+
+def test_without_their_folder_the_package_and_all_losses_work(tmp_path):
+    package = Path(specreg.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__", "kernels")
+    shutil.copytree(package, tmp_path / "specreg", ignore=ignored)
     code = """
-import sys, torch
-{}
+import json, sys
+import torch
 import specreg
-x = torch.ones(1, 8)
-specreg.losses.amplitude(x, 2 * x)
-print("specreg.losses.kernels.fourier" in sys.modules)
+assert specreg.__file__.startswith(HERE), specreg.__file__
+found = {}
+x0_hat, x0 = torch.linspace(-1, 1, 2 * 2 * 1 * 2000).square().reshape(2, 2, 1, 2000).unbind()
+for name in ("amplitude", "amplitude_phase", "haar", "bior1.3", "mr_stft"):
+    x = x0_hat.clone().requires_grad_()
+    value = specreg.losses.build(name)(x, x0)
+    value.sum().backward()
+    found[name] = [*value.tolist(), x.grad.norm().item()]
+print(json.dumps([found, "specreg.losses.kernels" in sys.modules, "numba" in sys.modules]))
 """
-    off = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    absent = "sys.modules['numba'] = None"
-    broken = "import types; sys.modules['numba'] = types.ModuleType('numba')"
-    for env, before, used in (
-        (off, "", False),
-        (os.environ, absent, False),
-        (os.environ, broken, False),
-        (os.environ, "", True),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", code.format(before)], env=env, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == str(used)
+    done = run_python(f"HERE = {str(tmp_path)!r}" + code, PYTHONPATH=str(tmp_path))
+    found, *modules = json.loads(done.stdout)
+    assert modules == [False, False]
+    x0_hat, x0 = torch.linspace(-1, 1, 2 * 2 * 1 * 2000).square().reshape(2, 2, 1, 2000).unbind()
+    for name, (*values, norm) in found.items():
+        x = x0_hat.clone().requires_grad_()
+        value = build(name)(x, x0)
+        value.sum().backward()
+        assert values == pytest.approx(value.tolist(), rel=1e-5)
+        assert norm == pytest.approx(x.grad.norm().item(), rel=1e-4)
+
+
+def test_the_first_compilation_says_so_in_one_line_and_the_cache_is_silent(tmp_path):
+    code = "import torch, specreg; x = torch.ones(1, 1, 4, 8); specreg.losses.wavelet(x, 2 * x)"
+    first, second = (run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).stderr for _ in range(2))
+    assert re.fullmatch(r"specreg: Numba compiles .*SPECREG_KERNELS=0.*\n", first)
+    assert second == ""
 
 
 def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
@@ -257,38 +308,26 @@ def test_only_what_is_worth_it_and_safe_runs_on_threads(monkeypatch):
         assert shares(100, worth) == 1
 
 
-@pytest.mark.parametrize("layer", ["tbb", "safe", "workqueue", "omp"])
-def test_losses_do_not_depend_on_a_threading_layer(layer):
-    code = """
+LOSSES_ON_THREADS = """
 import torch
+torch.set_num_threads(NUMBER)
 from specreg import losses
 x = torch.zeros(8, 3, 64, 64)
 print([round(float(losses.build(name)(x, x + 1).sum()), 5) for name in ("amplitude", "haar", "haar")])
-"""
-    done = [
-        subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "2", **more}, capture_output=True,
-            text=True, check=True,
-        ).stdout
-        for more in ({"NUMBA_THREADING_LAYER": layer}, {"NUMBA_DISABLE_JIT": "1"})
-    ]  # fmt: skip
-    assert done[0] == done[1]
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_torch_keeps_its_number_of_threads(number):
-    code = """
-import torch
-torch.set_num_threads(1)
-from specreg import losses
-x = torch.zeros(8, 3, 64, 64)
-for name in ("amplitude", "haar"):
-    losses.build(name)(x, x + 1)
 print(torch.get_num_threads())
 """
-    code = code.replace("set_num_threads(1)", f"set_num_threads({number})")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(number)
+
+
+@pytest.fixture(scope="module")
+def losses_without_kernels():
+    return run_python(LOSSES_ON_THREADS.replace("NUMBER", "2"), SPECREG_KERNELS="0").stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize(("layer", "number"), [("tbb", 2), ("safe", 1), ("workqueue", 3), ("omp", 1), ("default", 3)])
+def test_threading_layers_change_neither_losses_nor_torch_s_number_of_threads(layer, number, losses_without_kernels):
+    code = LOSSES_ON_THREADS.replace("NUMBER", str(number))
+    found = run_python(code, OMP_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer).stdout.splitlines()
+    assert found == [losses_without_kernels, str(number)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -304,7 +343,7 @@ if (child := os.fork()) == 0:
     os._exit(0 if all(map(torch.equal, before, after)) else 3)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
+    assert run_python(code, check=False).returncode == 0
 
 
 def test_callers_on_several_threads_do_not_mix():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -38,14 +39,42 @@ def parallel(function: Kernel) -> Kernel:
 def _compile(function: Kernel, *, parallel: bool) -> Kernel:
     import numba
 
+    _announce_compilation()
     compiler: Any = numba.njit  # typed in some of its versions
     options = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy", "parallel": parallel}
     kernel: Kernel
     try:
         kernel = compiler(cache=True, **options)(function)
-    except RuntimeError:  # neither beside the kernel's file nor in the user's cache can anything be written
+    except RuntimeError:  # neither the folder of the kernel's file nor the user's cache is writable
         kernel = compiler(**options)(function)
     return kernel
+
+
+@lru_cache(1)
+def _announce_compilation() -> None:
+    """Print one line on stderr when the first kernel is compiled; none where all machine code comes from the cache."""
+    try:
+        from numba.core import event
+    except ImportError:  # not a documented part of Numba
+        return
+
+    class Announcement(event.Listener):  # type: ignore[misc]
+        silent = False
+
+        def on_start(self, event: Any) -> None:
+            function = event.data["dispatcher"].py_func
+            if not self.silent and function.__module__.startswith(__package__):
+                self.silent = True
+                print(
+                    "specreg: Numba compiles the losses' CPU kernels, about 10 s per loss, once per machine "
+                    "(set SPECREG_KERNELS=0 to use torch's operations instead)",
+                    file=sys.stderr,
+                )
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    event.register("numba:compile", Announcement())
 
 
 def run(
