@@ -5,6 +5,11 @@ difference; sums run over the full spectrum of all channels. Every loss takes te
 `[B, C, *space]` in data units and any real float dtype, computes in float32 (float64 for float64) whatever
 autocast says, and returns `[B]` in that dtype.
 
+Tensors in another order of axes need `layout`, a string with a letter for each axis: `b` batch, `c` channels (may be
+absent), and `t`, `l`, `d`, `h`, `w` for time, length, depth, height and width. All of the latter are transformed, in
+their order in the string, or the last `ndim` of them: video `[B, T, C, H, W]` is `layout="btchw"`, with `ndim=2` frame
+by frame; packed tokens `[B, L, C]` are `layout="blc"`.
+
 `x0` is data: no gradient flows to it. The gradient with respect to `x0_hat` is finite and bounded for every input
 whose transform does not overflow (in float32, values up to 1e30); where |·| has a kink its subgradient is 0. It is
 known in closed form, so it is computed beside the value and autograd keeps that one tensor; the losses are
@@ -46,6 +51,7 @@ def amplitude(
     x0: Tensor,
     *,
     ndim: int | None = None,
+    layout: str | None = None,
     norm: Norm = "ortho",
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
@@ -56,13 +62,14 @@ def amplitude(
         x0_hat: predicted clean samples, `[B, T]` or `[B, C, *space]`.
         x0: clean samples of the same shape.
         ndim: how many trailing axes to transform; all spatial ones when None.
+        layout: names of the axes where they are not `[B, C, *space]`, such as "btchw" or "blc"; see the module.
         norm: scaling of the DFT, as in torch.fft.
         reduction: "mean" or "sum" over all coefficients of a sample. A sum grows with the sample, and the λ
             that goes with it shrinks: λ_sum = λ_mean / (C·∏space).
         frequency_weight: weight of each sample at each frequency, not negative; it weighs coefficients, not their
             count, and gets no gradient.
     """
-    return _fourier(x0_hat, x0, None, ndim, norm, reduction, frequency_weight)
+    return _fourier(x0_hat, x0, None, ndim, layout, norm, reduction, frequency_weight)
 
 
 def amplitude_phase(
@@ -71,6 +78,7 @@ def amplitude_phase(
     *,
     coupling: Coupling = "frequency",
     ndim: int | None = None,
+    layout: str | None = None,
     norm: Norm = "ortho",
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
@@ -86,6 +94,7 @@ def amplitude_phase(
             "projection": Σ |A − Â| + Â·(1 − cos Δφ). The two above are blind to phase wherever amplitudes
             agree (a shifted copy costs nothing); this one is zero only where phases agree too.
         ndim: how many trailing axes to transform; all spatial ones when None.
+        layout: names of the axes where they are not `[B, C, *space]`, such as "btchw" or "blc"; see the module.
         norm: scaling of the DFT, as in torch.fft.
         reduction: "mean" or "sum" over all coefficients of a sample.
         frequency_weight: as in `amplitude`; with coupling "norm" it is inside both norms.
@@ -94,7 +103,7 @@ def amplitude_phase(
     `PHASE_GRADIENT_LIMIT` times the amplitude's.
     """
     _checks.choice("coupling", coupling, COUPLINGS)
-    return _fourier(x0_hat, x0, coupling, ndim, norm, reduction, frequency_weight)
+    return _fourier(x0_hat, x0, coupling, ndim, layout, norm, reduction, frequency_weight)
 
 
 def wavelet(
@@ -106,6 +115,7 @@ def wavelet(
     mode: Mode = "periodization",
     band_weights: BandWeights | None = None,
     ndim: int | None = None,
+    layout: str | None = None,
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
 ) -> Tensor:
@@ -121,12 +131,13 @@ def wavelet(
             a mapping from (level, band), such as (1, "dd") or (3, "aa"), also written "1dd" and "3aa", to its
             number, with 1 for all others.
         ndim: how many trailing axes to transform; all spatial ones when None.
+        layout: names of the axes where they are not `[B, C, *space]`, such as "btchw" or "blc"; see the module.
         reduction: "mean" or "sum" over all coefficients of a sample (γ weighs the coefficients, not their count).
         frequency_weight: weight of each sample at each band's centre frequency, a factor beside γ; no gradient.
     """
     _checks.choice("reduction", reduction, REDUCTIONS)
     _checks.choice("mode", mode, MODES)
-    x0_hat, x0, ndim = pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
     bands = _bands(levels, ndim)
     gammas = _gammas(band_weights, bands, levels)
@@ -144,9 +155,10 @@ def wavelet_bands(
     levels: int | None = None,
     mode: Mode = "periodization",
     ndim: int | None = None,
+    layout: str | None = None,
 ) -> dict[str, Tensor]:
     """Mean |W − Ŵ| by band, `{name: [B]}`: "1dd" is band dd of level 1, the finest; the approximation is "a…a"."""
-    x0_hat, x0, ndim = pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
     with _checks.without_autocast(x0.device):
         approx, details, _ = wavedecn(x0_hat - x0, wavelet, levels=levels, mode=mode, ndim=ndim)
@@ -201,10 +213,16 @@ def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int)
 
 
 def amplitude_bands(
-    x0_hat: Tensor, x0: Tensor, *, bands: int = 8, ndim: int | None = None, norm: Norm = "ortho"
+    x0_hat: Tensor,
+    x0: Tensor,
+    *,
+    bands: int = 8,
+    ndim: int | None = None,
+    layout: str | None = None,
+    norm: Norm = "ortho",
 ) -> Tensor:
     """Mean |A − Â| in `bands` equal bands of |frequency| up to Nyquist, corners in the last: `[B, bands]`."""
-    x0_hat, x0, ndim = pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     with _checks.without_autocast(x0.device):
         error = fourier.half_spectrum(x0_hat, ndim=ndim, norm=norm).abs()
         error = (error - fourier.half_spectrum(x0, ndim=ndim, norm=norm).abs()).abs()
@@ -216,13 +234,14 @@ def _fourier(
     x0: Tensor,
     coupling: Coupling | None,
     ndim: int | None,
+    layout: str | None,
     norm: Norm,
     reduction: Reduction,
     frequency_weight: FrequencyWeight | None,
 ) -> Tensor:
     _checks.choice("norm", norm, fourier.NORMS)
     _checks.choice("reduction", reduction, REDUCTIONS)
-    x0_hat, x0, ndim = pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     weights = None
     if frequency_weight is not None:
         shape = tuple(x0.shape[-ndim:])

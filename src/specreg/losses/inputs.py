@@ -17,7 +17,7 @@ FrequencyWeight = Callable[[Tensor], Tensor]
 """Weight of each sample at each frequency: `[K]` in cycles per sample -> `[B, K]`, or `[1, K]` for all samples."""
 
 
-def pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor, int]:
+def pair(x0_hat: Tensor, x0: Tensor, ndim: int | None, layout: str | None = None) -> tuple[Tensor, Tensor, int]:
     """Return x0_hat and x0 as `[B, C, *space]` in the dtype to compute in, and the number of axes to transform.
 
     x0 is detached. See `specreg._checks.image_like` for the shapes.
@@ -26,8 +26,8 @@ def pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor, 
         TypeError: for tensors that are not real floats.
         ValueError: for shapes or devices that differ, and for empty tensors.
     """
-    x0, ndim = _checks.image_like("x0", x0, ndim)
-    x0_hat, _ = _checks.image_like("x0_hat", x0_hat, ndim)
+    x0, ndim = _checks.image_like("x0", x0, ndim, layout)
+    x0_hat, _ = _checks.image_like("x0_hat", x0_hat, ndim, layout)
     if x0_hat.shape != x0.shape:
         raise ValueError(f"x0_hat and x0 must have the same shape; got {list(x0_hat.shape)} and {list(x0.shape)}")
     if x0_hat.device != x0.device:

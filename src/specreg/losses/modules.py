@@ -41,9 +41,17 @@ class Amplitude(SpectralLoss):
 
     bands = 8
 
-    def __init__(self, *, ndim: int | None = None, norm: Norm = "ortho", reduction: Reduction = "mean"):
+    def __init__(
+        self,
+        *,
+        ndim: int | None = None,
+        layout: str | None = None,
+        norm: Norm = "ortho",
+        reduction: Reduction = "mean",
+    ):
         super().__init__()
         self.ndim = ndim
+        self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.norm: Norm = norm
         self.reduction: Reduction = reduction
         _checks.choice("norm", norm, NORMS)
@@ -55,6 +63,7 @@ class Amplitude(SpectralLoss):
             x0_hat,
             x0,
             ndim=self.ndim,
+            layout=self.layout,
             norm=self.norm,
             reduction=self.reduction,
             frequency_weight=frequency_weight,
@@ -62,7 +71,9 @@ class Amplitude(SpectralLoss):
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |A − Â| of each sample in eight bands of |frequency|, named by their edges in cycles per sample."""
-        values = functional.amplitude_bands(x0_hat.detach(), x0, bands=self.bands, ndim=self.ndim, norm=self.norm)
+        values = functional.amplitude_bands(
+            x0_hat.detach(), x0, bands=self.bands, ndim=self.ndim, layout=self.layout, norm=self.norm
+        )
         return dict(zip(frequency_band_names(self.bands), values.unbind(1), strict=True))
 
 
@@ -74,10 +85,11 @@ class AmplitudePhase(Amplitude):
         *,
         coupling: Coupling = "frequency",
         ndim: int | None = None,
+        layout: str | None = None,
         norm: Norm = "ortho",
         reduction: Reduction = "mean",
     ):
-        super().__init__(ndim=ndim, norm=norm, reduction=reduction)
+        super().__init__(ndim=ndim, layout=layout, norm=norm, reduction=reduction)
         self.coupling: Coupling = coupling
         _checks.choice("coupling", coupling, functional.COUPLINGS)
 
@@ -88,6 +100,7 @@ class AmplitudePhase(Amplitude):
             x0,
             coupling=self.coupling,
             ndim=self.ndim,
+            layout=self.layout,
             norm=self.norm,
             reduction=self.reduction,
             frequency_weight=frequency_weight,
@@ -105,6 +118,7 @@ class Wavelet(SpectralLoss):
         mode: Mode = "periodization",
         band_weights: BandWeights | None = None,
         ndim: int | None = None,
+        layout: str | None = None,
         reduction: Reduction = "mean",
     ):
         super().__init__()
@@ -114,6 +128,7 @@ class Wavelet(SpectralLoss):
         self.mode: Mode = mode
         self.band_weights = band_weights
         self.ndim = ndim
+        self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.reduction: Reduction = reduction
         _checks.choice("mode", mode, MODES)
         _checks.choice("reduction", reduction, REDUCTIONS)
@@ -133,6 +148,7 @@ class Wavelet(SpectralLoss):
             mode=self.mode,
             band_weights=self.band_weights,
             ndim=self.ndim,
+            layout=self.layout,
             reduction=self.reduction,
             frequency_weight=frequency_weight,
         )
@@ -140,5 +156,11 @@ class Wavelet(SpectralLoss):
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |W − Ŵ| of each sample by level and band, unweighted by γ; level 1 is the finest."""
         return functional.wavelet_bands(
-            x0_hat.detach(), x0, wavelet=self.wavelet, levels=self.levels, mode=self.mode, ndim=self.ndim
+            x0_hat.detach(),
+            x0,
+            wavelet=self.wavelet,
+            levels=self.levels,
+            mode=self.mode,
+            ndim=self.ndim,
+            layout=self.layout,
         )

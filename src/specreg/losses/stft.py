@@ -52,6 +52,7 @@ class MultiResolutionSTFT(SpectralLoss):
         convergence: weight of spectral convergence, not negative.
         log_amplitude: weight of the log-amplitude distance (natural logarithm).
         linear_amplitude: weight of the amplitude distance.
+        layout: names of the axes where they are not `[B, C, T]`, such as "btc".
         reduction: "mean" as written in the module's docstring; "sum" is that times C·T, so that λ_sum = λ_mean/(C·T)
             as for the other losses.
 
@@ -73,12 +74,14 @@ class MultiResolutionSTFT(SpectralLoss):
         convergence: float = 1.0,
         log_amplitude: float = 1.0,
         linear_amplitude: float = 0.0,
+        layout: str | None = None,
         reduction: Reduction = "mean",
     ):
         super().__init__()
         self.fft_sizes, self.hop_sizes, self.win_lengths = tuple(fft_sizes), tuple(hop_sizes), tuple(win_lengths)
         self.convergence, self.log_amplitude = float(convergence), float(log_amplitude)
         self.linear_amplitude = float(linear_amplitude)
+        self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.reduction: Reduction = reduction
         _checks.choice("reduction", reduction, REDUCTIONS)
         sizes = {len(self.fft_sizes), len(self.hop_sizes), len(self.win_lengths)}
@@ -129,7 +132,7 @@ class MultiResolutionSTFT(SpectralLoss):
         return dict(zip(frequency_band_names(self.bands), means.unbind(1), strict=True))
 
     def _sound(self, x0_hat: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-        x0_hat, x0, ndim = pair(x0_hat, x0, None)
+        x0_hat, x0, ndim = pair(x0_hat, x0, None, self.layout)
         if ndim != 1:
             raise ValueError(f"mr_stft is for sound, [B, T] or [B, C, T]; got {list(x0.shape)}")
         if x0.shape[-1] <= max(self.fft_sizes) // 2:

@@ -58,7 +58,7 @@ def _announce_compilation() -> None:
     except ImportError:  # not a documented part of Numba
         return
 
-    class Announcement(event.Listener):  # type: ignore[misc]
+    class Announcement(event.Listener):
         silent = False
 
         def on_start(self, event: Any) -> None:
@@ -74,7 +74,8 @@ def _announce_compilation() -> None:
         def on_end(self, event: Any) -> None:
             pass
 
-    event.register("numba:compile", Announcement())
+    register: Any = event.register  # typed in some of its versions
+    register("numba:compile", Announcement())
 
 
 def run(
