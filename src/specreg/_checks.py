@@ -102,7 +102,7 @@ def layout_letters(layout: str) -> str:
     known = set(layout) <= {"b", "c", *SPACE} and len(set(layout)) == len(layout)
     if not known or "b" not in layout or not 1 <= len(space) <= 3:
         raise ValueError(
-            f"layout must name each axis by a letter, b for batch, c for channels and one to three of {', '.join(SPACE)} "
+            f"layout must name each axis by a letter: b for batch, c for channels, one to three of {', '.join(SPACE)} "
             f'for space and time, such as "btchw" or "blc"; got {layout!r}'
         )
     return layout
