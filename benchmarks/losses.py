@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.contenders import CASES, CONTENDERS, FLOORS, Case
 from benchmarks.measure import interleaved_seconds, kernel_launches, median_ratio, peak_bytes
-from specreg._numba import usable
+from specreg.losses.optional import find_kernel
 
 REFERENCES = ("FFT floor", "MSE", "amplitude, plain", "amplitude_phase, plain")
 
@@ -197,7 +197,9 @@ def main() -> None:
         "where": where,
         "machine": platform.machine(),
         "torch": torch.__version__,
-        "kernels": f"Numba {version('numba')}" if options.device == "cpu" and usable(torch.empty(0)) else "torch",
+        "kernels": f"Numba {version('numba')}"
+        if options.device == "cpu" and find_kernel("fourier", torch.empty(0))
+        else "torch",
         "dtype": options.dtype,
         "compiled": options.compile,
         "date": datetime.date.today().isoformat(),

@@ -1,10 +1,15 @@
 import math
+import re
+import textwrap
+import warnings
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
 
 import specreg
-from specreg import noise_weights
+from specreg import _checks, noise_weights, objectives
 
 X0_HAT, X0 = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LEVEL = specreg.NoiseLevel.edm(torch.tensor([0.1, 0.5, 2.0, 10.0]))
@@ -82,7 +87,7 @@ def test_bands_come_on_request():
 
 def test_any_callable_is_a_loss():
     term = specreg.SpectralRegularizer(lambda a, b: (a - b).abs().flatten(1).mean(1), weight=1.0)(X0_HAT, X0, LEVEL)
-    torch.testing.assert_close(term.loss, (X0_HAT - X0).abs().mean())
+    torch.testing.assert_close(term.per_sample, (X0_HAT - X0).abs().mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +97,7 @@ def test_any_callable_is_a_loss():
         ({"weight": math.nan}, "finite number of at least 0; got nan"),
         ({"weight": "emd"}, "did you mean 'edm'"),
         ({"weight": "edm", "noise_weight": "snr"}, 'weight="edm" sets the noise weight'),
+        ({"weight": "edm", "noise_weight": "constant"}, 'weight="edm" sets the noise weight'),
         ({"noise_weight": "constnat"}, "did you mean 'constant'"),
         ({"loss": "harr"}, "did you mean 'haar'"),
     ],
@@ -110,3 +116,79 @@ def test_noise_weights_of_another_batch_are_refused():
 def test_unknown_noise_weight_options_are_refused():
     with pytest.raises(ValueError, match=r"no option 'powr' .did you mean 'power'"):
         noise_weights.build("snr", powr=1.0)
+
+
+class _Held:
+    """Something that a node of an autograd graph can hold."""
+
+
+class _Hold(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, held):
+        ctx.held = held
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+def test_logs_are_detached_scalars_and_keep_no_graph():
+    held = _Held()
+    alive = weakref.ref(held)
+    output = X0_HAT.clone().requires_grad_()
+    regularizer = specreg.SpectralRegularizer("haar", weight=0.3, by_band=True)
+    base_loss = (output - X0).square().mean()
+    term = regularizer(_Hold.apply(output, held), X0, LEVEL, base_loss=base_loss, output=output)
+    logs = term.logs()
+    expected = {"loss": term.loss, "spectral": term.per_sample.mean(), "weight": term.weight.mean()}
+    expected |= {"lam": torch.tensor(0.3), "gradient_ratio": term.gradient_ratio}
+    expected |= {f"band/{name}": errors.mean() for name, errors in term.by_band.items()}
+    torch.testing.assert_close(logs, {name: value.detach() for name, value in expected.items()})
+    assert len(logs) == 5 + 3 * 3 + 1
+    assert all(value.shape == () and value.grad_fn is None and not value.requires_grad for value in logs.values())
+    del term, expected, held, base_loss
+    assert alive() is None
+
+    plain = specreg.SpectralRegularizer("haar", weight=0.3)(X0_HAT, X0, LEVEL)
+    assert set(plain.logs()) == {"loss", "spectral", "weight", "lam"}
+
+
+def test_the_default_noise_weight_is_the_recommended_one():
+    assert specreg.SpectralRegularizer().noise_weight == noise_weights.SNR(power=0.5, clip=1.0)
+
+
+def test_the_first_example_is_one_and_the_same_everywhere():
+    root = Path(__file__).parents[1]
+    shown = [
+        re.search(r"```python\nimport specreg\n\n(.*?)```", (root / name).read_text(), flags=re.S)[1]
+        for name in ("README.md", "docs/losses.md")
+    ]
+    shown.append(textwrap.dedent(re.search(r"\n\n((?:    .*\n)+)", specreg.__doc__)[1]))
+    assert shown[0] == shown[1] == shown[2]
+
+
+LINEAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+DIFFWAVE = torch.cumprod(1 - torch.linspace(1e-4, 0.05, 50), 0)
+
+
+@pytest.mark.parametrize("noise_weight", ["constant", "edm", lambda level: 1 + level.sigma])
+def test_predicting_epsilon_under_a_weight_that_does_not_fall_warns_once(noise_weight, monkeypatch):
+    monkeypatch.setattr(_checks, "_WARNED", set())
+    regularizer = specreg.SpectralRegularizer("haar", noise_weight=noise_weight)
+    with pytest.warns(UserWarning, match='predicting epsilon.*1[45]. times.*noise_weight="snr"') as caught:
+        [objectives.ddpm(LINEAR, "epsilon", regularizer) for _ in range(2)]
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("table", "prediction", "noise_weight"),
+    [(LINEAR, "epsilon", name) for name in ("snr", "hard_gate", "smooth_gate")]
+    + [(LINEAR, "v", "constant"), (LINEAR, "x0", "constant"), (DIFFWAVE, "epsilon", "constant")],
+)
+def test_other_settings_do_not_warn(table, prediction, noise_weight, monkeypatch):
+    monkeypatch.setattr(_checks, "_WARNED", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        objectives.ddpm(table, prediction, specreg.SpectralRegularizer("haar", noise_weight=noise_weight))

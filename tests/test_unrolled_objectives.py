@@ -38,7 +38,8 @@ def test_base_loss_is_the_mean_absolute_error_on_the_noise(network):
 @pytest.mark.parametrize("name", ["amplitude", "amplitude_phase", "haar", "bior1.3"])
 def test_total_is_base_plus_lambda_times_the_summed_loss_of_x0_hat(network, name):
     loss = specreg.losses.build(name, reduction="sum")
-    terms = objectives.diffwave(TABLE, specreg.SpectralRegularizer(loss, weight=1e-4))(network, X0, T, NOISE, MEL)
+    regularizer = specreg.SpectralRegularizer(loss, weight=1e-4, noise_weight="constant")
+    terms = objectives.diffwave(TABLE, regularizer)(network, X0, T, NOISE, MEL)
     torch.testing.assert_close(terms.loss, terms.base.mean() + 1e-4 * loss(terms.x0_hat, X0).mean())
     terms.loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

@@ -1,9 +1,9 @@
 """specreg: spectral regularization for diffusion models.
 
-    reg = specreg.SpectralRegularizer("amplitude_phase", weight=0.1)
-    level = specreg.NoiseLevel.ddpm(alphas_cumprod[t])
-    x0_hat = specreg.recover_x0(model_output, x_t, level, prediction="epsilon")
-    loss = base_loss + reg(x0_hat, x0, level).loss
+    regularizer = specreg.SpectralRegularizer("amplitude", weight=specreg.AutoWeight())
+    level = specreg.NoiseLevel.ddpm(alphas_cumprod[t])  # or .edm(sigma), .flow(t), .from_diffusers(scheduler, t)
+    x0_hat = specreg.recover_x0(model_output, x_t, level, prediction="epsilon")  # v, x0, flow, score, edm
+    (base_loss + regularizer(x0_hat, x0, level, base_loss=base_loss, output=model_output).loss).backward()
 
 Importing it loads torch, numpy and PyWavelets, nothing heavier.
 """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +63,21 @@ def append_dims(x: Tensor, ndim: int) -> Tensor:
     return x.reshape(-1, *(1,) * (ndim - 1))
 
 
+_WARNED: set[str] = set()
+_OURS = (__name__.partition(".")[0], "torch")
+
+
+def warn_once(topic: str, message: str) -> None:
+    """Issue a UserWarning about `topic` once a process, attributed to the caller's code outside specreg and torch."""
+    if topic in _WARNED:
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
+    _WARNED.add(topic)
+
+
 def compute_dtype(name: str, x: Tensor) -> torch.dtype:
     """Return the dtype that spectral work runs in: float64 for float64 input, float32 for other floats."""
     if not x.is_floating_point():
@@ -80,21 +97,84 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def image_like(name: str, x: Tensor, ndim: int | None) -> tuple[Tensor, int]:
+SPACE = "tldhw"
+"""Letters of a layout that stand for axes to transform: time, length, depth, height, width."""
+
+
+def layout_letters(layout: str) -> str:
+    """Return `layout` if it is one: `b`, at most one `c`, and one to three of `SPACE`, each once, in any order."""
+    space = [letter for letter in layout if letter in SPACE]
+    known = set(layout) <= {"b", "c", *SPACE} and len(set(layout)) == len(layout)
+    if not known or "b" not in layout or not 1 <= len(space) <= 3:
+        raise ValueError(
+            f"layout must name each axis by a letter: b for batch, c for channels, one to three of {', '.join(SPACE)} "
+            f'for space and time, such as "btchw" or "blc"; got {layout!r}'
+        )
+    return layout
+
+
+def arrange(name: str, x: Tensor, layout: str) -> Tensor:
+    """Return `x` as `[B, C, *space]`, a view, where `layout` names the axes of `x`; spatial axes keep their order."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
+    if x.ndim != len(layout_letters(layout)):
+        raise ValueError(f"layout {layout!r} names {len(layout)} axes; {name} has {x.ndim}: {list(x.shape)}")
+    order = [layout.index(letter) for letter in "bc" if letter in layout]
+    order += [axis for axis, letter in enumerate(layout) if letter in SPACE]
+    x = x.permute(order)
+    return x if "c" in layout else x.unsqueeze(1)
+
+
+def image_like(name: str, x: Tensor, ndim: int | None, layout: str | None = None) -> tuple[Tensor, int]:
     """Return `x` as `[B, C, *space]` and the number of trailing axes to transform.
 
-    Shapes: `[B, T]` is read as `[B, 1, T]`; otherwise `[B, C, *space]` with one to three spatial axes. `ndim`
-    asks for fewer than all of them, e.g. 2 for every frame of a video on its own.
+    Shapes: `[B, T]` is read as `[B, 1, T]`; otherwise `[B, C, *space]` with one to three spatial axes. A `layout`
+    names the axes of any other order, see `arrange`. `ndim` asks for fewer than all spatial axes, counted from the
+    last one: 2 for every frame of a video on its own. Shapes that look like another order warn once.
     """
+    if layout is not None:
+        x = arrange(name, x, layout)
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
     if not 2 <= x.ndim <= 5:
         raise ValueError(f"{name} must be [B, T] or [B, C, *space] with 1 to 3 spatial axes; got {list(x.shape)}")
     if x.numel() == 0:
         raise ValueError(f"{name} is empty: shape {list(x.shape)}")
+    if layout is None and ndim is None and not torch.compiler.is_compiling():
+        _warn_about_order(name, x.shape)
     x = x.unsqueeze(1) if x.ndim == 2 else x
     space = x.ndim - 2
     ndim = space if ndim is None else ndim
     if not 1 <= ndim <= space:
         raise ValueError(f"ndim must be between 1 and the {space} spatial axes of {name} {list(x.shape)}; got {ndim}")
     return x, ndim
+
+
+class _Reading(NamedTuple):
+    """How a shape without a layout is read, and the other order that it may have been meant in."""
+
+    axes: str
+    layout: str
+    other: str
+    suspicious: Callable[[torch.Size], bool]
+
+
+_READINGS = {
+    3: _Reading("[B, C, T]", "bct", 'tokens [B, L, C] are layout="blc" and images [B, H, W] layout="bhw"',
+                lambda shape: shape[1] > 1 and shape[1] >= shape[2]),
+    4: _Reading("[B, C, H, W]", "bchw", 'images [B, H, W, C] are layout="bhwc"',
+                lambda shape: shape[3] <= 4 < min(shape[1:3])),
+    5: _Reading("[B, C, T, H, W]", "bcthw", 'video [B, T, C, H, W] is layout="btchw"',
+                lambda shape: shape[1] > 1 and shape[2] <= 4 and shape[2] < min(shape[3:])),
+}  # fmt: skip
+
+
+def _warn_about_order(name: str, shape: torch.Size) -> None:
+    """Warn, once for each number of axes, where a shape looks as if its axes had another order."""
+    reading = _READINGS.get(len(shape))
+    if reading is not None and reading.suspicious(shape):
+        warn_once(
+            f"order of {len(shape)} axes",
+            f"{name} of shape {list(shape)} is read as {reading.axes}; {reading.other}; "
+            f'pass layout="{reading.layout}" if it is meant as it is read',
+        )

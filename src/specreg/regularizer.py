@@ -23,7 +23,7 @@ RAMPS = ("linear", "cosine")
 
 
 class SpectralTerm(NamedTuple):
-    """What a regularizer returns; add `loss` to the base loss."""
+    """The spectral term of a batch: add `loss` to the base loss, log `logs()`."""
 
     loss: Tensor  # scalar: mean over the batch of weight · per_sample
     per_sample: Tensor  # [B], the spectral loss without λ and noise-level weight
@@ -31,6 +31,18 @@ class SpectralTerm(NamedTuple):
     by_band: Mapping[str, Tensor]  # {band: [B]} mean absolute coefficient error; empty unless asked for
     lam: Tensor  # scalar, λ in effect: automatic or constant, times the warm-up ramp
     gradient_ratio: Tensor | None  # scalar, ‖λ·∂L_S/∂output‖ / ‖∂L/∂output‖ of this batch, where it was measured
+
+    def logs(self) -> dict[str, Tensor]:
+        """Return what is worth logging as detached scalars `[]`, which keep no autograd graph alive.
+
+        Keys: "loss", "spectral" and "weight" (means of `per_sample` and `weight`), "lam", "gradient_ratio" where it was
+        measured, and "band/NAME" for the mean of each band in `by_band`. Nothing is copied to the CPU.
+        """
+        values = {"loss": self.loss, "spectral": self.per_sample, "weight": self.weight, "lam": self.lam}
+        if self.gradient_ratio is not None:
+            values["gradient_ratio"] = self.gradient_ratio
+        values |= {f"band/{name}": errors for name, errors in self.by_band.items()}
+        return {name: value.detach().mean() for name, value in values.items()}
 
 
 class SpectralRegularizer(nn.Module):
@@ -43,11 +55,13 @@ class SpectralRegularizer(nn.Module):
             while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
             which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
             bit-identical to training without it, while `per_sample` still says what the loss would be.
-        noise_weight: "constant", "edm", "snr", "hard_gate", "smooth_gate", or any callable
-            `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
+        noise_weight: weight of the loss by noise level: "snr" (the default), "constant", "edm", "hard_gate",
+            "smooth_gate", or any callable `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
         band_weight: None, "wiener", "signal_gate", or any callable `(NoiseLevel, frequency [K], power [K]) -> [B, K]`,
             such as `specreg.band_weights.SignalGate(margin_db=3)`: weights by noise level and frequency together,
             given the mean power spectrum of the batch's x0. Costs one more transform of x0 a call.
+        layout: names of the axes of x0 and x0_hat where they are not `[B, C, *space]`, such as "btchw" or "blc"; see
+            `specreg.losses.functional`. The loss then gets views `[B, C, *space]` and must have no layout of its own.
         warmup: calls over which λ ramps up from 0, for either kind of λ; 0 for none.
         ramp: its shape, "linear" or "cosine".
         by_band: whether terms carry per-band errors, for logging; costs one more transform a call.
@@ -70,8 +84,9 @@ class SpectralRegularizer(nn.Module):
         loss: str | Callable[[Tensor, Tensor], Tensor] = "amplitude_phase",
         *,
         weight: float | AutoWeight | Literal["auto", "edm"] = 0.1,
-        noise_weight: str | NoiseWeight = "constant",
+        noise_weight: str | NoiseWeight | None = None,
         band_weight: str | BandWeight | None = None,
+        layout: str | None = None,
         warmup: int = 0,
         ramp: Ramp = "linear",
         by_band: bool = False,
@@ -81,7 +96,7 @@ class SpectralRegularizer(nn.Module):
             weight = AutoWeight()
         if isinstance(weight, str):
             _checks.choice("weight", weight, ["auto", "edm"])
-            if noise_weight not in ("constant", "edm"):
+            if noise_weight not in (None, "edm"):
                 raise ValueError(f'weight="edm" sets the noise weight; got noise_weight={noise_weight!r} beside it')
             weight, noise_weight = 1.0, "edm"
         if not isinstance(weight, AutoWeight):
@@ -95,15 +110,22 @@ class SpectralRegularizer(nn.Module):
         _checks.choice("ramp", ramp, RAMPS)
         self.spectral_loss = losses.build(loss) if isinstance(loss, str) else loss
         self.weight = weight
+        noise_weight = "snr" if noise_weight is None else noise_weight
         self.noise_weight = noise_weights.build(noise_weight) if isinstance(noise_weight, str) else noise_weight
         self.band_weight = band_weights.build(band_weight) if isinstance(band_weight, str) else band_weight
         self.warmup, self.ramp = warmup, ramp
         self.wants_bands = by_band
+        self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         if by_band and not hasattr(self.spectral_loss, "by_band"):
             raise TypeError(f"by_band=True needs a loss with a by_band method; {loss!r} has none")
         if band_weight is not None and not isinstance(self.spectral_loss, losses.SpectralLoss):
             raise TypeError(f"band_weight needs one of specreg's losses, which take frequency weights; got {loss!r}")
+
+        if layout is not None and getattr(self.spectral_loss, "layout", None) is not None:
+            raise ValueError(
+                f"layout belongs to the loss or to the regularizer, not both; got {layout!r} beside {loss!r}"
+            )
 
     @property
     def automatic(self) -> bool:
@@ -119,11 +141,11 @@ class SpectralRegularizer(nn.Module):
         base_loss: Tensor | None = None,
         output: Tensor | None = None,
     ) -> SpectralTerm:
-        """Return the term for predictions `x0_hat`, data `x0` (`[B, C, *space]`) and their noise level (B or 1).
+        """Return the term for predictions `x0_hat`, data `x0` and their noise level (B values or 1).
 
         Args:
-            x0_hat: predicted clean samples.
-            x0: clean samples.
+            x0_hat: predicted clean samples, `[B, C, *space]`, `[B, T]`, or as `layout` says.
+            x0: clean samples of the same shape.
             level: their noise level.
             base_loss: the scalar that training minimizes without the term; with `output`, what `AutoWeight` needs.
                 With a constant λ the two may be given, on every rank, to measure `gradient_ratio`.
@@ -136,6 +158,8 @@ class SpectralRegularizer(nn.Module):
                 if self.automatic
                 else "base_loss and output measure the gradient ratio together; got only one of them"
             )
+        if self.layout is not None:
+            x0_hat, x0 = _checks.arrange("x0_hat", x0_hat, self.layout), _checks.arrange("x0", x0, self.layout)
         off = self.weight == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
             per_sample = self._losses(x0_hat, x0, level)
@@ -164,7 +188,8 @@ class SpectralRegularizer(nn.Module):
         if band_weight is None:
             return self.spectral_loss(x0_hat, x0)
         with torch.no_grad(), torch.autocast(x0.device.type, enabled=False):
-            spectrum = radial.power_spectrum(x0, ndim=getattr(self.spectral_loss, "ndim", None))
+            ndim, layout = (getattr(self.spectral_loss, name, None) for name in ("ndim", "layout"))
+            spectrum = radial.power_spectrum(x0, ndim=ndim, layout=layout)
 
         def frequency_weight(frequency: Tensor) -> Tensor:
             return band_weight(level, frequency, radial.power_at(frequency, spectrum))
@@ -192,5 +217,6 @@ class SpectralRegularizer(nn.Module):
         said = [] if self.automatic else [f"weight={self.weight:g}"]
         said.append(f"noise_weight={self.noise_weight}")
         said += [f"band_weight={self.band_weight}"] if self.band_weight is not None else []
+        said += [f"layout={self.layout!r}"] if self.layout is not None else []
         said += [f"warmup={self.warmup}, ramp={self.ramp!r}"] if self.warmup else []
         return ", ".join(said)

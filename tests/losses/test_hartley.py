@@ -5,8 +5,8 @@ import pytest
 import torch
 
 pytest.importorskip("numba")
-from specreg.losses.fourier_kernels import _mirrors
-from specreg.losses.fourier_loops import _cas
+from specreg.losses.kernels.fourier import _mirrors
+from specreg.losses.kernels.fourier_loops import _cas
 
 SHAPES = [(2, 3, 8, 10), (1, 2, 7, 5), (2, 1, 6, 9), (1, 1, 9, 4), (2, 2, 1, 8), (2, 2, 5, 1), (1, 3, 2, 2),
           (2, 1, 4, 6, 8), (1, 2, 3, 5, 7), (1, 1, 2, 1, 6)]  # fmt: skip

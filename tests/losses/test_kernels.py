@@ -1,22 +1,27 @@
 """Numba's kernels against the calls of torch that they stand for."""
 
+import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from specreg import _numba
-from specreg.losses import amplitude, amplitude_phase, build, fourier_l1, fused, wavelet_l1
+import specreg
+from specreg.losses import amplitude, amplitude_phase, build, fused, kernels, optional
 from specreg.losses.fourier_l1 import FourierL1
 from specreg.losses.wavelet_l1 import WaveletL1
 
 pytest.importorskip("numba")
-from specreg.losses import fourier_kernels, fourier_loops, haar_kernels
+from specreg.losses.kernels import fourier, fourier_loops, haar, runtime
 
 COUPLINGS = [None, "frequency", "projection"]
 SPECTRA = [(3, 2, 15), (2, 1, 5000), (2, 3, 8, 10), (2, 2, 33, 7), (1, 1, 5, 3000), (2, 1, 4, 6, 5)]
@@ -41,7 +46,7 @@ def weights(kind, shape):
 
 @pytest.fixture(autouse=True)
 def number_of_threads():
-    _numba._threads(os.getpid())  # tells torch its number of threads, the real one
+    runtime._threads(os.getpid())  # tells torch its number of threads, the real one
     before = torch.get_num_threads()
     yield
     assert torch.get_num_threads() == before, "later tests in this process would round differently"
@@ -50,13 +55,13 @@ def number_of_threads():
 @pytest.fixture(params=["one thread", "four threads"])
 def threads(request, monkeypatch):
     if request.param == "four threads":
-        monkeypatch.setattr(_numba, "WORK", 1)
+        monkeypatch.setattr(runtime, "WORK", 1)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
 
 
 def check(loss, x0_hat, x0, w):
     """Values and gradients of kernels are those of torch's calls in float64, and with none are the same."""
-    assert _numba.usable(x0)
+    assert optional.find_kernel("fourier", x0_hat, x0) is fourier.evaluate
     found = loss.evaluate(x0_hat, x0, w, True, 0.5)
     expected = loss.evaluate(x0_hat.double(), x0.double(), None if w is None else w.double(), True, 0.5)
     torch.testing.assert_close(found.value.double(), expected.value, rtol=2e-6, atol=0)
@@ -117,20 +122,20 @@ def test_every_haar_and_boundary(name, mode):
 
 @pytest.mark.parametrize("name", ["amplitude", "amplitude_phase", "haar"])
 def test_kernels_are_used_and_torch_does_the_same(name, monkeypatch):
-    calls = []
-    for module in (fourier_kernels, haar_kernels):
-        evaluate = module.evaluate
-        monkeypatch.setattr(module, "evaluate", lambda *args, f=evaluate: calls.append(f) or f(*args))
+    calls, find = [], kernels.find
+
+    def finding(name, *tensors):
+        calls.append(name)
+        return find(name, *tensors)
+
     found = []
-    for usable in (True, False):
-        if not usable:
-            monkeypatch.setattr(fourier_l1, "usable", lambda *x: False)
-            monkeypatch.setattr(wavelet_l1, "usable", lambda *x: False)
+    for finder in (finding, lambda name, *tensors: None):
+        monkeypatch.setattr(optional, "_find", lambda finder=finder: finder)
         x0_hat, x0 = pair((3, 2, 12, 20))
         value = build(name)(x0_hat.requires_grad_(), x0)
         value.sum().backward()
         found.append((value.detach(), x0_hat.grad))
-    assert len(calls) == 1
+    assert calls == ["haar" if name == "haar" else "fourier"]
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
@@ -175,40 +180,88 @@ def test_infinities_and_overflow_are_reported_as_without_kernels():
 
 
 def test_what_kernels_do_not_take():
+    def taken(*tensors):
+        return kernels.find("haar", *tensors) is haar.evaluate
+
     class Subclass(torch.Tensor):
         pass
 
     x = torch.zeros(2)
-    assert _numba.usable(x)
-    assert not _numba.usable(x.double())
-    assert _numba.usable(torch.nn.Parameter(x), x)
-    assert not _numba.usable(x, x.as_subclass(Subclass))
-    assert not _numba.usable(torch.zeros(2, device="meta"))
-    assert not _numba.usable(torch._neg_view(x))
+    assert taken(x)
+    assert not taken(x.double())
+    assert taken(torch.nn.Parameter(x), x)
+    assert not taken(x, x.as_subclass(Subclass))
+    assert not taken(torch.zeros(2, device="meta"))
+    assert not taken(torch._neg_view(x))
 
 
-def test_numba_can_be_switched_off_or_absent():
+def run_python(code, check=True, **environment):
+    environment = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=check)
+
+
+ABSENT = "sys.modules['numba'] = None"
+BROKEN = "import types; sys.modules['numba'] = types.ModuleType('numba')"
+
+
+@pytest.mark.parametrize(
+    ("before", "environment", "used"),
+    [
+        ("", {}, True),
+        ("", {"NUMBA_DISABLE_JIT": "1"}, False),
+        ("", {"SPECREG_KERNELS": "0"}, False),
+        (ABSENT, {}, False),
+        (BROKEN, {}, False),
+    ],
+)
+def test_kernels_can_be_switched_off_and_numba_absent(before, environment, used, monkeypatch):
+    monkeypatch.setattr(kernels, "_load", kernels._load.__wrapped__)  # which remembers nothing
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if "NUMBA_DISABLE_JIT" in environment:  # which Numba reads when it is imported
+        monkeypatch.setattr("numba.config.DISABLE_JIT", True)
+    if before:
+        monkeypatch.setitem(sys.modules, "numba", None if before == ABSENT else types.ModuleType("numba"))
+    x = torch.ones(1, 8)
+    assert (optional.find_kernel("fourier", x) is not None) == used
+    torch.testing.assert_close(amplitude(x, 2 * x), torch.tensor([8 / math.sqrt(8) / 8]))
+
+
+def test_without_their_folder_the_package_and_all_losses_work(tmp_path):
+    package = Path(specreg.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__", "kernels")
+    shutil.copytree(package, tmp_path / "specreg", ignore=ignored)
     code = """
-import sys, torch
-{}
+import json, sys
+import torch
 import specreg
-x = torch.ones(1, 8)
-specreg.losses.amplitude(x, 2 * x)
-print("specreg.losses.fourier_kernels" in sys.modules)
+assert specreg.__file__.startswith(HERE), specreg.__file__
+found = {}
+x0_hat, x0 = torch.linspace(-1, 1, 2 * 2 * 1 * 2000).square().reshape(2, 2, 1, 2000).unbind()
+for name in ("amplitude", "amplitude_phase", "haar", "bior1.3", "mr_stft"):
+    x = x0_hat.clone().requires_grad_()
+    value = specreg.losses.build(name)(x, x0)
+    value.sum().backward()
+    found[name] = [*value.tolist(), x.grad.norm().item()]
+print(json.dumps([found, "specreg.losses.kernels" in sys.modules, "numba" in sys.modules]))
 """
-    off = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    absent = "sys.modules['numba'] = None"
-    broken = "import types; sys.modules['numba'] = types.ModuleType('numba')"
-    for env, before, used in (
-        (off, "", False),
-        (os.environ, absent, False),
-        (os.environ, broken, False),
-        (os.environ, "", True),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", code.format(before)], env=env, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == str(used)
+    done = run_python(f"HERE = {str(tmp_path)!r}" + code, PYTHONPATH=str(tmp_path))
+    found, *modules = json.loads(done.stdout)
+    assert modules == [False, False]
+    x0_hat, x0 = torch.linspace(-1, 1, 2 * 2 * 1 * 2000).square().reshape(2, 2, 1, 2000).unbind()
+    for name, (*values, norm) in found.items():
+        x = x0_hat.clone().requires_grad_()
+        value = build(name)(x, x0)
+        value.sum().backward()
+        assert values == pytest.approx(value.tolist(), rel=1e-5)
+        assert norm == pytest.approx(x.grad.norm().item(), rel=1e-4)
+
+
+def test_the_first_compilation_says_so_in_one_line_and_the_cache_is_silent(tmp_path):
+    code = "import torch, specreg; x = torch.ones(1, 1, 4, 8); specreg.losses.wavelet(x, 2 * x)"
+    first, second = (run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).stderr for _ in range(2))
+    assert re.fullmatch(r"specreg: Numba compiles .*SPECREG_KERNELS=0.*\n", first)
+    assert second == ""
 
 
 def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
@@ -223,7 +276,7 @@ def test_a_kernel_compiles_where_nothing_can_be_written(monkeypatch):
         return njit(**options)
 
     monkeypatch.setattr(numba, "njit", refusing)
-    assert _numba.jit(lambda x: x + 1)(1) == 2
+    assert runtime.jit(lambda x: x + 1)(1) == 2
     assert asked == [True, False]
 
 
@@ -232,61 +285,49 @@ def test_only_what_is_worth_it_and_safe_runs_on_threads(monkeypatch):
 
     def shares(units, values):
         found = []
-        _numba.run(lambda *args: found.append(args), lambda *args: found.append(args), "work", (1, 3), units, values)
+        runtime.run(lambda *args: found.append(args), lambda *args: found.append(args), "work", (1, 3), units, values)
         if found != [("work", 1, 0, 1), ("work", 2, 0, 1)]:
             assert found == [("work", 1, 3, found[0][-1])]
         return found[0][-1]
 
-    worth = 100 * _numba.WORK
+    worth = 100 * runtime.WORK
     assert shares(100, worth) == min(torch.get_num_threads(), 100)
     before = numba.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     several = 3 if numba.threading_layer() in ("omp", "tbb") else 1
     assert shares(100, worth) == several
     assert shares(2, worth) == min(2, several)
-    assert shares(100, _numba.WORK) == 1
+    assert shares(100, runtime.WORK) == 1
     assert numba.get_num_threads() == before
     with monkeypatch.context() as forked:
-        forked.setattr(_numba.os, "getpid", lambda: -1)
+        forked.setattr(runtime.os, "getpid", lambda: -1)
         assert shares(100, worth) == 1
     with monkeypatch.context() as other:
         other.setattr(numba, "threading_layer", lambda: "workqueue")  # takes one caller at a time
-        other.setattr(_numba, "_threads", _numba._threads.__wrapped__)
+        other.setattr(runtime, "_threads", runtime._threads.__wrapped__)
         assert shares(100, worth) == 1
 
 
-@pytest.mark.parametrize("layer", ["tbb", "safe", "workqueue", "omp"])
-def test_losses_do_not_depend_on_a_threading_layer(layer):
-    code = """
+LOSSES_ON_THREADS = """
 import torch
+torch.set_num_threads(NUMBER)
 from specreg import losses
 x = torch.zeros(8, 3, 64, 64)
 print([round(float(losses.build(name)(x, x + 1).sum()), 5) for name in ("amplitude", "haar", "haar")])
-"""
-    done = [
-        subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "2", **more}, capture_output=True,
-            text=True, check=True,
-        ).stdout
-        for more in ({"NUMBA_THREADING_LAYER": layer}, {"NUMBA_DISABLE_JIT": "1"})
-    ]  # fmt: skip
-    assert done[0] == done[1]
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_torch_keeps_its_number_of_threads(number):
-    code = """
-import torch
-torch.set_num_threads(1)
-from specreg import losses
-x = torch.zeros(8, 3, 64, 64)
-for name in ("amplitude", "haar"):
-    losses.build(name)(x, x + 1)
 print(torch.get_num_threads())
 """
-    code = code.replace("set_num_threads(1)", f"set_num_threads({number})")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(number)
+
+
+@pytest.fixture(scope="module")
+def losses_without_kernels():
+    return run_python(LOSSES_ON_THREADS.replace("NUMBER", "2"), SPECREG_KERNELS="0").stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize(("layer", "number"), [("tbb", 2), ("safe", 1), ("workqueue", 3), ("omp", 1), ("default", 3)])
+def test_threading_layers_change_neither_losses_nor_torch_s_number_of_threads(layer, number, losses_without_kernels):
+    code = LOSSES_ON_THREADS.replace("NUMBER", str(number))
+    found = run_python(code, OMP_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer).stdout.splitlines()
+    assert found == [losses_without_kernels, str(number)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -302,7 +343,7 @@ if (child := os.fork()) == 0:
     os._exit(0 if all(map(torch.equal, before, after)) else 3)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
+    assert run_python(code, check=False).returncode == 0
 
 
 def test_callers_on_several_threads_do_not_mix():

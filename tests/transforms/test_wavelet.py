@@ -1,4 +1,4 @@
-"""The wavelet transform against PyWavelets, and against itself: round trips, Parseval, gradients."""
+"""The wavelet transform against PyWavelets, Parseval and values by hand."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import warnings
 from itertools import product
 from typing import get_args
 
-import numpy as np
 import pytest
 import pywt
 import torch
 from torch import Tensor
 
-from specreg.transforms.wavelet import Mode, WaveletCoefficients, max_levels, wavedecn, waverecn
+from specreg.transforms.wavelet import Mode, WaveletCoefficients, max_levels, wavedecn
 
 WAVELETS = pywt.wavelist(kind="discrete")
 MODES = get_args(Mode)
@@ -48,13 +47,11 @@ def test_every_discrete_wavelet_equals_pywavelets_in_1d(mode: Mode) -> None:
         x = signal(2, 1, size)
         ours = wavedecn(x, name, levels=2, mode=mode)
         assert_same(ours, oracle(x, name, 2, mode, 1))
-        exact = 0.1 if name == "dmey" else 1e-9  # dmey's filters are an approximation, in PyWavelets as here
-        torch.testing.assert_close(waverecn(ours, name, mode=mode), x, rtol=0, atol=exact)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("space", [(8, 12), (7, 10), (5, 9), (1, 6), (4, 6, 8), (3, 5, 4), (1, 1, 1)])
-def test_several_axes_equal_pywavelets_and_come_back(space: tuple[int, ...], mode: Mode) -> None:
+def test_several_axes_equal_pywavelets(space: tuple[int, ...], mode: Mode) -> None:
     levels = 1 if mode == "reflect" else 3
     if mode == "reflect":  # refuses a size of 1, as PyWavelets does
         space = tuple(max(size, 2) for size in space)
@@ -62,20 +59,6 @@ def test_several_axes_equal_pywavelets_and_come_back(space: tuple[int, ...], mod
         x = signal(2, 2, *space)
         ours = wavedecn(x, name, levels=levels, mode=mode)
         assert_same(ours, oracle(x, name, levels, mode, len(space)))
-        torch.testing.assert_close(waverecn(ours, name, mode=mode), x, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_inverse_equals_pywavelets_on_arbitrary_coefficients(mode: Mode) -> None:
-    """Coefficients that no signal has, so that an inverse right only on the transform's range fails."""
-    for name, space in product([*FEW, "db20", "dmey"], [(12,), (8, 6), (4, 6, 2)]):
-        like = wavedecn(signal(2, 1, *space), name, levels=1, mode=mode)
-        approx, details, shape = like
-        made = {key: signal(*band.shape, seed=i + 1) for i, (key, band) in enumerate(details[0].items())}
-        ours = waverecn(WaveletCoefficients(approx, (made,), shape), name, mode=mode)
-        bands = {k: v.numpy() for k, v in made.items()}
-        theirs = pywt.waverecn([approx.numpy(), bands], name, mode=mode, axes=tuple(range(-len(space), 0)))
-        np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-10)
 
 
 def test_only_the_trailing_axes_are_transformed_when_ndim_says_so() -> None:
@@ -116,38 +99,6 @@ def test_parseval_for_orthogonal_wavelets_with_periodization() -> None:
         torch.testing.assert_close(energy, x.square().sum(), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_gradients(mode: Mode) -> None:
-    for name, space in [("haar", (5,)), ("bior1.3", (4, 3)), ("db3", (2, 3, 2)), ("bior2.2", (1,))]:
-        if mode == "reflect" and min(space) < 3:
-            space = tuple(size + 2 for size in space)
-        x = signal(1, 2, *space).requires_grad_()
-
-        def transform(x: Tensor, name: str = name) -> tuple[Tensor, ...]:
-            c = wavedecn(x, name, levels=2, mode=mode)
-            return c.approx, *(band for level in c.details for band in level.values())
-
-        def round_trip(x: Tensor, name: str = name) -> Tensor:
-            c = wavedecn(x, name, levels=2, mode=mode)
-            halved = tuple({key: band / 2 for key, band in level.items()} for level in c.details)
-            return waverecn(c._replace(details=halved), name, mode=mode)
-
-        assert torch.autograd.gradcheck(transform, x, fast_mode=True)
-        assert torch.autograd.gradcheck(round_trip, x, fast_mode=True)
-        assert torch.autograd.gradgradcheck(lambda x: round_trip(x.square()), x, fast_mode=True)
-
-
-def test_per_sample_gradients_by_vmap() -> None:
-    x = signal(3, 1, 6, 5)
-
-    def loss(x: Tensor) -> Tensor:
-        return wavedecn(x[None], "bior1.3", levels=2).details[1]["da"].abs().sum()
-
-    leaf = x.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(sum(loss(sample) for sample in leaf), leaf)
-    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(x), expected)
-
-
 def test_memory_layout_does_not_matter() -> None:
     x = signal(2, 3, 8, 9)
     for name in ("haar", "db4"):
@@ -179,21 +130,15 @@ def test_autocast_changes_nothing() -> None:
         assert_same(wavedecn(x, "db2", levels=2), plain, atol=0)
 
 
-def test_caches_filled_under_inference_mode_serve_a_backward_pass() -> None:
-    x = signal(1, 1, 211)  # a size of no other test
-    with torch.inference_mode():
-        wavedecn(x, "db3", levels=1)
-    x.requires_grad_()
-    wavedecn(x, "db3", levels=1).approx.sum().backward()
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad.sum(), torch.tensor(106 * math.sqrt(2), dtype=torch.float64))
+def test_autograd_does_not_see_it() -> None:
+    c = wavedecn(signal(1, 1, 12).requires_grad_(), "db2", levels=1)
+    assert not c.approx.requires_grad
 
 
 def test_audio_without_a_channel_axis() -> None:
     x = signal(3, 21)
     c = wavedecn(x, "db2", levels=2)
     assert_same(c, wavedecn(x[:, None], "db2", levels=2), atol=0)
-    torch.testing.assert_close(waverecn(c, "db2"), x[:, None])
 
 
 @pytest.mark.parametrize(
@@ -205,12 +150,9 @@ def test_audio_without_a_channel_axis() -> None:
         (lambda x: wavedecn(x, "haar", mode="periodisation"), r"did you mean 'periodization'\?"),
         (lambda x: wavedecn(x[..., :1], "haar", mode="reflect"), "at least 2 samples along every axis"),
         (lambda x: wavedecn(x, "haar", mode="antireflect"), "mode must be one of"),
-        (lambda x: waverecn(wavedecn(x, "haar"), "haar", mode="wrap"), "mode must be one of"),
         (lambda x: wavedecn(x, "haar", levels=0), "levels must be at least 1; got 0"),
         (lambda x: wavedecn(x, "haar", ndim=3), "ndim must be between 1 and the 2 spatial axes"),
         (lambda x: wavedecn(x[:, :, :0], "haar"), "x is empty"),
-        (lambda x: waverecn(wavedecn(x, "db4", mode="symmetric"), "db4"), "do not reconstruct 8 samples"),
-        (lambda x: waverecn(wavedecn(x, "db4")._replace(details=({},)), "db4"), "bands ad, da, dd; got none"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, message: str) -> None:

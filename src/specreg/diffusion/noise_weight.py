@@ -93,5 +93,30 @@ def build(name: str, **options: float) -> NoiseWeight:
     return weight
 
 
-def warn_if_epsilon_unweighted(noise_weight: object, noisiest: NoiseLevel) -> None:
-    """Temporary."""
+AMPLIFICATION = 10.0
+"""Amplification of the network's error at the noisiest level above which an unweighted term earns a warning."""
+
+
+def warn_if_epsilon_unweighted(noise_weight: NoiseWeight, noisiest: NoiseLevel) -> None:
+    """Warn, once a process, when the noisiest steps dominate the spectral term of a network that predicts ε.
+
+    x0_hat = x_t/α − (σ/α)·ε̂ amplifies the network's error by σ/α: 157 at the end of the linear DDPM schedule. A
+    warning is due where that is more than `AMPLIFICATION`, and so is w·σ/α relative to its value at SNR = 1, where
+    σ/α = 1: the weight w does not make up for it.
+
+    Args:
+        noise_weight: the weight of the spectral term, `NoiseLevel -> [B]`.
+        noisiest: the noisiest level that training draws, one value.
+    """
+    amplification = float(noisiest.sigma / noisiest.alpha)
+    if amplification <= AMPLIFICATION:
+        return
+    noisiest_weight = float(noise_weight(noisiest))
+    equal = torch.full_like(noisiest.alpha, 0.5**0.5)
+    if noisiest_weight * amplification > AMPLIFICATION * float(noise_weight(NoiseLevel(equal, equal))):
+        _checks.warn_once(
+            "epsilon unweighted",
+            f"predicting epsilon, x0_hat carries {amplification:.0f} times the network's error at the noisiest step, "
+            f"which dominates the spectral term under this noise weight ({noise_weight}); "
+            'use noise_weight="snr" in SpectralRegularizer',
+        )

@@ -1,7 +1,8 @@
 """Spectral L1 losses on the predicted clean sample, as functions and as modules; a multi-resolution STFT loss too."""
 
 from specreg.losses.functional import amplitude, amplitude_phase, wavelet
-from specreg.losses.modules import LOSSES, Amplitude, AmplitudePhase, SpectralLoss, Wavelet, build
+from specreg.losses.modules import Amplitude, AmplitudePhase, SpectralLoss, Wavelet
+from specreg.losses.registry import LOSSES, build
 from specreg.losses.stft import MultiResolutionSTFT
 
 __all__ = [

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from specreg import _checks
 from specreg._compile import constant_tensors
-from specreg._numba import usable
-from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
+from specreg.losses.fused import Description, Evaluation, chunks
+from specreg.losses.inputs import refuse_non_finite
+from specreg.losses.optional import find_kernel
 from specreg.transforms.fourier import bin_weights
 
 # ∂φ̂/∂F̂ grows as 1/Â. The gradient of a phase factor is limited to this many times that of an amplitude.
@@ -97,14 +98,19 @@ class _Part(NamedTuple):
 
     def _evaluate(self, *, careful: bool) -> _Found:
         """`careful` takes amplitudes in a slower way that neither over- nor underflows."""
-        if not careful and self.loss.coupling != "norm" and usable(self.x0_hat, self.x0):
-            from specreg.losses import fourier_kernels
-
-            return _Found(
-                *fourier_kernels.evaluate(
-                    self.loss.coupling, self.x0_hat, self.x0, self.weights, self.wants_gradient, self.scale, self.out
-                )
+        if not careful and self.loss.coupling != "norm" and (kernel := find_kernel("fourier", self.x0_hat, self.x0)):
+            value, gradient = kernel(
+                self.x0_hat,
+                self.x0,
+                self.weights,
+                coupling=self.loss.coupling,
+                wants_gradient=self.wants_gradient,
+                scale=self.scale,
+                least_amplitude=least_amplitude(self.x0.dtype),
+                phase_gradient_limit=PHASE_GRADIENT_LIMIT,
+                out=self.out,
             )
+            return _Found(value, gradient)
         ways = {None: self._amplitude, "projection": self._projection}
         found = ways.get(self.loss.coupling, self._phase)(careful)
         return found._replace(total=found.total * self.scale)

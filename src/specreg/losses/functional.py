@@ -5,6 +5,11 @@ difference; sums run over the full spectrum of all channels. Every loss takes te
 `[B, C, *space]` in data units and any real float dtype, computes in float32 (float64 for float64) whatever
 autocast says, and returns `[B]` in that dtype.
 
+Tensors in another order of axes need `layout`, a string with a letter for each axis: `b` batch, `c` channels (may be
+absent), and `t`, `l`, `d`, `h`, `w` for time, length, depth, height and width. All of the latter are transformed, in
+their order in the string, or the last `ndim` of them: video `[B, T, C, H, W]` is `layout="btchw"`, with `ndim=2` frame
+by frame; packed tokens `[B, L, C]` are `layout="blc"`.
+
 `x0` is data: no gradient flows to it. The gradient with respect to `x0_hat` is finite and bounded for every input
 whose transform does not overflow (in float32, values up to 1e30); where |·| has a kink its subgradient is 0. It is
 known in closed form, so it is computed beside the value and autograd keeps that one tensor; the losses are
@@ -18,7 +23,7 @@ itself is then non-finite).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -29,18 +34,15 @@ from specreg._compile import constant_tensors, traced_as_constant
 from specreg.losses.fourier_l1 import PHASE_GRADIENT_LIMIT as PHASE_GRADIENT_LIMIT
 from specreg.losses.fourier_l1 import FourierL1
 from specreg.losses.fused import fused
+from specreg.losses.inputs import REDUCTIONS, FrequencyWeight, Reduction, pair, weights_at
 from specreg.losses.wavelet_l1 import WaveletL1
 from specreg.transforms import fourier
 from specreg.transforms.fourier import Norm
 from specreg.transforms.radial import band_mean, half_grid
 from specreg.transforms.wavelet import MODES, Mode, band_keys, max_levels, wavedecn
 
-Reduction = Literal["mean", "sum"]
 Coupling = Literal["frequency", "norm", "projection"]
 BandWeights = Sequence[float] | Mapping[tuple[int, str] | str, float]
-FrequencyWeight = Callable[[Tensor], Tensor]
-"""Weight of each sample at each of some frequencies: `[K]` in cycles per sample -> `[B, K]`, or `[1, K]` for all."""
-REDUCTIONS = ("mean", "sum")
 COUPLINGS = ("frequency", "norm", "projection")
 
 
@@ -49,6 +51,7 @@ def amplitude(
     x0: Tensor,
     *,
     ndim: int | None = None,
+    layout: str | None = None,
     norm: Norm = "ortho",
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
@@ -59,13 +62,14 @@ def amplitude(
         x0_hat: predicted clean samples, `[B, T]` or `[B, C, *space]`.
         x0: clean samples of the same shape.
         ndim: how many trailing axes to transform; all spatial ones when None.
+        layout: names of the axes where they are not `[B, C, *space]`, such as "btchw" or "blc"; see the module.
         norm: scaling of the DFT, as in torch.fft.
         reduction: "mean" or "sum" over all coefficients of a sample. A sum grows with the sample, and the λ
             that goes with it shrinks: λ_sum = λ_mean / (C·∏space).
         frequency_weight: weight of each sample at each frequency, not negative; it weighs coefficients, not their
             count, and gets no gradient.
     """
-    return _fourier(x0_hat, x0, None, ndim, norm, reduction, frequency_weight)
+    return _fourier(x0_hat, x0, None, ndim, layout, norm, reduction, frequency_weight)
 
 
 def amplitude_phase(
@@ -74,6 +78,7 @@ def amplitude_phase(
     *,
     coupling: Coupling = "frequency",
     ndim: int | None = None,
+    layout: str | None = None,
     norm: Norm = "ortho",
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
@@ -89,6 +94,7 @@ def amplitude_phase(
             "projection": Σ |A − Â| + Â·(1 − cos Δφ). The two above are blind to phase wherever amplitudes
             agree (a shifted copy costs nothing); this one is zero only where phases agree too.
         ndim: how many trailing axes to transform; all spatial ones when None.
+        layout: names of the axes where they are not `[B, C, *space]`, such as "btchw" or "blc"; see the module.
         norm: scaling of the DFT, as in torch.fft.
         reduction: "mean" or "sum" over all coefficients of a sample.
         frequency_weight: as in `amplitude`; with coupling "norm" it is inside both norms.
@@ -97,7 +103,7 @@ def amplitude_phase(
     `PHASE_GRADIENT_LIMIT` times the amplitude's.
     """
     _checks.choice("coupling", coupling, COUPLINGS)
-    return _fourier(x0_hat, x0, coupling, ndim, norm, reduction, frequency_weight)
+    return _fourier(x0_hat, x0, coupling, ndim, layout, norm, reduction, frequency_weight)
 
 
 def wavelet(
@@ -109,6 +115,7 @@ def wavelet(
     mode: Mode = "periodization",
     band_weights: BandWeights | None = None,
     ndim: int | None = None,
+    layout: str | None = None,
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
 ) -> Tensor:
@@ -124,18 +131,19 @@ def wavelet(
             a mapping from (level, band), such as (1, "dd") or (3, "aa"), also written "1dd" and "3aa", to its
             number, with 1 for all others.
         ndim: how many trailing axes to transform; all spatial ones when None.
+        layout: names of the axes where they are not `[B, C, *space]`, such as "btchw" or "blc"; see the module.
         reduction: "mean" or "sum" over all coefficients of a sample (γ weighs the coefficients, not their count).
         frequency_weight: weight of each sample at each band's centre frequency, a factor beside γ; no gradient.
     """
     _checks.choice("reduction", reduction, REDUCTIONS)
     _checks.choice("mode", mode, MODES)
-    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
     bands = _bands(levels, ndim)
     gammas = _gammas(band_weights, bands, levels)
     weights = None
     if frequency_weight is not None:
-        weights = _weights(frequency_weight, band_centres(bands, x0.device), x0)
+        weights = weights_at(frequency_weight, band_centres(bands, x0.device), x0)
     return fused(WaveletL1(wavelet, levels, mode, ndim, reduction, gammas), x0_hat, x0, weights)
 
 
@@ -147,9 +155,10 @@ def wavelet_bands(
     levels: int | None = None,
     mode: Mode = "periodization",
     ndim: int | None = None,
+    layout: str | None = None,
 ) -> dict[str, Tensor]:
     """Mean |W − Ŵ| by band, `{name: [B]}`: "1dd" is band dd of level 1, the finest; the approximation is "a…a"."""
-    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
     with _checks.without_autocast(x0.device):
         approx, details, _ = wavedecn(x0_hat - x0, wavelet, levels=levels, mode=mode, ndim=ndim)
@@ -188,17 +197,6 @@ def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> 
     return torch.tensor(centres, device=device)
 
 
-def _weights(frequency_weight: FrequencyWeight, frequency: Tensor, like: Tensor) -> Tensor:
-    """The weights at `frequency` `[K]`, checked: `[B or 1, K]`, data in the dtype of `like` `[B, …]`."""
-    weights = frequency_weight(frequency.to(like, copy=True)).detach().to(like)
-    if weights.ndim != 2 or weights.shape[0] not in (1, len(like)) or weights.shape[1] != len(frequency):
-        raise ValueError(
-            f"frequency_weight must return [{len(like)} or 1, {len(frequency)}] for {len(frequency)} frequencies and "
-            f"a batch of {len(like)}; got {list(weights.shape)}"
-        )
-    return weights
-
-
 def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int) -> tuple[float, ...]:
     """γ of each of `bands`."""
     if band_weights is None:
@@ -215,28 +213,20 @@ def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int)
 
 
 def amplitude_bands(
-    x0_hat: Tensor, x0: Tensor, *, bands: int = 8, ndim: int | None = None, norm: Norm = "ortho"
+    x0_hat: Tensor,
+    x0: Tensor,
+    *,
+    bands: int = 8,
+    ndim: int | None = None,
+    layout: str | None = None,
+    norm: Norm = "ortho",
 ) -> Tensor:
     """Mean |A − Â| in `bands` equal bands of |frequency| up to Nyquist, corners in the last: `[B, bands]`."""
-    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     with _checks.without_autocast(x0.device):
         error = fourier.half_spectrum(x0_hat, ndim=ndim, norm=norm).abs()
         error = (error - fourier.half_spectrum(x0, ndim=ndim, norm=norm).abs()).abs()
         return band_mean(error, x0.shape[-ndim:], bands)
-
-
-def _pair(x0_hat: Tensor, x0: Tensor, ndim: int | None) -> tuple[Tensor, Tensor, int]:
-    """Both tensors as `[B, C, *space]` in the dtype to compute in, and the number of axes to transform."""
-    x0, ndim = _checks.image_like("x0", x0, ndim)
-    x0_hat, _ = _checks.image_like("x0_hat", x0_hat, ndim)
-    if x0_hat.shape != x0.shape:
-        raise ValueError(f"x0_hat and x0 must have the same shape; got {list(x0_hat.shape)} and {list(x0.shape)}")
-    if x0_hat.device != x0.device:
-        raise ValueError(f"x0_hat and x0 must be on one device; got {x0_hat.device} and {x0.device}")
-    dtypes = (_checks.compute_dtype("x0_hat", x0_hat), _checks.compute_dtype("x0", x0))
-    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    x0_hat, x0 = (x if x.dtype == dtype else x.to(dtype) for x in (x0_hat, x0.detach()))
-    return x0_hat, x0, ndim
 
 
 def _fourier(
@@ -244,16 +234,17 @@ def _fourier(
     x0: Tensor,
     coupling: Coupling | None,
     ndim: int | None,
+    layout: str | None,
     norm: Norm,
     reduction: Reduction,
     frequency_weight: FrequencyWeight | None,
 ) -> Tensor:
     _checks.choice("norm", norm, fourier.NORMS)
     _checks.choice("reduction", reduction, REDUCTIONS)
-    x0_hat, x0, ndim = _pair(x0_hat, x0, ndim)
+    x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     weights = None
     if frequency_weight is not None:
         shape = tuple(x0.shape[-ndim:])
-        weights = _weights(frequency_weight, half_grid(shape, x0.dtype, x0.device), x0)
+        weights = weights_at(frequency_weight, half_grid(shape, x0.dtype, x0.device), x0)
         weights = weights.reshape(-1, *shape[:-1], shape[-1] // 2 + 1)
     return fused(FourierL1(coupling, ndim, norm, reduction), x0_hat, x0, weights)

@@ -237,10 +237,3 @@ def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.d
         for b in range(0, samples, take)
         for r in range(0, rows, part)
     ]
-
-
-def refuse_non_finite(x0: Tensor) -> None:
-    """Raise the ValueError that blames a non-finite loss on x0, if x0 is at fault."""
-    bad = (~x0.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"x0 must be finite; it holds NaN or infinity in sample(s) {bad[:8]} of the batch")

@@ -1,19 +1,18 @@
-"""The losses as nn.Modules with validated options, and the one registry of their names."""
+"""The paper's losses as nn.Modules with validated options, and the interface that every loss has."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import pywt
 from torch import Tensor, nn
 
 from specreg import _checks
 from specreg.losses import functional
-from specreg.losses.functional import BandWeights, Coupling, FrequencyWeight, Reduction
+from specreg.losses.functional import BandWeights, Coupling
+from specreg.losses.inputs import REDUCTIONS, FrequencyWeight, Reduction, frequency_band_names
 from specreg.transforms.fourier import NORMS, Norm
 from specreg.transforms.wavelet import MODES, Mode, max_levels
 
@@ -42,13 +41,21 @@ class Amplitude(SpectralLoss):
 
     bands = 8
 
-    def __init__(self, *, ndim: int | None = None, norm: Norm = "ortho", reduction: Reduction = "mean"):
+    def __init__(
+        self,
+        *,
+        ndim: int | None = None,
+        layout: str | None = None,
+        norm: Norm = "ortho",
+        reduction: Reduction = "mean",
+    ):
         super().__init__()
         self.ndim = ndim
+        self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.norm: Norm = norm
         self.reduction: Reduction = reduction
         _checks.choice("norm", norm, NORMS)
-        _checks.choice("reduction", reduction, functional.REDUCTIONS)
+        _checks.choice("reduction", reduction, REDUCTIONS)
 
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
         """Loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
@@ -56,6 +63,7 @@ class Amplitude(SpectralLoss):
             x0_hat,
             x0,
             ndim=self.ndim,
+            layout=self.layout,
             norm=self.norm,
             reduction=self.reduction,
             frequency_weight=frequency_weight,
@@ -63,9 +71,10 @@ class Amplitude(SpectralLoss):
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |A − Â| of each sample in eight bands of |frequency|, named by their edges in cycles per sample."""
-        values = functional.amplitude_bands(x0_hat.detach(), x0, bands=self.bands, ndim=self.ndim, norm=self.norm)
-        edges = [0.5 * k / self.bands for k in range(self.bands + 1)]
-        return {f"{edges[k]:.4g}-{edges[k + 1]:.4g}": values[:, k] for k in range(self.bands)}
+        values = functional.amplitude_bands(
+            x0_hat.detach(), x0, bands=self.bands, ndim=self.ndim, layout=self.layout, norm=self.norm
+        )
+        return dict(zip(frequency_band_names(self.bands), values.unbind(1), strict=True))
 
 
 class AmplitudePhase(Amplitude):
@@ -76,10 +85,11 @@ class AmplitudePhase(Amplitude):
         *,
         coupling: Coupling = "frequency",
         ndim: int | None = None,
+        layout: str | None = None,
         norm: Norm = "ortho",
         reduction: Reduction = "mean",
     ):
-        super().__init__(ndim=ndim, norm=norm, reduction=reduction)
+        super().__init__(ndim=ndim, layout=layout, norm=norm, reduction=reduction)
         self.coupling: Coupling = coupling
         _checks.choice("coupling", coupling, functional.COUPLINGS)
 
@@ -90,6 +100,7 @@ class AmplitudePhase(Amplitude):
             x0,
             coupling=self.coupling,
             ndim=self.ndim,
+            layout=self.layout,
             norm=self.norm,
             reduction=self.reduction,
             frequency_weight=frequency_weight,
@@ -107,6 +118,7 @@ class Wavelet(SpectralLoss):
         mode: Mode = "periodization",
         band_weights: BandWeights | None = None,
         ndim: int | None = None,
+        layout: str | None = None,
         reduction: Reduction = "mean",
     ):
         super().__init__()
@@ -116,9 +128,10 @@ class Wavelet(SpectralLoss):
         self.mode: Mode = mode
         self.band_weights = band_weights
         self.ndim = ndim
+        self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.reduction: Reduction = reduction
         _checks.choice("mode", mode, MODES)
-        _checks.choice("reduction", reduction, functional.REDUCTIONS)
+        _checks.choice("reduction", reduction, REDUCTIONS)
         if levels is not None and not (isinstance(levels, int) and levels >= 1):
             raise ValueError(f"levels must be a whole number of at least 1, or None for the deepest; got {levels!r}")
         gammas = band_weights.values() if isinstance(band_weights, Mapping) else band_weights or ()
@@ -135,6 +148,7 @@ class Wavelet(SpectralLoss):
             mode=self.mode,
             band_weights=self.band_weights,
             ndim=self.ndim,
+            layout=self.layout,
             reduction=self.reduction,
             frequency_weight=frequency_weight,
         )
@@ -142,37 +156,11 @@ class Wavelet(SpectralLoss):
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |W − Ŵ| of each sample by level and band, unweighted by γ; level 1 is the finest."""
         return functional.wavelet_bands(
-            x0_hat.detach(), x0, wavelet=self.wavelet, levels=self.levels, mode=self.mode, ndim=self.ndim
+            x0_hat.detach(),
+            x0,
+            wavelet=self.wavelet,
+            levels=self.levels,
+            mode=self.mode,
+            ndim=self.ndim,
+            layout=self.layout,
         )
-
-
-LOSSES: dict[str, Callable[..., SpectralLoss]] = {
-    "amplitude": Amplitude,
-    "amplitude_phase": AmplitudePhase,
-    "wavelet": Wavelet,
-}
-
-
-def build(name: str, **options: Any) -> SpectralLoss:
-    """Build a loss by name: "amplitude", "amplitude_phase", a wavelet such as "haar" or "bior1.3", or "wavelet:NAME".
-
-    So is "mr_stft", see `specreg.losses.stft`. Options are the class's own; an unknown name or option is refused with
-    the nearest known one.
-    """
-    prefix, _, wavelet = name.partition(":")
-    wavelets = pywt.wavelist(kind="discrete")
-    if name in wavelets or (prefix == "wavelet" and wavelet):
-        factory: Callable[..., SpectralLoss] = Wavelet
-        options = {"wavelet": wavelet or name, **options}
-    else:
-        if name not in LOSSES:
-            hint = _checks.nearest(name, [*LOSSES, *wavelets])
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, or a wavelet such as haar; got {name!r}{hint}")
-        factory = LOSSES[name]
-    known = inspect.signature(factory).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"loss {name!r} has no option {option!r}{_checks.nearest(option, known)}; it has {', '.join(known)}"
-            )
-    return factory(**options)

@@ -18,9 +18,16 @@ from torch import Tensor
 
 from specreg import _checks
 from specreg._compile import constant_tensors
-from specreg.losses import functional
-from specreg.losses.functional import FrequencyWeight, Reduction
-from specreg.losses.modules import LOSSES, SpectralLoss
+from specreg.losses.inputs import (
+    REDUCTIONS,
+    FrequencyWeight,
+    Reduction,
+    frequency_band_names,
+    pair,
+    refuse_non_finite,
+    weights_at,
+)
+from specreg.losses.modules import SpectralLoss
 
 # auraloss's 1e-8 in power. What is below counts as silence, in value and gradient, so gradients stay finite.
 AMPLITUDE_FLOOR = 1e-4
@@ -45,6 +52,7 @@ class MultiResolutionSTFT(SpectralLoss):
         convergence: weight of spectral convergence, not negative.
         log_amplitude: weight of the log-amplitude distance (natural logarithm).
         linear_amplitude: weight of the amplitude distance.
+        layout: names of the axes where they are not `[B, C, T]`, such as "btc".
         reduction: "mean" as written in the module's docstring; "sum" is that times C·T, so that λ_sum = λ_mean/(C·T)
             as for the other losses.
 
@@ -66,14 +74,16 @@ class MultiResolutionSTFT(SpectralLoss):
         convergence: float = 1.0,
         log_amplitude: float = 1.0,
         linear_amplitude: float = 0.0,
+        layout: str | None = None,
         reduction: Reduction = "mean",
     ):
         super().__init__()
         self.fft_sizes, self.hop_sizes, self.win_lengths = tuple(fft_sizes), tuple(hop_sizes), tuple(win_lengths)
         self.convergence, self.log_amplitude = float(convergence), float(log_amplitude)
         self.linear_amplitude = float(linear_amplitude)
+        self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.reduction: Reduction = reduction
-        _checks.choice("reduction", reduction, functional.REDUCTIONS)
+        _checks.choice("reduction", reduction, REDUCTIONS)
         sizes = {len(self.fft_sizes), len(self.hop_sizes), len(self.win_lengths)}
         if len(sizes) != 1 or sizes == {0}:
             raise ValueError(
@@ -104,15 +114,12 @@ class MultiResolutionSTFT(SpectralLoss):
             losses = [self._one(x0_hat, x0, resolution, frequency_weight) for resolution in self.resolutions]
             loss = torch.stack(losses).mean(0)
         if x0.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(loss.isfinite().all()):
-            bad = (~x0.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-            if bad:
-                raise ValueError(f"x0 must be finite; it holds NaN or infinity in sample(s) {bad[:8]} of the batch")
+            refuse_non_finite(x0)
         return loss * x0[0].numel() if self.reduction == "sum" else loss
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Mean |S − Ŝ| of each sample in eight bands of |frequency|, named by their edges in cycles per sample."""
         x0_hat, x0 = self._sound(x0_hat.detach(), x0)
-        edges = [0.5 * k / self.bands for k in range(self.bands + 1)]
         total = x0.new_zeros(len(x0), self.bands)
         with torch.autocast(x0.device.type, enabled=False):
             for resolution in self.resolutions:
@@ -122,10 +129,10 @@ class MultiResolutionSTFT(SpectralLoss):
                 counts = torch.bincount(band, minlength=self.bands).clamp_min(1)
                 total += torch.zeros_like(total).index_add_(1, band, error) / counts
         means = total / len(self.resolutions)
-        return {f"{edges[k]:.4g}-{edges[k + 1]:.4g}": means[:, k] for k in range(self.bands)}
+        return dict(zip(frequency_band_names(self.bands), means.unbind(1), strict=True))
 
     def _sound(self, x0_hat: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-        x0_hat, x0, ndim = functional._pair(x0_hat, x0, None)
+        x0_hat, x0, ndim = pair(x0_hat, x0, None, self.layout)
         if ndim != 1:
             raise ValueError(f"mr_stft is for sound, [B, T] or [B, C, T]; got {list(x0.shape)}")
         if x0.shape[-1] <= max(self.fft_sizes) // 2:
@@ -142,7 +149,7 @@ class MultiResolutionSTFT(SpectralLoss):
         S_hat, S = _amplitude(x0_hat, resolution), _amplitude(x0, resolution)
         weight = S.new_ones(())
         if frequency_weight is not None:
-            weights = functional._weights(frequency_weight, _frequencies(resolution.fft_size, S), S)
+            weights = weights_at(frequency_weight, _frequencies(resolution.fft_size, S), S)
             weight = weights[:, None, :, None]
         loss = S.new_zeros(len(S))
         if self.convergence:
@@ -177,7 +184,3 @@ def _window(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 def _frequencies(fft_size: int, like: Tensor) -> Tensor:
     frequency: Tensor = torch.fft.rfftfreq(fft_size, dtype=like.dtype, device=like.device)
     return frequency
-
-
-# Here and not in modules.py, which this module builds on; importing specreg.losses brings it in.
-LOSSES["mr_stft"] = MultiResolutionSTFT

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from specreg._checks import append_dims
 from specreg._compile import constant_tensors
-from specreg._numba import usable
-from specreg.losses.fused import Description, Evaluation, chunks, refuse_non_finite
+from specreg.losses.fused import Description, Evaluation, chunks
+from specreg.losses.inputs import refuse_non_finite
+from specreg.losses.optional import Kernel, find_kernel
 from specreg.transforms import wavelet as transform
 from specreg.transforms.wavelet_stages import Stage, is_lifted, plan
 
@@ -37,11 +38,18 @@ class WaveletL1(Description):
         if len(shape) - 2 > self.ndim:
             x0_hat, x0 = (x.reshape(shape[0], -1, *space) for x in (x0_hat, x0))
         parts = chunks(x0.shape, self.ndim, whole_samples=False, device=x0.device)
-        if usable(x0_hat, x0) and is_lifted(self.wavelet, self.levels, self._mode, space):
-            from specreg.losses import haar_kernels
-
-            value, gradient = haar_kernels.evaluate(
-                x0_hat, x0, self.levels, self.ndim, self.gammas, weights, wants_gradient
+        kernel: Kernel | None = None
+        if is_lifted(self.wavelet, self.levels, self._mode, space):
+            kernel = find_kernel("haar", x0_hat, x0)
+        if kernel is not None:
+            value, gradient = kernel(
+                x0_hat,
+                x0,
+                weights,
+                levels=self.levels,
+                ndim=self.ndim,
+                gammas=self.gammas,
+                wants_gradient=wants_gradient,
             )
         elif len(parts) == 1:
             value, gradient = self._part(x0_hat, x0, weights, wants_gradient)

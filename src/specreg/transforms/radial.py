@@ -59,14 +59,14 @@ def band_mean(values: Tensor, shape: Sequence[int], bands: int) -> Tensor:
     return total / band_sizes(shape, bands).to(total).clamp_min(1)
 
 
-def power_spectrum(x: Tensor, *, ndim: int | None = None) -> PowerSpectrum:
+def power_spectrum(x: Tensor, *, ndim: int | None = None, layout: str | None = None) -> PowerSpectrum:
     """Radially averaged (2-D, 3-D) or linear (1-D) power spectrum of `x`, `[B, T]` or `[B, C, *space]`.
 
     Bins are one wavenumber of the longest axis wide and centred on whole wavenumbers; the zero frequency is a bin
     of its own. By Parseval, Σ power·size = Σ x² per channel. No bin is empty on a square grid; empty ones of
     other shapes are left out.
     """
-    x, ndim = _checks.image_like("x", x, ndim)
+    x, ndim = _checks.image_like("x", x, ndim, layout)
     x = x.to(_checks.compute_dtype("x", x))
     bins = _radial_bins(tuple(x.shape[-ndim:]), x.dtype, x.device)
     power = fourier.half_spectrum(x, ndim=ndim).abs().square()

@@ -1,6 +1,6 @@
-"""The n-dimensional discrete wavelet transform and its inverse, coefficient for coefficient PyWavelets'.
+"""The n-dimensional discrete wavelet transform, equal to PyWavelets' coefficient by coefficient.
 
-`wavelet_steps` has the filters and one step along one axis, `wavelet_stages` what losses use, without autograd.
+`wavelet_steps` holds the filters and one step along one axis, `wavelet_stages` the transform that the losses use.
 """
 
 from __future__ import annotations
@@ -12,20 +12,13 @@ from itertools import product
 from typing import NamedTuple
 
 import pywt
-import torch
 from torch import Tensor
 
 from specreg import _checks
 from specreg._compile import traced_as_constant
 from specreg.transforms.wavelet_steps import MODES as MODES
 from specreg.transforms.wavelet_steps import Mode as Mode
-from specreg.transforms.wavelet_steps import (
-    analyze,
-    analyze_axis,
-    filter_bank,
-    margins,
-    synthesize_axis,
-)
+from specreg.transforms.wavelet_steps import analyze_axis, filter_bank, margins
 
 
 class WaveletCoefficients(NamedTuple):
@@ -34,7 +27,7 @@ class WaveletCoefficients(NamedTuple):
     approx:  `[B, C, *coarsest]`, the low-pass band of the coarsest level.
     details: one dict a level, `details[0]` the finest. Keys as in PyWavelets, a letter an axis, `a` low-pass
              and `d` high-pass: `d` in 1-D; `ad`, `da`, `dd` in 2-D; seven in 3-D.
-    shape:   sizes of the transformed axes of the signal, to which the inverse trims.
+    shape:   sizes of the transformed axes of the signal.
     """
 
     approx: Tensor
@@ -65,7 +58,7 @@ def wavedecn(
     mode: Mode = "periodization",
     ndim: int | None = None,
 ) -> WaveletCoefficients:
-    """Transform the trailing `ndim` axes of `x`; differentiable, any number of times.
+    """Return the wavelet coefficients of `x` over its trailing `ndim` axes, detached from autograd.
 
     Args:
         x: `[B, C, *space]` with one to three spatial axes, or `[B, T]` read as `[B, 1, T]`; any real floating
@@ -82,7 +75,7 @@ def wavedecn(
             axis of size 1 with mode `reflect` (where PyWavelets refuses too).
     """
     x, ndim = _checks.image_like("x", x, ndim)
-    x = x.to(_checks.compute_dtype("x", x))
+    x = x.detach().to(_checks.compute_dtype("x", x))
     _checks.choice("mode", mode, MODES)
     bank = filter_bank(wavelet)
     shape = tuple(x.shape[-ndim:])
@@ -93,34 +86,10 @@ def wavedecn(
     details = []
     for _ in range(levels):
         for axis in range(-1, -ndim - 1, -1):  # each puts its band axis in front: the first one ends up first
-            x = analyze_axis(x, axis, bank, mode, analyze)
+            x = analyze_axis(x, axis, bank, mode)
         x, *high = x.flatten(0, ndim - 1).unbind()
         details.append(dict(zip(band_keys(ndim), high, strict=True)))
     return WaveletCoefficients(x, tuple(details), shape)
-
-
-def waverecn(coefficients: WaveletCoefficients, wavelet: str, *, mode: Mode = "periodization") -> Tensor:
-    """Return the signal `[B, C, *space]` of `coefficients` that `wavedecn` made with this wavelet and mode.
-
-    Odd sizes come back exactly: every level is trimmed to the size that it was made from.
-
-    Raises:
-        ValueError: an unknown wavelet or mode, a missing band, or sizes that do not fit the wavelet and mode.
-    """
-    _checks.choice("mode", mode, MODES)
-    bank = filter_bank(wavelet)
-    x, details, shape = coefficients
-    ndim, keys = len(shape), band_keys(len(shape))
-    for level in range(len(details), 0, -1):
-        bands = details[level - 1]
-        if set(bands) != set(keys):
-            got = ", ".join(bands) or "none"
-            raise ValueError(f"level {level} must have the bands {', '.join(keys)}; got {got}")
-        target = shape if level == 1 else details[level - 2][keys[0]].shape[-ndim:]
-        x = torch.stack([x, *(bands[key] for key in keys)]).reshape(*(2,) * ndim, *x.shape)
-        for axis in range(-ndim, 0):
-            x = synthesize_axis(x, axis, bank, mode, target[axis])
-    return x
 
 
 def band_keys(ndim: int) -> list[str]:

@@ -1,23 +1,20 @@
-"""One step of a wavelet transform along one axis, its inverse and its transpose, and the filters they take.
+"""One step of a wavelet transform along one axis, its transpose, and the filters of a wavelet.
 
-With h the L taps of an analysis filter, r those of a synthesis filter (L is even for every discrete wavelet
-of PyWavelets) and x the extended signal, one step along one axis of N samples is
+With h the L taps of an analysis filter (L is even for every discrete wavelet of PyWavelets) and x the extended signal,
+one step along an axis of N samples is
 
     y[k] = Σ_j h[j] x[2k + p - j],                   p = 1, or L/2 with periodization,
-    x[n] = Σ_{bands} Σ_k r[n - 2k + q] y[k],         q = L - 2, or L/2 - 1 with periodization,
 
-and gives M = ⌊(N + L - 1)/2⌋ coefficients a band, or ⌈N/2⌉ with periodization. Both are built from
-`analyze`, a downsampling correlation, and its adjoint `_synthesize`, each of which is the other's gradient.
-They add one shifted slice a non-zero tap: for the short filters of a loss that is faster than a convolution,
-keeps the tensor's own precision whatever autocast and TF32 say, and needs no case for Haar. (The losses' transform in
-`wavelet_stages` has quicker ways for short axes and for Haar.)
+and gives M = ⌊(N + L - 1)/2⌋ coefficients per band, or ⌈N/2⌉ with periodization. It adds one shifted slice per non-zero
+tap: for the short filters of a loss that is faster than a convolution, and it keeps the tensor's own precision whatever
+autocast and TF32 say. Autograd does not see these steps; the losses apply the transpose themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pywt
@@ -44,13 +41,12 @@ class FilterBank(NamedTuple):
 
     length: int
     analysis: Taps  # reversed, so that analysis is a correlation
-    synthesis: Taps
     factors: tuple[float, float]  # what the taps were divided by
 
 
 @cache
 def filter_bank(name: str, *, divided: bool = False) -> FilterBank:
-    """The filters of a wavelet; `divided` by their largest tap, which then comes first and costs no multiplication."""
+    """Return the filters of a wavelet, `divided` by their largest tap, which then comes first and costs no product."""
     names = pywt.wavelist(kind="discrete")
     if name not in names:
         near = _checks.nearest(str(name).lower(), names)
@@ -59,39 +55,34 @@ def filter_bank(name: str, *, divided: bool = False) -> FilterBank:
             f"got {name!r}{near}"
         )
     w = pywt.Wavelet(name)
-    filters = (w.dec_lo[::-1], w.dec_hi[::-1], w.rec_lo, w.rec_hi)
+    filters = (w.dec_lo[::-1], w.dec_hi[::-1])
     factors = [max(f, key=abs) if divided else 1.0 for f in filters]
     taps = [
         tuple(sorted(((j, h / factor) for j, h in enumerate(f) if h != 0), key=lambda tap: divided and tap[1] != 1.0))
         for f, factor in zip(filters, factors, strict=True)
     ]
-    return FilterBank(w.dec_len, (taps[0], taps[1]), (taps[2], taps[3]), (factors[0], factors[1]))
+    return FilterBank(w.dec_len, (taps[0], taps[1]), (factors[0], factors[1]))
 
 
 # --- one axis -----------------------------------------------------------------------------------------------
 
 
-def analyze_axis(
-    x: Tensor, axis: int, bank: FilterBank, mode: Mode, correlate: Callable[[Tensor, Taps, int], Tensor]
-) -> Tensor:
+def analyze_axis(x: Tensor, axis: int, bank: FilterBank, mode: Mode) -> Tensor:
     """Map `[..., N, ...]` to `[2, ..., M, ...]`: the low- and the high-pass band along `axis` (negative)."""
-    left, right, count = margins(x.shape[axis], bank.length, mode)
-    lead, tail = x.shape[:axis], x.shape[axis:][1:]
-    x = _extend(x.reshape(lead.numel(), x.shape[axis], tail.numel()), left, right, mode)
-    return correlate(x, bank.analysis, count).reshape(2, *lead, count, *tail)
-
-
-def correlate_axis(x: Tensor, axis: int, bank: FilterBank, mode: Mode) -> Tensor:
-    """What `analyze_axis` computes, unseen by autograd and with one copy less of what it extends."""
-    if x.stride(axis) != 1 or sum(map(len, bank.analysis)) <= 4:
-        return analyze_axis(x, axis, bank, mode, correlate)
     n = x.shape[axis]
     left, right, count = margins(n, bank.length, mode)
     lead, tail = x.shape[:axis], x.shape[axis:][1:]
+    along_memory = x.stride(axis) == 1
     x = x.reshape(lead.numel(), n, tail.numel())
-    before, after = _beyond(x, left, right, mode)
-    phases = [torch.cat((before[:, p::2], x[:, (p - left) % 2 :: 2], after[:, (p - left - n) % 2 :: 2]), 1)
-              for p in (0, 1)]  # fmt: skip
+    if along_memory and sum(map(len, bank.analysis)) > 4:  # extend each phase by itself: one copy less
+        before, after = _beyond(x, left, right, mode)
+        phases = [torch.cat((before[:, p::2], x[:, (p - left) % 2 :: 2], after[:, (p - left - n) % 2 :: 2]), 1)
+                  for p in (0, 1)]  # fmt: skip
+    else:
+        x = _extend(x, left, right, mode)
+        phases = [x[:, p::2] for p in (0, 1)]
+        if x.shape[2] == 1 and sum(map(len, bank.analysis)) > 4:  # many taps along the last axis: deinterleave once
+            phases = [phase.contiguous() for phase in phases]
     return _correlate(phases, bank.analysis, count).reshape(2, *lead, count, *tail)
 
 
@@ -118,28 +109,6 @@ def margins(n: int, length: int, mode: Mode) -> tuple[int, int, int]:
     if mode == "reflect" and n == 1:
         raise ValueError("mode 'reflect' needs at least 2 samples along every axis at every level; got 1")
     return left, 2 * (count - 1) + length - left - n, count
-
-
-def synthesize_axis(y: Tensor, axis: int, bank: FilterBank, mode: Mode, n: int) -> Tensor:
-    """Map the bands `[2, ..., M, ...]` along `axis` (negative) back to `[..., N, ...]` of size `n`."""
-    count, length = y.shape[axis], bank.length
-    lead, tail = y.shape[1:axis], y.shape[axis:][1:]
-    outer = lead.numel()
-    y = y.reshape(2 * outer, count, tail.numel())
-    if mode == "periodization":
-        wrap = length // 4  # coefficients from beyond each end that reach into the signal
-        y = _extend(y, wrap, wrap, "periodic")
-        full, start = 2 * count, length // 2 - 1 + 2 * wrap
-    else:
-        full, start = 2 * count - length + 2, length - 2
-    if n not in (full - 1, full):
-        raise ValueError(
-            f"{count} coefficients do not reconstruct {n} samples with a filter of length {length} and mode "
-            f"{mode!r}: expected the wavelet and mode that the coefficients were made with"
-        )
-    size = 2 * (y.shape[1] - 1) + length
-    x = _synthesize(y.reshape(2, outer, *y.shape[1:]), bank.synthesis, size)
-    return x.narrow(1, start, n).reshape(*lead, n, *tail)
 
 
 def _extend(x: Tensor, left: int, right: int, mode: Mode) -> Tensor:
@@ -178,31 +147,11 @@ def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> t
     return index[:left], index[left:]
 
 
-# --- the linear step and its adjoint ------------------------------------------------------------------------
-
-
-def analyze(x: Tensor, taps: Taps, count: int) -> Tensor:
-    """y[b, o, k, i] = Σ_j taps[b][j] x[o, 2k + j, i]: `[outer, S, inner]` to `[2, outer, count, inner]`."""
-    apply: Callable[..., Tensor] = _Analyze.apply  # whether it is typed depends on torch's version
-    return apply(x, taps, count)
-
-
-def _synthesize(y: Tensor, taps: Taps, size: int) -> Tensor:
-    """x[o, n, i] = Σ_{b, k} taps[b][n - 2k] y[b, o, k, i]: `[2, outer, M, inner]` to `[outer, size, …]`."""
-    apply: Callable[..., Tensor] = _Synthesize.apply
-    return apply(y, taps, size)
-
-
-def correlate(x: Tensor, taps: Taps, count: int) -> Tensor:
-    """What `analyze` computes."""
-    phases = [x[:, p::2] for p in (0, 1)]
-    if x.shape[2] == 1 and sum(map(len, taps)) > 4:  # many taps along the last axis: deinterleave once
-        phases = [phase.contiguous() for phase in phases]
-    return _correlate(phases, taps, count)
+# --- the linear step and its transpose ------------------------------------------------------------------------
 
 
 def _correlate(phases: Sequence[Tensor], taps: Taps, count: int) -> Tensor:
-    """The same of the even and the odd samples."""
+    """y[b, o, k, i] = Σ_j taps[b][j] x[o, 2k + j, i], `[2, outer, count, inner]`, of the even and odd samples of x."""
     x = phases[0]
     y = x.new_empty(2, x.shape[0], count, x.shape[2])
     for band, pairs in zip(y, taps, strict=True):
@@ -211,7 +160,7 @@ def _correlate(phases: Sequence[Tensor], taps: Taps, count: int) -> Tensor:
 
 
 def _spread(y: Tensor, taps: Taps, size: int) -> Tensor:
-    """What `_synthesize` computes."""
+    """x[o, n, i] = Σ_{b, k} taps[b][n - 2k] y[b, o, k, i], the transpose of `_correlate`: `[outer, size, inner]`."""
     count = y.shape[2]
     x = y.new_empty(y.shape[1], size, y.shape[3])
     for p in (0, 1):
@@ -239,41 +188,3 @@ def _weighted_sum(parts: Sequence[tuple[Tensor, float]], *, out: Tensor) -> None
         torch.mul(first, weight, out=out)
     for tensor, alpha in rest:
         out.add_(tensor, alpha=alpha)
-
-
-class _Analyze(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor, taps: Taps, count: int) -> Tensor:
-        return correlate(x, taps, count)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Taps, int], output: Tensor) -> None:
-        ctx.taps, ctx.size = inputs[1], inputs[0].shape[1]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _synthesize(grads[0], ctx.taps, ctx.size), None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int, ...], x: Tensor, taps: Taps, count: int) -> tuple[Tensor, int]:
-        y = analyze(x.movedim(in_dims[0], 0).flatten(0, 1), taps, count)
-        return y.reshape(2, info.batch_size, -1, *y.shape[2:]), 1
-
-
-class _Synthesize(torch.autograd.Function):
-    @staticmethod
-    def forward(y: Tensor, taps: Taps, size: int) -> Tensor:
-        return _spread(y, taps, size)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Taps, int], output: Tensor) -> None:
-        ctx.taps, ctx.count = inputs[1], inputs[0].shape[2]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return analyze(grads[0], ctx.taps, ctx.count), None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int, ...], y: Tensor, taps: Taps, size: int) -> tuple[Tensor, int]:
-        x = _synthesize(y.movedim(in_dims[0], 1).flatten(1, 2), taps, size)
-        return x.reshape(info.batch_size, -1, *x.shape[1:]), 0

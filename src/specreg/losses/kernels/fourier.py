@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specreg._numba import run
-from specreg.losses.fourier_l1 import PHASE_GRADIENT_LIMIT, least_amplitude
-from specreg.losses.fourier_loops import BACK, KERNELS, LOOK, Array, Work
+from specreg.losses.kernels.fourier_loops import BACK, KERNELS, LOOK, Array, Work
+from specreg.losses.kernels.runtime import run
 from specreg.transforms.fourier import bin_weights
 
 PIECE = 1024
@@ -29,27 +28,33 @@ PIECE = 1024
 
 
 def evaluate(
-    coupling: str | None,
     x0_hat: Tensor,
     x0: Tensor,
     weights: Tensor | None,
+    *,
+    coupling: str | None,
     wants_gradient: bool,
     scale: float,
+    least_amplitude: float,
+    phase_gradient_limit: float,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """`scale` · Σ over the full spectrum of unnormalized transforms, `[b]`; the gradient of Σ, `[b, r, *space]`.
 
     Args:
-        coupling: None, "frequency" or "projection", see `functional`.
         x0_hat: `[b, r, *space]`, float32 on the CPU.
         x0: the same.
-        weights: `[b or 1, *half]`, or None.
-        wants_gradient: whether there is a gradient.
-        scale: of the values.
-        out: where the gradient may go, contiguous.
+        weights: weights by frequency, `[b or 1, *half]`, or None.
+        coupling: None, "frequency" or "projection", see `functional`.
+        wants_gradient: whether to compute the gradient.
+        scale: factor of the values, not of the gradient.
+        least_amplitude: amplitude below which the direction of a coefficient fades to 0.
+        phase_gradient_limit: upper bound of the gradient of a phase factor, in units of an amplitude's gradient.
+        out: contiguous memory that the gradient may be written to.
     """
     shape = x0.shape
-    transform, plan, each = _TRANSFORMS[len(shape) - 2], _plan(shape), weights is not None and len(weights) > 1
+    transform, each = _TRANSFORMS[len(shape) - 2], weights is not None and len(weights) > 1
+    plan = _plan(shape, least_amplitude, phase_gradient_limit)
     F_0, F_hat = _flat(transform(x0)), _flat(transform(x0_hat))
     back = wants_gradient and plan.mirrors.size > 0
     H = np.ndarray(shape, np.float32, F_0) if back else _NONE  # in the memory of F_0
@@ -109,7 +114,7 @@ _NONE, _NO_BINS = np.empty(0, np.float32), np.empty(0, np.complex64)
 
 
 @lru_cache(64)
-def _plan(shape: torch.Size) -> _Plan:
+def _plan(shape: torch.Size, least_amplitude: float, phase_gradient_limit: float) -> _Plan:
     batch, channels, *lines, width = shape
     bins = width // 2 + 1
     plane = math.prod(lines) * bins
@@ -117,7 +122,7 @@ def _plan(shape: torch.Size) -> _Plan:
     piece = min(piece, length)
     rows, pieces = plane // length, -(-length // piece)
     counts: Array = bin_weights(width, dtype=torch.float32, device=torch.device("cpu")).numpy()
-    least, limit = map(np.float32, (least_amplitude(torch.float32), PHASE_GRADIENT_LIMIT))
+    least, limit = np.float32(least_amplitude), np.float32(phase_gradient_limit)
     return _Plan(
         np.tile(counts, -(-piece // bins)), _mirrors(lines), width, bins, length, piece, pieces,
         batch * channels * rows * pieces, rows, rows * channels, least, limit,

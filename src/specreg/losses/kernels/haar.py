@@ -16,7 +16,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from specreg._numba import jit, parallel, run
+from specreg.losses.kernels.runtime import jit, parallel, run
 from specreg.transforms.wavelet_stages import Cells
 
 Array = np.ndarray[Any, Any]
@@ -28,10 +28,11 @@ BUFFER = 2**13
 def evaluate(
     x0_hat: Tensor,
     x0: Tensor,
+    weights: Tensor | None,
+    *,
     levels: int,
     ndim: int,
     gammas: tuple[float, ...],
-    weights: Tensor | None,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Σ γ·weight·|W[x0_hat − x0]|, and its gradient.
@@ -39,11 +40,11 @@ def evaluate(
     Args:
         x0_hat: `[b, r, *space]`, float32.
         x0: the same.
-        levels: how many levels.
-        ndim: transformed axes.
-        gammas: of each band, in the order of `Stage.factors`.
-        weights: `[b or 1, bands]`, or None.
-        wants_gradient: whether there is a gradient.
+        weights: weights by band, `[b or 1, bands]`, or None.
+        levels: number of levels.
+        ndim: number of transformed axes.
+        gammas: γ of each band, in the order of `Stage.factors`.
+        wants_gradient: whether to compute the gradient.
 
     Returns:
         Sums `[b]`, and the gradient in the shape of x0_hat.

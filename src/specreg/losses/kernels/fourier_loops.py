@@ -2,7 +2,7 @@
 
 The formulas are those of `fourier_l1`, which is the oracle for these. Spectra are rows of bins; a loop takes a piece of
 a row at a time, small enough for the fastest cache. All of it is one file, because Numba keeps machine code on disk for
-as long as the file of the function that was called is the same. `fourier_kernels` calls these.
+as long as the file of the function that was called is the same. `fourier` calls these.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from specreg._numba import jit, parallel
+from specreg.losses.kernels.runtime import jit, parallel
 
 Array = np.ndarray[Any, Any]
 
@@ -130,7 +130,7 @@ def _piece(u: int, work: Any, room: Array) -> Any:
 
 @jit
 def _cas(F: Array, out: Array, mirrors: Array, width: Any, share: int, shares: int) -> None:
-    """Re F − Im F on all frequencies, see `fourier_kernels`; of a share of the lines."""
+    """Re F − Im F on all frequencies, see `fourier`; of a share of the lines."""
     # All unsigned: a number that might be negative is one that might count from the end, and no vector is made of it.
     all_lines = F.size // (width // 2 + 1)
     start, stop = all_lines * share // shares, all_lines * (share + 1) // shares
@@ -289,5 +289,5 @@ KERNELS: dict[str | None, tuple[Callable[..., None], Callable[..., None]]] = {
     "projection": (_projection, _projection_on_threads),
     "frequency": (_frequency, _frequency_on_threads),
 }
-"""By coupling, for `_numba.run`. Step 0 is the look at both spectra, step 1 the values and what `_cas` makes of F̂."""
+"""By coupling, for `runtime.run`. Step 0 is the look at both spectra, step 1 the values and what `_cas` makes of F̂."""
 LOOK, BACK = (0, 2), (1, 2)

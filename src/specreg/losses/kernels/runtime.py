@@ -1,21 +1,14 @@
-"""Where Numba is at hand: whether its kernels take a tensor, how they are made, and on how many threads they run.
-
-On a CPU a chain of torch's calls reads memory once a call, and on small batches a call costs more than its work.
-`losses.fourier_kernels` and `losses.haar_kernels` do the whole chain while the values are in the cache. They are
-optional: without Numba (`pip install "specreg[cpu]"`), or with NUMBA_DISABLE_JIT=1, torch's calls do the same. Kernels
-take NumPy views of tensors and release the GIL.
-"""
+"""Compiling kernels, and running them on threads. Kernels take NumPy views of tensors and release the GIL."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-from torch.nn import Parameter
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -23,26 +16,6 @@ WORK = 2**13
 """Values that are worth a thread of their own."""
 
 _HOME = os.getpid()
-_PLAIN = (Tensor, Parameter)
-
-
-def usable(*tensors: Tensor) -> bool:
-    """Whether kernels take these: plain float32 tensors on the CPU, where Numba is installed."""
-    for x in tensors:
-        if type(x) not in _PLAIN or x.dtype != torch.float32 or not x.is_cpu or x.is_neg():
-            return False
-    return _numba()
-
-
-@lru_cache(1)
-def _numba() -> bool:
-    try:
-        import numba
-
-        config: Any = numba.config
-        return not config.DISABLE_JIT
-    except Exception:  # whatever is wrong with an optional package, torch's calls are there
-        return False
 
 
 def jit(function: Kernel) -> Kernel:
@@ -66,14 +39,43 @@ def parallel(function: Kernel) -> Kernel:
 def _compile(function: Kernel, *, parallel: bool) -> Kernel:
     import numba
 
+    _announce_compilation()
     compiler: Any = numba.njit  # typed in some of its versions
     options = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy", "parallel": parallel}
     kernel: Kernel
     try:
         kernel = compiler(cache=True, **options)(function)
-    except RuntimeError:  # neither beside the kernel's file nor in the user's cache can anything be written
+    except RuntimeError:  # neither the folder of the kernel's file nor the user's cache is writable
         kernel = compiler(**options)(function)
     return kernel
+
+
+@lru_cache(1)
+def _announce_compilation() -> None:
+    """Print one line on stderr when the first kernel is compiled; none where all machine code comes from the cache."""
+    try:
+        from numba.core import event
+    except ImportError:  # not a documented part of Numba
+        return
+
+    class Announcement(event.Listener):
+        silent = False
+
+        def on_start(self, event: Any) -> None:
+            function = event.data["dispatcher"].py_func
+            if not self.silent and function.__module__.startswith(__package__):
+                self.silent = True
+                print(
+                    "specreg: Numba compiles the losses' CPU kernels, about 10 s per loss, once per machine "
+                    "(set SPECREG_KERNELS=0 to use torch's operations instead)",
+                    file=sys.stderr,
+                )
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    register: Any = event.register  # typed in some of its versions
+    register("numba:compile", Announcement())
 
 
 def run(

@@ -1,0 +1,47 @@
+"""The losses by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pywt
+
+from specreg import _checks
+from specreg.losses.modules import Amplitude, AmplitudePhase, SpectralLoss, Wavelet
+from specreg.losses.stft import MultiResolutionSTFT
+
+LOSSES: dict[str, Callable[..., SpectralLoss]] = {
+    "amplitude": Amplitude,
+    "amplitude_phase": AmplitudePhase,
+    "wavelet": Wavelet,
+    "mr_stft": MultiResolutionSTFT,
+}
+
+
+def build(name: str, **options: Any) -> SpectralLoss:
+    """Return the loss `name` with its class's `options`.
+
+    Names are "amplitude", "amplitude_phase", "mr_stft", and a wavelet as "haar", "bior1.3" or "wavelet:NAME".
+
+    Raises:
+        ValueError: for an unknown name or option; the message names the nearest known one.
+    """
+    prefix, _, wavelet = name.partition(":")
+    wavelets = pywt.wavelist(kind="discrete")
+    if name in wavelets or (prefix == "wavelet" and wavelet):
+        factory: Callable[..., SpectralLoss] = Wavelet
+        options = {"wavelet": wavelet or name, **options}
+    else:
+        if name not in LOSSES:
+            hint = _checks.nearest(name, [*LOSSES, *wavelets])
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, or a wavelet such as haar; got {name!r}{hint}")
+        factory = LOSSES[name]
+    known = inspect.signature(factory).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"loss {name!r} has no option {option!r}{_checks.nearest(option, known)}; it has {', '.join(known)}"
+            )
+    return factory(**options)
