@@ -107,11 +107,16 @@ def test_results_have_the_fields_of_the_schema(finished):
     results = json.loads((folder / "none-seed0" / "results.json").read_text())
     line = json.loads((folder / "none-seed0" / "metrics.jsonl").read_text().splitlines()[0])
     pairs = [
-        (comparison, schema.Comparison), (results, schema.Results), (comparison["truth"], schema.Truth),
-        (results["denoising"], schema.Denoising), (results["spectrum"], schema.Spectrum), (line, schema.LogLine),
-        *((row, schema.Row) for row in comparison["table"]), *((arm, schema.Arm) for arm in comparison["arms"]),
-        *((about, schema.MetricInfo) for about in comparison["metrics"].values()),
-    ]  # fmt: skip
+        (comparison, schema.ComparisonRecord),
+        (comparison["truth"], schema.TruthRecord),
+        (results, schema.ResultsRecord),
+        (results["denoising"], schema.DenoisingRecord),
+        (results["spectrum"], schema.SpectrumRecord),
+        (line, schema.LogRecord),
+        *((row, schema.RowRecord) for row in comparison["table"]),
+        *((arm, schema.ArmRecord) for arm in comparison["arms"]),
+        *((about, schema.MetricRecord) for about in comparison["metrics"].values()),
+    ]
     for found, kind in pairs:
         assert not set(found) - set(kind.__annotations__), kind
 
@@ -347,5 +352,5 @@ def test_a_kernel_distance_is_measured_where_asked_for_or_said_to_be_missing(tin
     truth = evaluation.load_truth(config)
     assert truth.features is None
     assert evaluation.evaluate(tmp_path / "run" / "haar-seed0", truth)["missing"] == {
-        images_truth.METRICS["kernel_distance"].label: "needs a package"
+        images_truth.IMAGE_METRICS["kernel_distance"].label: "needs a package"
     }

@@ -125,7 +125,7 @@ def test_parts_that_do_not_belong_together_are_refused(clips, stand_ins):
 def test_no_clips_and_clips_without_a_value_say_so(stand_ins):
     nothing = sound.summarize(analysed({}, {}))
     assert nothing.values == {}
-    assert set(nothing.missing) == set(sound.METRICS)
+    assert set(nothing.missing) == set(sound.SOUND_METRICS)
     assert nothing.missing["mr_stft"] == "no clip has a value; the first: no clips"
     silent = {"x": torch.zeros(20_000)}
     found = sound.summarize(analysed(silent, silent))

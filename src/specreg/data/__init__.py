@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from specreg.data.audio import AudioClip, AudioDataset
 from specreg.data.build import DEFAULT_EXCLUDE, DatasetReport, build_dataset
+from specreg.data.dead_leaves import DeadLeaves
 from specreg.data.images import ImageDataset
 from specreg.data.mel import MelSettings, log_mel
 from specreg.data.synthetic import Checkerboards, board_bands, boards
@@ -14,6 +15,7 @@ __all__ = [
     "AudioDataset",
     "Checkerboards",
     "DatasetReport",
+    "DeadLeaves",
     "ImageDataset",
     "MelSettings",
     "board_bands",

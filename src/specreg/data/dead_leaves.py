@@ -29,7 +29,7 @@ WAVELENGTHS = (2.5, 10.0)
 
 
 class DeadLeaves(Dataset[Tensor]):
-    """`count` images: item i is x0 `[channels, resolution, resolution]`, float32 in [-1, 1].
+    """`count` images: item i is x0 `[channels, resolution, resolution]`, float32 in [-1, 1], of 8 bits.
 
     Item i is a pure function of (seed, i): neither `count` nor the order of calls matters.
 
@@ -65,6 +65,7 @@ class DeadLeaves(Dataset[Tensor]):
             raise ValueError(f"contrast must be between 0 and 1; got {contrast:g}")
         self.count, self.resolution, self.channels, self.seed = count, resolution, channels, seed
         self.radii, self.contrast = (float(low), float(high)), float(contrast)
+        self._drawn: dict[int, NDArray[np.uint8]] = {}  # drawing takes milliseconds, as long as a small training step
         # Enough discs that hardly a pixel is left without one: each covers π·E[r²] of the padded plane.
         mean_square = 2 * np.log(high / low) / (low**-2 - high**-2)
         self.discs = int(np.ceil(6 * (resolution + 2 * high) ** 2 / (np.pi * mean_square)))
@@ -73,7 +74,9 @@ class DeadLeaves(Dataset[Tensor]):
         """Return image `i`; raises IndexError beyond the last."""
         if not 0 <= i < self.count:
             raise IndexError(f"expected an index from 0 to {self.count - 1}; got {i}")
-        return torch.from_numpy(self._render(i))
+        if i not in self._drawn:
+            self._drawn[i] = np.rint(127.5 * self._render(i) + 127.5).astype(np.uint8)
+        return torch.from_numpy(self._drawn[i]).float() / 127.5 - 1
 
     def label(self, i: int) -> None:
         """Return None: the images have no classes."""

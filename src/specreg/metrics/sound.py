@@ -16,7 +16,7 @@ from specreg.metrics.info import MetricInfo
 from specreg.metrics.ndb import ndb
 
 __all__ = [
-    "METRICS",
+    "SOUND_METRICS",
     "ClipFeatures",
     "SoundScores",
     "Weights",
@@ -28,7 +28,7 @@ __all__ = [
     "summarize_truth",
 ]
 
-METRICS = {
+SOUND_METRICS = {
     "pesq": MetricInfo(
         "PESQ", "", "higher", 3, "wide band at 16 kHz, 1 to 4.64; mean over clips, beside their own recording"
     ),
@@ -65,7 +65,7 @@ FRAMES_A_BIN = 10
 class SoundScores(NamedTuple):
     """The metrics that could be measured, and why the others could not."""
 
-    values: dict[str, float]  # by the names of METRICS
+    values: dict[str, float]  # by the names of SOUND_METRICS
     missing: dict[str, str]  # metric to reason
     failures: dict[str, dict[str, str]]  # metric to the clips without a value, each with its reason
 
@@ -120,7 +120,7 @@ def summarize(features: ClipFeatures) -> SoundScores:
             scores.values.update(_bins(rows) if key == "ndb" else {key: _distance(rows)})
         except (ImportError, ValueError) as error:
             scores.missing.update(dict.fromkeys(("ndb", "ndb_js") if key == "ndb" else (key,), str(error)))
-    ordered = {name: scores.values[name] for name in METRICS if name in scores.values}
+    ordered = {name: scores.values[name] for name in SOUND_METRICS if name in scores.values}
     return scores._replace(values=ordered)
 
 
@@ -149,7 +149,7 @@ def _distance(rows: ClipRows) -> float:
 
 
 def _bins(rows: ClipRows) -> dict[str, float]:
-    """Return NDB and the Jensen-Shannon divergence of its bins, by the names of METRICS."""
+    """Return NDB and the Jensen-Shannon divergence of its bins, by the names of SOUND_METRICS."""
     if rows.missing is not None:
         raise ValueError(rows.missing)
     made, real = (_stacked(each) for each in (rows.outputs, rows.references))

@@ -14,6 +14,7 @@ from specreg.modalities.protocol import Modality
 
 KINDS: dict[str, str | Modality] = {
     "checkerboard": "specreg.modalities.images",
+    "dead_leaves": "specreg.modalities.images",
     "images": "specreg.modalities.images",
     "audio": "specreg.modalities.sound",
 }

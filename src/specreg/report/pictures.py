@@ -22,7 +22,7 @@ MAT = 0xC4  # the grey between tiles: set off from both black and white images
 ROOM = 336  # CSS pixels across one grid: three of them fill the page
 
 
-class Panel(NamedTuple):
+class Grid(NamedTuple):
     """One grid of samples at the data's own resolution, `pixels` uint8 [H, W, 3], under its title."""
 
     title: str
@@ -42,7 +42,7 @@ class Panel(NamedTuple):
         return own * (ROOM // own) if self.crisp else ROOM
 
 
-def panels(files: RunFiles) -> list[Panel]:
+def panels(files: RunFiles) -> list[Grid]:
     """Return the truth's grid, then one for each arm: its first samples at the first seed that all arms have."""
     ready = {a: {c.seed: c.samples for c in files.of(a) if c.samples is not None} for a in files.arms}
     ready = {arm: by_seed for arm, by_seed in ready.items() if by_seed}
@@ -75,7 +75,7 @@ def tile(images: Images, *, most: int = ROWS) -> tuple[Images, int]:
     return grid, len(shown)
 
 
-def samples_figure(grids: list[Panel]) -> Figure:
+def samples_figure(grids: list[Grid]) -> Figure:
     """Return all grids side by side (paper's Fig. 1), pixels as exact squares; save it at 100 dpi."""
     from matplotlib.figure import Figure
 
@@ -107,7 +107,7 @@ def png(pixels: Images) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(samples: Samples, title: str, where: str, color: str, rows: int) -> Panel:
+def _panel(samples: Samples, title: str, where: str, color: str, rows: int) -> Grid:
     draw = tile if are_pictures(samples) else lines.tile
     pixels, count = draw(samples, most=rows)
-    return Panel(title, f"first {count}{where}", color, pixels)
+    return Grid(title, f"first {count}{where}", color, pixels)

@@ -3,13 +3,14 @@
 A run folder:
 
     config.yaml          the run's config, every field
-    metrics.jsonl        one JSON object for each logged step: see `LogLine`
-    results.json         see `Results`
+    metrics.jsonl        one JSON object for each logged step: see `LogRecord`
+    results.json         see `ResultsRecord`
     samples/             samples in one of the forms below
     checkpoints/
 
-A comparison is a folder of run folders, one for each arm and seed, with `comparison.json` (see `Comparison`), `truth/`
-(real data in the form of samples), and `failure.json` (see `Failure`) in a run whose training stopped for good.
+A comparison is a folder of run folders, one for each arm and seed, with `comparison.json` (see `ComparisonRecord`),
+`truth/` (real data in the form of samples), and `failure.json` (see `FailureRecord`) in a run whose training stopped
+for good.
 
 Forms of samples that the report shows; it ignores all others:
 
@@ -22,8 +23,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-LogLine = TypedDict(
-    "LogLine",
+LogRecord = TypedDict(
+    "LogRecord",
     {
         "step": int,
         "loss": float,  # base + term
@@ -43,14 +44,14 @@ LogLine = TypedDict(
 """One logged step; batch means over parts and processes, null for what was not measured."""
 
 
-class Spectrum(TypedDict):
+class SpectrumRecord(TypedDict):
     """A radially averaged power spectrum."""
 
     frequency: list[float]  # [F], cycles per sample
     power: list[float]  # [F], mean |coefficient of an orthonormal DFT|²
 
 
-class Denoising(TypedDict):
+class DenoisingRecord(TypedDict):
     """One-step denoising of real data by noise level (L rows) and frequency band (K columns)."""
 
     timesteps: list[float]  # [L], times of the objective
@@ -62,7 +63,7 @@ class Denoising(TypedDict):
     pull_db: list[list[float]] | None  # power of the term's gradient relative to the base loss's
 
 
-class MetricInfo(TypedDict):
+class MetricRecord(TypedDict):
     """How a metric is shown and read."""
 
     label: str
@@ -74,17 +75,17 @@ class MetricInfo(TypedDict):
     side: Literal["samples", "denoising"]
 
 
-class Truth(TypedDict, total=False):
+class TruthRecord(TypedDict, total=False):
     """The real data."""
 
     kind: str  # what they are called, such as real images or recordings; default "real data"
     unit: str  # what samples are called, in the plural; default "samples"
     samples: int
-    spectrum: Spectrum
+    spectrum: SpectrumRecord
     metrics: dict[str, float]  # by name; a distance of some real data to the rest under "floor: " + name
 
 
-class Results(TypedDict, total=False):
+class ResultsRecord(TypedDict, total=False):
     """results.json of a run."""
 
     version: int
@@ -97,19 +98,19 @@ class Results(TypedDict, total=False):
     samples: int
     sampler: str  # in words
     metrics: dict[str, float]
-    described: dict[str, MetricInfo]
+    described: dict[str, MetricRecord]
     missing: dict[str, str]  # label of a metric to why it could not be measured
     failures: dict[str, dict[str, str]]  # label of a metric to samples without a value and why
-    spectrum: Spectrum
-    denoising: Denoising
+    spectrum: SpectrumRecord
+    denoising: DenoisingRecord
     skipped_steps: int  # optimizer steps that a gradient scaler skipped
     timing: dict[str, float]  # seconds_per_step, train_seconds
-    truth: Truth
+    truth: TruthRecord
     truth_sha256: str
     parameters: int
 
 
-class Difference(TypedDict):
+class DifferenceRecord(TypedDict):
     """A paired difference over seeds with its 95% interval."""
 
     mean: float
@@ -117,7 +118,7 @@ class Difference(TypedDict):
     high: float
 
 
-class Row(TypedDict, total=False):
+class RowRecord(TypedDict, total=False):
     """One metric of one arm over its finished seeds."""
 
     arm: str
@@ -125,11 +126,11 @@ class Row(TypedDict, total=False):
     mean: float
     std: float | None
     n: int
-    difference: Difference | None  # arm − baseline; for metrics that are best at 0, of absolute values
+    difference: DifferenceRecord | None  # arm − baseline; for metrics that are best at 0, of absolute values
     verdict: str | None  # better, worse, no difference seen
 
 
-class Arm(TypedDict, total=False):
+class ArmRecord(TypedDict, total=False):
     """One arm of a comparison."""
 
     name: str
@@ -137,7 +138,7 @@ class Arm(TypedDict, total=False):
     loss: dict[str, Any] | None  # the spectral section of its config
 
 
-class CellEntry(TypedDict):
+class CellRecord(TypedDict):
     """Where the run of an arm at a seed lies."""
 
     arm: str
@@ -145,7 +146,7 @@ class CellEntry(TypedDict):
     folder: str
 
 
-class Comparison(TypedDict, total=False):
+class ComparisonRecord(TypedDict, total=False):
     """comparison.json."""
 
     title: str
@@ -154,19 +155,19 @@ class Comparison(TypedDict, total=False):
     machine: str
     versions: dict[str, str]
     config: str  # YAML
-    arms: list[Arm]
+    arms: list[ArmRecord]
     baseline: str
     seeds: list[int]
-    cells: list[CellEntry]
+    cells: list[CellRecord]
     step_seconds: dict[str, float]  # median seconds of a training step, arms taking turns
-    truth: Truth
+    truth: TruthRecord
     missing: dict[str, str]
     failures: dict[str, int]
-    metrics: dict[str, MetricInfo]
-    table: list[Row]
+    metrics: dict[str, MetricRecord]
+    table: list[RowRecord]
 
 
-class Failure(TypedDict):
+class FailureRecord(TypedDict):
     """failure.json: why a run stopped for good."""
 
     step: int

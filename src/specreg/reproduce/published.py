@@ -72,7 +72,7 @@ def fid(recipe: str, arm: str) -> float:
     return found.unweighted if loss == arm else found.weighted
 
 
-class Sound(NamedTuple):
+class SoundRow(NamedTuple):
     """A row of Table 2."""
 
     fad: float
@@ -82,19 +82,19 @@ class Sound(NamedTuple):
     ndb: float
 
 
-TABLE2: dict[str, Sound] = {
-    "none": Sound(1.994, 3.941, 3.440, 1.217, 0.63),
-    "amplitude@1e-4": Sound(1.462, 3.953, 3.477, 1.180, 0.65),
-    "amplitude@1e-5": Sound(1.609, 3.953, 3.476, 1.193, 0.63),
-    "amplitude@1e-6": Sound(1.775, 3.952, 3.491, 1.196, 0.64),
-    "amplitude_phase@1e-4": Sound(1.694, 3.969, 3.516, 1.190, 0.66),
-    "amplitude_phase@1e-5": Sound(1.543, 3.988, 3.495, 1.177, 0.59),
-    "amplitude_phase@1e-6": Sound(1.539, 3.976, 3.344, 1.192, 0.65),
-    "haar@1e-4": Sound(1.729, 3.965, 3.466, 1.171, 0.59),
-    "haar@1e-5": Sound(1.992, 3.988, 3.485, 1.216, 0.66),
-    "haar@1e-6": Sound(2.123, 3.923, 3.359, 1.234, 0.69),
-    "bior1.3@1e-4": Sound(1.492, 3.977, 3.500, 1.177, 0.62),
-    "bior1.3@1e-5": Sound(2.649, 3.927, 3.303, 1.295, 0.67),
-    "bior1.3@1e-6": Sound(1.520, 3.985, 3.466, 1.179, 0.64),
+TABLE2: dict[str, SoundRow] = {
+    "none": SoundRow(1.994, 3.941, 3.440, 1.217, 0.63),
+    "amplitude@1e-4": SoundRow(1.462, 3.953, 3.477, 1.180, 0.65),
+    "amplitude@1e-5": SoundRow(1.609, 3.953, 3.476, 1.193, 0.63),
+    "amplitude@1e-6": SoundRow(1.775, 3.952, 3.491, 1.196, 0.64),
+    "amplitude_phase@1e-4": SoundRow(1.694, 3.969, 3.516, 1.190, 0.66),
+    "amplitude_phase@1e-5": SoundRow(1.543, 3.988, 3.495, 1.177, 0.59),
+    "amplitude_phase@1e-6": SoundRow(1.539, 3.976, 3.344, 1.192, 0.65),
+    "haar@1e-4": SoundRow(1.729, 3.965, 3.466, 1.171, 0.59),
+    "haar@1e-5": SoundRow(1.992, 3.988, 3.485, 1.216, 0.66),
+    "haar@1e-6": SoundRow(2.123, 3.923, 3.359, 1.234, 0.69),
+    "bior1.3@1e-4": SoundRow(1.492, 3.977, 3.500, 1.177, 0.62),
+    "bior1.3@1e-5": SoundRow(2.649, 3.927, 3.303, 1.295, 0.67),
+    "bior1.3@1e-6": SoundRow(1.520, 3.985, 3.466, 1.179, 0.64),
 }
 """Table 2: by loss@λ; "none" is its first row, DiffWave."""

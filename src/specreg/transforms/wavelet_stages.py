@@ -36,8 +36,8 @@ CELL = {1: 3, 2: 3, 3: 2}
 SHORT = (16, 512)
 """Axes of up to 16 samples per filter tap, and at most 512, are multiplied by a dense matrix.
 
-Measured on 2026-11-27, float32, torch 2.14.1 on two cores of a server, value and gradient of one level in alternating calls,
-time of `Matrices` over time of `Filters` with one thread, and with two in parentheses:
+Measured on 2026-11-27, float32, torch 2.14.1 on two cores of a server, value and gradient of one level in alternating
+calls, time of `Matrices` over time of `Filters` with one thread, and with two in parentheses:
 
 | wavelet (taps of both filters) | 64² | 96² | 128² | 192² | 256² | 512² |
 |---|---|---|---|---|---|---|

@@ -25,13 +25,15 @@ SIGMA_SAMPLERS = ("heun", "ddim")
 class ImageData(DataSection):
     """What to train on."""
 
-    kind: Literal["checkerboard", "images"] = "checkerboard"
+    kind: Literal["checkerboard", "dead_leaves", "images"] = Field(
+        "checkerboard", description="checkerboards or dead leaves drawn from a seed; images: data.path"
+    )
     path: Path | None = Field(None, description="folder, zip or array of images (kind: images)")
     test_path: Path | None = Field(None, description="held-out images that results are measured against")
     resolution: PositiveInt = 64
-    channels: Literal[1, 3] | None = Field(None, description="None: as the first image has")
+    channels: Literal[1, 3] | None = Field(None, description="None: as the first image has; 3 for dead leaves")
     squares: tuple[PositiveInt, ...] = Field((2, 4, 8), description="sides of the checkerboards' squares, pixels")
-    count: PositiveInt = Field(10_000, description="checkerboards in an epoch")
+    count: PositiveInt = Field(10_000, description="images in an epoch (checkerboard, dead_leaves)")
     flip: bool = Field(False, description="mirror each image left to right with probability 1/2")
     augment: float = Field(0.0, ge=0, le=1, description="probability of each of EDM's augmentations; 0 for none")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specreg.config import ConfigError
-from specreg.data import Checkerboards, ImageDataset
+from specreg.data import Checkerboards, DeadLeaves, ImageDataset
 from specreg.data.augment import Augment
 from specreg.modalities.images.config import ImageConfig, ImageData
 from specreg.models import Conditioning
@@ -30,9 +30,11 @@ class ImageSet(Protocol):
 
 
 def open_images(data: ImageData, *, path: Path | None = None, seed: int = 0) -> ImageSet:
-    """Return the data set of a run, or the images at `path` read in the same way; `seed` is that of checkerboards."""
+    """Return the data set of a run, or the images at `path` read in the same way; `seed` is that of drawn images."""
     if data.kind == "checkerboard":
         return Checkerboards(data.count, resolution=data.resolution, squares=data.squares, seed=seed)
+    if data.kind == "dead_leaves":
+        return DeadLeaves(data.count, resolution=data.resolution, channels=data.channels or 3, seed=seed)
     path = path or data.path
     if path is None:
         raise ConfigError("data.path: expected a folder, zip or array of images (data.kind is images); got nothing")

@@ -16,7 +16,7 @@ from specreg.modalities.images import networks, sampling, streaming
 from specreg.modalities.images.config import ImageConfig
 from specreg.modalities.images.data import ImageItems, open_images
 from specreg.modalities.images.truth import (
-    METRICS,
+    IMAGE_METRICS,
     ImageTruth,
     extractor,
     load_truth,
@@ -44,7 +44,7 @@ class Images(Modality):
     """See `specreg.modalities.protocol.Modality`."""
 
     config = ImageConfig
-    metrics = METRICS
+    metrics = IMAGE_METRICS
 
     def prepare(self, config: ImageConfig, saved: Description | None) -> Prepared:
         """See the protocol."""

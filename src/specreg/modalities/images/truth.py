@@ -22,7 +22,7 @@ from specreg.modalities.images.config import ImageConfig
 from specreg.modalities.images.data import open_images
 
 TRUTH_SEED = 1
-"""Seed of the checkerboards of the truth; those of training have seed 0. The family of boards is the same."""
+"""Seed of drawn images of the truth; those of training have seed 0."""
 
 COUNT = 2048
 """Real images at most that samples are measured against."""
@@ -30,7 +30,7 @@ COUNT = 2048
 SHOWN = 64
 """Real images that the report may show."""
 
-METRICS = {
+IMAGE_METRICS = {
     "log_spectral_distance_db": MetricInfo(
         "log-spectral distance", "dB", "lower", 2,
         "RMS over radial frequency bins of the difference in mean power to the truth; floor: 8-bit quantization noise",
@@ -128,7 +128,7 @@ def load_truth(config: ImageConfig, *, count: int = COUNT, device: torch.device 
     half), ValueError where they do not have the size and channels of the training images.
     """
     least = 4 if config.metrics.kernel_distance else 2
-    if config.data.kind == "checkerboard":
+    if config.data.kind != "images":
         data = open_images(config.data.model_copy(update={"count": count}), seed=TRUTH_SEED)
     else:
         channels = open_images(config.data).item(0).shape[0]
@@ -159,7 +159,7 @@ def _floor(config: ImageConfig, truth: ImageTruth) -> dict[str, float]:
     chosen[torch.linspace(0, len(chosen) - 1, count).round().long()] = True
     some, others = truth.part(chosen), truth.part(~chosen)
     values, _ = measure(config, some.images, some.features, others)
-    return {("" if METRICS[name].absolute else "floor: ") + name: value for name, value in values.items()}
+    return {("" if IMAGE_METRICS[name].absolute else "floor: ") + name: value for name, value in values.items()}
 
 
 @lru_cache(maxsize=1)

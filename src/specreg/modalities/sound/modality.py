@@ -44,7 +44,7 @@ class Sound(Modality):
     """See `specreg.modalities.protocol.Modality`."""
 
     config = SoundConfig
-    metrics = sound.METRICS
+    metrics = sound.SOUND_METRICS
 
     def prepare(self, config: SoundConfig, saved: Description | None) -> Prepared:
         """See the protocol."""
