@@ -32,8 +32,8 @@ def test_discs_larger_than_the_image_make_it_flat_and_small_ones_make_it_noise()
 def test_the_covariance_is_the_share_of_points_in_one_disc():
     """Flat discs: two points at distance d are equal if one disc shows at both: p(d) = g(d)/(2·g(0) − g(d)).
 
-    g(d) is the mean area of the intersection of a disc and itself shifted by d (Lee, Mumford & Huang 2001, section 3). A
-    pixel is the mean of four points, so its covariance is the mean of p over the pairs of points.
+    g(d) is the mean area of the intersection of a disc and itself shifted by d (Lee, Mumford & Huang 2001, section 3).
+    A pixel is the mean of four points, so its covariance is the mean of p over the pairs of points.
     """
     low, high, lag = 2.0, 6.0, 2
     leaves = DeadLeaves(600, resolution=16, radii=(low, high), contrast=0, channels=1)

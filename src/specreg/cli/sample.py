@@ -15,11 +15,11 @@ def sample(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("samples"),
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the first; sample i has seed + i.")] = 0,
-    sampler: Annotated[str | None, typer.Option(help="ddim, ancestral, heun or euler; fast or full for sound.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Another sampler of the run's objective.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler, where it has a number of steps.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Of DDIM.")] = None,
 ) -> None:
-    """Draw from a trained run, one seed for each sample: PNG images, or held-out clips of sound vocoded as wav files.
+    """Draw from a trained run, one seed and one file for each sample (PNG, or wav for a vocoder).
 
     Options that are not given are as in the run.
     """
