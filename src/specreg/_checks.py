@@ -1,4 +1,4 @@
-"""Checks shared by every room: choices, shapes, broadcasting. Each error says what was expected and what came."""
+"""Checks that all of specreg shares: choices, shapes, broadcasting. An error names the expected and the given value."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def nearest(value: object, options: Iterable[str]) -> str:
 
 
 def shown(value: object, most: int = 80) -> str:
-    """A value from an untrusted file in a few characters: plain ones as they are, others by their type.
+    """Return a value from an untrusted file in a few characters: plain values as they are, others by their type.
 
-    Containers are not printed: lists that share their items have a text that grows exponentially.
+    Containers are not printed: the text of lists that share items can grow exponentially.
     """
     if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 10**30):
         return repr(value)
@@ -41,7 +41,7 @@ def shown(value: object, most: int = 80) -> str:
 
 
 def build(kind: str, classes: Mapping[str, type], name: str, options: Mapping[str, Any]) -> Any:
-    """Build the dataclass that `classes` has under `name`; unknown names and options are refused with the nearest."""
+    """Return an instance of the dataclass `classes[name]`; errors name the nearest known name or option."""
     chosen: Any = classes[choice(kind, name, classes)]
     known = [field.name for field in fields(chosen)]
     for option in options:
@@ -53,10 +53,10 @@ def build(kind: str, classes: Mapping[str, type], name: str, options: Mapping[st
 
 
 def append_dims(x: Tensor, ndim: int) -> Tensor:
-    """View per-sample scalars `[B]` (or `[1]`, or `[]`) as `[B, 1, …, 1]` with `ndim` axes in all.
+    """Return a view of per-sample scalars `[B]` (or `[1]`, or `[]`) as `[B, 1, …, 1]` with `ndim` axes in all.
 
-    This is the only way in which per-sample values are broadcast here, so that a batch of B samples of width
-    W = B can never be scaled along the wrong axis.
+    All per-sample values are broadcast by this function, so that a batch of B samples of width W = B is never scaled
+    along the wrong axis.
     """
     if x.ndim > 1:
         raise ValueError(f"expected one value per sample, shape [B]; got {list(x.shape)}")
@@ -91,7 +91,7 @@ def widest_dtype(device: torch.device | str) -> torch.dtype:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which autocast is off, on devices that autocast does not know too."""
+    """Return a context without autocast, also for devices that autocast does not support."""
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

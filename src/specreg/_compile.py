@@ -1,4 +1,4 @@
-"""What torch.compile has to be told."""
+"""Functions that torch.compile evaluates while it traces, and constant tensors that it keeps."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def traced_as_constant(function: Function) -> Function:
-    """Let torch.compile call `function` while it traces, and take what comes back for a constant of the graph.
+    """Return `function` marked so that torch.compile calls it while tracing and takes the result as a constant.
 
-    For functions of sizes, names and devices alone; tensors among their results stay one tensor for all calls.
+    For functions of sizes, names and devices alone. A tensor in the result must be the same tensor in all calls.
     """
-    # All that torch.compiler.assume_constant_result does; calling it would import the compiler, which takes a second.
+    # The same as torch.compiler.assume_constant_result, whose import of the compiler takes a second.
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
 def constant_tensors(maxsize: int) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
-    """Make each tensor, or tuple of tensors, of a function of sizes, names and devices once, and keep it.
+    """Return a decorator that caches the tensor, or tuple of tensors, of a function of sizes, names and devices.
 
-    They are made outside inference mode, or autograd would refuse to save them. What is made inside a mode that fakes
-    tensors is not kept: the next caller may want real ones.
+    Tensors are created outside inference mode, since autograd refuses to save inference tensors. Fake tensors, which
+    the function returns while torch traces, are not cached.
     """
 
     def decorate(make: Callable[P, Result]) -> Callable[P, Result]:
@@ -48,7 +48,7 @@ def constant_tensors(maxsize: int) -> Callable[[Callable[P, Result]], Callable[P
                 made: Result = passed.made
                 return made
 
-        # The compiler names a constant after the code that made it, and each name must be one thing.
+        # The compiler names a constant after the code object that made it, and the names must differ.
         call.__code__ = call.__code__.replace(co_name=make.__name__)  # type: ignore[attr-defined]
         return traced_as_constant(call)
 

@@ -1,4 +1,4 @@
-"""λ without tuning: the spectral term's gradient held at a fraction of the base loss's, at the network's output."""
+"""Automatic λ: keeps the spectral term's gradient at the network's output at a fixed multiple of the base loss's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class AutoWeight(nn.Module):
-    """λ such that the spectral term pulls on the network's output `ratio` times as hard as the base loss does.
+    """λ for which the spectral term's gradient at the network's output is `ratio` times as large as the base loss's.
 
     λ = ratio · m, where m is an exponential mean, geometric since gradients move over decades, of ‖∂L/∂o‖ / ‖∂L_S/∂o‖
     over the calls so far: o the network's output, L the base loss, L_S the spectral loss with its noise-level
@@ -17,8 +17,8 @@ class AutoWeight(nn.Module):
     through the network twice. Scales cancel: sum or mean, whatever is predicted, at any size, one ratio means the same.
 
     Under torch.distributed the norms are those of the global batch (every rank must call), so all ranks use one λ.
-    A batch whose norms are zero or not finite is passed over and counted in `skipped`; until the first good one λ is
-    0. λ belongs to no graph, and its state stays in float32 when the module is cast.
+    A batch whose norms are zero or not finite does not update λ and is counted in `skipped`; before the first update λ
+    is 0. λ has no gradient, and its state stays in float32 when the module is cast.
 
     Args:
         ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive. The default was chosen by measurement (docs/choosing.md); 2 is
@@ -50,13 +50,13 @@ class AutoWeight(nn.Module):
 
     @property
     def value(self) -> Tensor:
-        """λ as it stands, `[]`; 0 before the first measurement."""
+        """Current λ, `[]`; 0 before the first measurement."""
         mean = self.ratio * (self.log_mean / self.mass.clamp_min(1e-12)).exp()
         return torch.where(self.mass > 0, mean.clamp(*self.bounds), torch.zeros_like(mean))
 
     @torch.no_grad()
     def update(self, base_norm: Tensor, spectral_norm: Tensor) -> Tensor:
-        """Take one measurement of the two gradient norms, `[]` each, of the global batch; return λ, `[]`."""
+        """Return λ, `[]`, updated by the two gradient norms of the global batch, `[]` each."""
         log_ratio = base_norm.float().log() - spectral_norm.float().log()
         good = log_ratio.isfinite()
         keep = self.smoothing
@@ -66,7 +66,7 @@ class AutoWeight(nn.Module):
         return self.value
 
     def _apply(self, fn: Any, recurse: bool = True) -> AutoWeight:
-        """Move with the module it is part of, but keep float32 when that is cast to half precision."""
+        """Move with the parent module, but stay in float32 when that is cast to half precision."""
         kept = dict(self.named_buffers())
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in kept.items():
@@ -74,12 +74,12 @@ class AutoWeight(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """The options, as they would be written."""
+        """Return the options as arguments of the constructor."""
         return f"ratio={self.ratio:g}, smoothing={self.smoothing:g}, bounds={self.bounds}"
 
 
 def gradient_norms(base_loss: Tensor, spectral_loss: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-    """‖∂base_loss/∂output‖ and ‖∂spectral_loss/∂output‖ over the global batch, float32 `[]` each.
+    """Return ‖∂base_loss/∂output‖ and ‖∂spectral_loss/∂output‖ over the global batch, float32 `[]` each.
 
     Both graphs stay usable. Every loss is read as the mean over ranks of what each rank passes; all ranks must call.
 

@@ -46,12 +46,12 @@ class SpectralTerm(NamedTuple):
 
 
 class SpectralRegularizer(nn.Module):
-    """A spectral loss on the predicted clean sample, weighted by λ, by noise level and, if wished, by frequency band.
+    """A spectral loss on the predicted clean sample, weighted by λ, by noise level and optionally by frequency band.
 
     Args:
         loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", "wavelet:NAME"), or any callable
             `(x0_hat, x0) -> [B]`, such as `specreg.losses.Wavelet("bior1.3", levels=3)`.
-        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=5.0)`, for short "auto", which finds it
+        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=5.0)`, in short "auto", which measures it
             while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
             which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
             bit-identical to training without it, while `per_sample` still says what the loss would be.
@@ -59,12 +59,12 @@ class SpectralRegularizer(nn.Module):
             "smooth_gate", or any callable `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
         band_weight: None, "wiener", "signal_gate", or any callable `(NoiseLevel, frequency [K], power [K]) -> [B, K]`,
             such as `specreg.band_weights.SignalGate(margin_db=3)`: weights by noise level and frequency together,
-            given the mean power spectrum of the batch's x0. Costs one more transform of x0 a call.
+            given the mean power spectrum of the batch's x0. Costs one more transform of x0 per call.
         layout: names of the axes of x0 and x0_hat where they are not `[B, C, *space]`, such as "btchw" or "blc"; see
             `specreg.losses.functional`. The loss then gets views `[B, C, *space]` and must have no layout of its own.
         warmup: calls over which λ ramps up from 0, for either kind of λ; 0 for none.
-        ramp: its shape, "linear" or "cosine".
-        by_band: whether terms carry per-band errors, for logging; costs one more transform a call.
+        ramp: shape of the warm-up, "linear" or "cosine".
+        by_band: whether terms carry errors by band, for logging; costs one more transform per call.
 
     Calls count, for the ramp and for automatic λ, while the module is in training mode and gradients are enabled.
     Both are in `state_dict()`: save it with the model's to resume with the same λ.
@@ -129,7 +129,7 @@ class SpectralRegularizer(nn.Module):
 
     @property
     def automatic(self) -> bool:
-        """Whether λ is found while training."""
+        """Whether λ is measured while training."""
         return isinstance(self.weight, AutoWeight)
 
     def forward(
@@ -183,7 +183,7 @@ class SpectralRegularizer(nn.Module):
         return SpectralTerm((weight * per_sample).mean(), per_sample, weight, bands, lam, ratio)
 
     def _losses(self, x0_hat: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:
-        """The spectral loss of each sample, `[B]`."""
+        """Return the spectral loss of each sample, `[B]`."""
         band_weight = self.band_weight
         if band_weight is None:
             return self.spectral_loss(x0_hat, x0)
@@ -198,9 +198,9 @@ class SpectralRegularizer(nn.Module):
         return per_sample
 
     def _lambda(self, norms: tuple[Tensor, Tensor] | None, learning: bool, like: Tensor) -> Tensor:
-        """λ of this call, `[]`, in the dtype and on the device of `like`, after what this call has to teach."""
+        """Return λ of this call, `[]`, in the dtype and on the device of `like`; updates λ's state if `learning`."""
         if self.calls.device != like.device:
-            self.to(like.device)  # once, so that nobody has to remember it
+            self.to(like.device)  # a regularizer is moved to the data's device on its first call
         if isinstance(self.weight, AutoWeight):
             lam = (self.weight.update(*norms) if norms else self.weight.value).to(like)
         else:
@@ -213,7 +213,7 @@ class SpectralRegularizer(nn.Module):
         return lam * (done if self.ramp == "linear" else 0.5 - 0.5 * torch.cos(math.pi * done))
 
     def extra_repr(self) -> str:
-        """λ and the noise-level weight; the loss and an automatic λ print themselves as submodules."""
+        """Return λ and the weights; the loss and an automatic λ print themselves as submodules."""
         said = [] if self.automatic else [f"weight={self.weight:g}"]
         said.append(f"noise_weight={self.noise_weight}")
         said += [f"band_weight={self.band_weight}"] if self.band_weight is not None else []

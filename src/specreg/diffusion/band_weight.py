@@ -1,12 +1,12 @@
-"""How much a spectral term counts at each noise level *and* frequency, by how much signal stands above the noise there.
+"""Weights of the spectral term by noise level *and* frequency, from the signal-to-noise ratio at each frequency.
 
 x_t = α·x0 + σ·ε carries α²·P(f) of signal power and σ² of noise power at frequency f, where P is the power spectrum of
-the data (orthonormal DFT). Natural data fall off with f, so at every noise level there is a frequency beyond which x_t
-says nothing and the best x0_hat is rightly too smooth. Each of these is a callable
+the data (orthonormal DFT). The power of natural data falls with f, so at every noise level there is a frequency beyond
+which x_t carries no information and the best x0_hat is smooth. Each weight is a callable
 
     (level, frequency [K] in cycles per sample, power [K]) -> [B, K]
 
-and any other such callable may stand in its place.
+and users may pass any other such callable.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Wiener:
     power: float = 1.0
 
     def __call__(self, level: NoiseLevel, frequency: Tensor, power: Tensor) -> Tensor:
-        """Weight of each sample at each frequency, `[B, K]`."""
+        """Return the weight of each sample at each frequency, `[B, K]`."""
         return torch.sigmoid(_log_band_snr(level, power)) ** self.power
 
 
@@ -42,7 +42,7 @@ class SignalGate:
     margin_db: float = 0.0
 
     def __call__(self, level: NoiseLevel, frequency: Tensor, power: Tensor) -> Tensor:
-        """Weight of each sample at each frequency, `[B, K]`."""
+        """Return the weight of each sample at each frequency, `[B, K]`."""
         log_band_snr = _log_band_snr(level, power)
         return (log_band_snr >= self.margin_db * math.log(10) / 10).to(log_band_snr.dtype)
 
@@ -55,6 +55,6 @@ BAND_WEIGHTS: dict[str, type] = {"wiener": Wiener, "signal_gate": SignalGate}
 
 
 def build(name: str, **options: float) -> BandWeight:
-    """Build a band weight by name, "wiener" or "signal_gate", with its options."""
+    """Return the band weight "wiener" or "signal_gate" with its options."""
     weight: BandWeight = _checks.build("band_weight", BAND_WEIGHTS, name, options)
     return weight

@@ -1,4 +1,4 @@
-"""The noise level of a batch: x_t = alpha * x0 + sigma * eps, whatever schedule the two numbers come from."""
+"""The noise level of a batch, x_t = alpha·x0 + sigma·eps, for any schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from specreg._checks import append_dims, compute_dtype
 
 @dataclass(frozen=True, eq=False)
 class NoiseLevel:
-    """How much signal and how much noise each sample of a batch holds: x_t = alpha·x0 + sigma·eps.
+    """Scales of signal and noise of each sample of a batch: x_t = alpha·x0 + sigma·eps.
 
     Args:
         alpha: scale of the clean sample, `[B]`; `[]` is read as `[1]`, one level for a whole batch.
@@ -23,8 +23,8 @@ class NoiseLevel:
 
     Raises:
         TypeError: for anything but real floating-point tensors.
-        ValueError: for other shapes, and for negative, infinite or NaN values on the CPU. Values on an
-            accelerator, or under `torch.compile`, are not read: that would force a synchronization.
+        ValueError: for other shapes, and for negative, infinite or NaN values on the CPU. Values on an accelerator
+            are not checked, because that would force a synchronization, nor are they under `torch.compile`.
     """
 
     alpha: Tensor
@@ -53,7 +53,7 @@ class NoiseLevel:
         """Return the VP SDE's level at t in [0, 1], `[B]`: alpha² = 1 − sigma² = exp(−½ β_d t² − β_min t)."""
         t = _per_sample("t", t)
         log_alpha_bar = -(0.5 * beta_d * t**2 + beta_min * t)
-        # expm1: at t = 1e-5 the difference 1 − alpha² keeps only one digit in float32.
+        # expm1, because at t = 1e-5 the difference 1 − alpha² has only one digit in float32.
         return cls((0.5 * log_alpha_bar).exp(), (-torch.expm1(log_alpha_bar)).sqrt())
 
     @classmethod
@@ -70,14 +70,14 @@ class NoiseLevel:
 
     @classmethod
     def from_diffusers(cls, scheduler: Any, timesteps: Tensor) -> NoiseLevel:
-        """Ask a diffusers scheduler for its level at `timesteps`, `[B]`, on their device.
+        """Return a diffusers scheduler's level at `timesteps`, `[B]`, on their device.
 
-        It is asked to noise the pairs (1, 0) and (0, 1), so there is no table of schedulers to keep.
+        The scheduler adds noise to the pairs (x0, ε) = (1, 0) and (0, 1), which gives alpha and sigma for any class.
 
         Raises:
             TypeError: when it has neither `add_noise` nor flow matching's `scale_noise`.
-            ValueError: for timesteps it does not know (Euler and flow matching only know `.timesteps`)
-                and when a pipeline has run it: then it answers for its own step, whatever it is asked.
+            ValueError: for timesteps that are not in its table (Euler and flow matching accept only `.timesteps`),
+                and after a pipeline has run it: then it uses its own step and ignores `timesteps`.
         """
         name = type(scheduler).__name__
         if getattr(scheduler, "begin_index", None) is not None:
@@ -104,7 +104,7 @@ class NoiseLevel:
 
     @property
     def snr(self) -> Tensor:
-        """Signal-to-noise ratio alpha²/sigma², `[B]`; infinite without noise."""
+        """The signal-to-noise ratio alpha²/sigma², `[B]`; infinite without noise."""
         return (self.alpha / self.sigma) ** 2
 
     @property
@@ -125,7 +125,7 @@ class NoiseLevel:
 
 
 def can_read(values: Tensor) -> bool:
-    """Say whether a check may read values: on an accelerator it would wait, in a traced graph it cannot."""
+    """Return whether a check may read values: not on an accelerator, where it would wait, nor in a traced graph."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 

@@ -1,7 +1,7 @@
-"""How much a spectral term counts at each noise level: functions of the signal-to-noise ratio α²/σ².
+"""Weights of the spectral term by noise level, as functions of the signal-to-noise ratio SNR = α²/σ².
 
-Written in SNR, one setting means the same on every schedule. Each is a callable `NoiseLevel -> [B]`; any other
-such callable may stand in its place.
+As functions of SNR they mean the same on every schedule. Each is a callable `NoiseLevel -> [B]`, and users may pass any
+other such callable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Constant:
     """The same weight, 1, at every noise level: the paper's unweighted runs."""
 
     def __call__(self, level: NoiseLevel) -> Tensor:
-        """Weight of each sample, `[B]`."""
+        """Return the weight of each sample, `[B]`."""
         return torch.ones_like(level.alpha)
 
 
@@ -31,25 +31,25 @@ class Constant:
 class EDMWeight:
     """λ_EDM = (σ² + σ_d²)/(σ·σ_d)² of EDM, which in SNR is SNR + 1/σ_d²: the paper's weighted runs.
 
-    Unbounded as σ → 0; for schedules that reach far down, `SNR` has a clip.
+    It grows without bound as σ → 0; `SNR` has a clip.
     """
 
     sigma_data: float = 0.5
 
     def __call__(self, level: NoiseLevel) -> Tensor:
-        """Weight of each sample, `[B]`."""
+        """Return the weight of each sample, `[B]`."""
         return level.snr + 1.0 / self.sigma_data**2
 
 
 @dataclass(frozen=True)
 class SNR:
-    """min(SNR, clip)^power: fades the term out where x0_hat means little, and levels off where it is nearly x0."""
+    """min(SNR, clip)^power: falls with noise, where x0_hat is uncertain, and is constant where SNR > clip."""
 
     power: float = 0.5
     clip: float = 1.0
 
     def __call__(self, level: NoiseLevel) -> Tensor:
-        """Weight of each sample, `[B]`."""
+        """Return the weight of each sample, `[B]`."""
         return level.snr.clamp_max(self.clip) ** self.power
 
 
@@ -61,20 +61,20 @@ class HardGate:
     high: float = float("inf")
 
     def __call__(self, level: NoiseLevel) -> Tensor:
-        """Weight of each sample, `[B]`."""
+        """Return the weight of each sample, `[B]`."""
         log_snr = level.log_snr
         return ((log_snr >= self.low) & (log_snr <= self.high)).to(log_snr.dtype)
 
 
 @dataclass(frozen=True)
 class SmoothGate:
-    """sigmoid((log SNR − center)/width): 1/2 at `center`, towards 1 at lower noise."""
+    """sigmoid((log SNR − center)/width): 1/2 at `center`, close to 1 at low noise."""
 
     center: float = 0.0
     width: float = 1.0
 
     def __call__(self, level: NoiseLevel) -> Tensor:
-        """Weight of each sample, `[B]`."""
+        """Return the weight of each sample, `[B]`."""
         return torch.sigmoid((level.log_snr - self.center) / self.width)
 
 
@@ -88,21 +88,21 @@ NOISE_WEIGHTS: dict[str, type] = {
 
 
 def build(name: str, **options: float) -> NoiseWeight:
-    """Build a noise-level weight by name, "constant", "edm", "snr", "hard_gate" or "smooth_gate", with its options."""
+    """Return the noise-level weight "constant", "edm", "snr", "hard_gate" or "smooth_gate" with its options."""
     weight: NoiseWeight = _checks.build("noise_weight", NOISE_WEIGHTS, name, options)
     return weight
 
 
 AMPLIFICATION = 10.0
-"""Amplification of the network's error at the noisiest level above which an unweighted term earns a warning."""
+"""Largest amplification σ/α at the noisiest level for which no warning is issued."""
 
 
 def warn_if_epsilon_unweighted(noise_weight: NoiseWeight, noisiest: NoiseLevel) -> None:
-    """Warn, once a process, when the noisiest steps dominate the spectral term of a network that predicts ε.
+    """Warn once per process when the noisiest steps dominate the spectral term of a network that predicts ε.
 
-    x0_hat = x_t/α − (σ/α)·ε̂ amplifies the network's error by σ/α: 157 at the end of the linear DDPM schedule. A
-    warning is due where that is more than `AMPLIFICATION`, and so is w·σ/α relative to its value at SNR = 1, where
-    σ/α = 1: the weight w does not make up for it.
+    x0_hat = x_t/α − (σ/α)·ε̂ amplifies the network's error by σ/α: 157 at the end of the linear DDPM schedule. The
+    function warns where σ/α exceeds `AMPLIFICATION` and w·σ/α, relative to its value at SNR = 1, does too: then the
+    weight w does not compensate for the amplification.
 
     Args:
         noise_weight: the weight of the spectral term, `NoiseLevel -> [B]`.

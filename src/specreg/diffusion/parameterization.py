@@ -1,4 +1,4 @@
-"""From what a network predicts to the clean sample: every parameterization is affine, four numbers each.
+"""The clean sample from the network's output: every parameterization is affine and has four coefficients.
 
 With x_t = alpha·x0 + sigma·eps,
 
@@ -100,8 +100,8 @@ def coefficients(
         sigma_data: standard deviation of the data; only "edm" uses it.
 
     Raises:
-        ValueError: for an unknown prediction, and where x_t is pure noise (alpha = 0) and the output only
-            says what noise, so that x0 is not determined. On an accelerator that shows as inf instead.
+        ValueError: for an unknown prediction, and where alpha = 0, so that x_t is pure noise, for predictions that
+            do not determine x0 there. On an accelerator the coefficients are infinite instead.
     """
     a, b, _, _ = _affine(level, prediction, sigma_data)
     if can_read(a) and not bool(a.isfinite().all()):
@@ -120,11 +120,11 @@ def recover_x0(
     prediction: Prediction | DiffusersPrediction,
     sigma_data: float = 0.5,
 ) -> Tensor:
-    """Return the clean sample that the network's output implies (Eq. 5 of the paper, for any prediction).
+    """Return the clean sample x0_hat that the network's output implies (Eq. 5 of the paper, for any prediction).
 
     Args:
         model_output: what the network returned, `[B, ...]`.
-        x_t: the noisy sample it saw, same shape, unscaled (for EDM: before c_in).
+        x_t: the noisy sample of the same shape, unscaled (for EDM: before c_in).
         level: the level of x_t, of B values or 1.
         prediction: see `coefficients`.
         sigma_data: standard deviation of the data; only "edm" uses it.
@@ -172,12 +172,11 @@ def ddim_estimate(
         predict_x0: the network as a function of x_t `[B, ...]` and its level, returning x0_hat `[B, ...]`.
         x_t: the noisy sample, `[B, ...]`.
         levels: the level of x_t first, then ever less noisy ones.
-        checkpoint: recompute each call in the backward pass. Memory then holds the activations of one call at
-            a time and a few tensors like x_t for each; without it, the activations of all calls. Costs one
-            more forward pass a call.
+        checkpoint: recompute each call in the backward pass. Memory then holds the activations of one call at a
+            time instead of all calls. Costs one more forward pass per call.
 
     Raises:
-        ValueError: for no levels, for levels that do not fall (CPU only), and for shapes that do not match.
+        ValueError: for no levels, for levels whose noise does not fall (CPU only), and for shapes that do not match.
     """
     if not levels:
         raise ValueError("levels must hold at least the level of x_t; got none")

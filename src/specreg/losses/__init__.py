@@ -1,4 +1,4 @@
-"""Spectral L1 losses on the predicted clean sample, as functions and as modules; a multi-resolution STFT loss too."""
+"""Spectral L1 losses and a multi-resolution STFT loss on the predicted clean sample, as functions and as modules."""
 
 from specreg.losses.functional import amplitude, amplitude_phase, wavelet
 from specreg.losses.modules import Amplitude, AmplitudePhase, SpectralLoss, Wavelet

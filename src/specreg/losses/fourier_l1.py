@@ -1,8 +1,8 @@
-"""Value and gradient of the Fourier losses, in as few passes over memory as we know how.
+"""Value and gradient of the Fourier losses by torch's operations, in few passes over memory.
 
-Transforms are left unnormalized and the normalization goes into the scalar: all couplings are homogeneous in the two
-spectra (the phase difference is of degree 0). Gradients along F̂ are radial, across it (along iF̂) tangential; the
-adjoint of the transform takes them back to x0_hat. See `functional` for the formulas.
+The transforms are unnormalized and the normalization multiplies the value of each sample: all couplings are homogeneous
+in the two spectra (the phase difference has degree 0). Gradients along F̂ are called radial, those along iF̂ tangential;
+the adjoint of the transform maps them to x0_hat. See `functional` for the formulas.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _bin_weights = constant_tensors(64)(bin_weights)
 
 @dataclass(frozen=True)
 class FourierL1(Description):
-    """‖A − Â‖₁ (coupling None) or one of the couplings of Eq. 15; weights are `[B or 1, *half spectrum]`."""
+    """‖A − Â‖₁ (coupling None) or one of the couplings of Eq. 15; `weights` are `[B or 1, *half spectrum]`."""
 
     coupling: str | None
     ndim: int
@@ -65,7 +65,7 @@ class FourierL1(Description):
         return self.coupling, self.ndim, self.norm, self.reduction
 
     def scale(self, shape: torch.Size) -> float:
-        """1/(C·∏space) for a mean, times the normalization of the transform."""
+        """Return the normalization of the transform, divided by C·∏space for a mean."""
         size = shape[-self.ndim :].numel()
         normalization = {"ortho": 1.0 / math.sqrt(size), "backward": 1.0, "forward": 1.0 / size}[self.norm]
         return normalization / shape[1:].numel() if self.reduction == "mean" else normalization
@@ -77,19 +77,19 @@ class _Found(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A chunk `[b, r, *space]` of a batch, and what is asked of it."""
+    """A chunk `[b, r, *space]` of a batch, and the options of its evaluation."""
 
     x0_hat: Tensor
     x0: Tensor
     weights: Tensor | None  # [b or 1, *half]
     loss: FourierL1
-    terms: float  # coefficients a sample if the loss is a sum over them, 1 if it is their mean
+    terms: float  # coefficients per sample where the loss is their sum, 1 where it is their mean
     wants_gradient: bool
-    scale: float  # of the value
-    out: Tensor | None = None  # where the gradient may go, `[b, r, *space]`, contiguous
+    scale: float  # factor of the value, not of the gradient
+    out: Tensor | None = None  # contiguous memory that the gradient may be written to, `[b, r, *space]`
 
     def evaluate(self, batch: Tensor) -> _Found:
-        """Value, and gradient in units of unnormalized spectra; `batch` is the whole x0, which an error is about."""
+        """Return value and gradient of unnormalized spectra; an error names samples of `batch`, the whole x0."""
         found = self._evaluate(careful=False)
         if self.x0.device.type != "cpu" or math.isfinite(sum(found.total.tolist())):
             return found
@@ -97,7 +97,7 @@ class _Part(NamedTuple):
         return self._evaluate(careful=True)
 
     def _evaluate(self, *, careful: bool) -> _Found:
-        """`careful` takes amplitudes in a slower way that neither over- nor underflows."""
+        """Return value and gradient; `careful` computes amplitudes more slowly, without overflow and underflow."""
         if not careful and self.loss.coupling != "norm" and (kernel := find_kernel("fourier", self.x0_hat, self.x0)):
             value, gradient = kernel(
                 self.x0_hat,
@@ -134,7 +134,7 @@ class _Part(NamedTuple):
         A_hat = _modulus(F_hat, careful)
         error = A_hat - A
         least = A.clamp_min(least_amplitude(A.dtype))
-        present = A.div_(least)  # 1, but 0 where x0 has no coefficient and so no phase to agree with
+        present = A.div_(least)  # 1, or 0 where x0 has no coefficient and so no phase
         _scale(unit, least.reciprocal_())
         value = torch.mul(F_hat.real, unit.real, out=least).addcmul_(F_hat.imag, unit.imag).neg_()
         value.addcmul_(A_hat, present).clamp_min_(0.0)  # rounding
@@ -153,7 +153,7 @@ class _Part(NamedTuple):
         F_hat = self._spectrum(self.x0_hat)
         if careful or F_0.device.type != "cpu":
             F_0.mul_(A.clamp_min(torch.finfo(A.dtype).tiny).reciprocal_())
-        # Not conj(), which is lazy, and inside an operator nobody looks at its mark.
+        # Not conj(), which is lazy and whose flag is lost inside an operator.
         delta = _wrapped_phase(F_0.conj_physical_().mul_(F_hat))
         del F_0
         A_hat = _modulus(F_hat, careful)
@@ -189,14 +189,14 @@ class _Part(NamedTuple):
         return spectrum
 
     def _total(self, values: Tensor) -> Tensor:
-        """Σ over the full spectrum of weighted values on the half spectrum: interior bins count twice."""
+        """Return Σ over the full spectrum of weighted values on the half spectrum, `[b]`: interior bins count twice."""
         if self.weights is not None:
             values.mul_(self.weights[:, None])
         columns = values.sum(tuple(range(1, values.ndim - 1)))
         return columns.mul_(_bin_weights(self.x0.shape[-1], dtype=columns.dtype, device=columns.device)).sum(1)
 
     def _adjoint(self, F: Tensor) -> Tensor | None:
-        """Take a gradient on the half spectrum, weights applied, back to x0_hat; overwrites F."""
+        """Return the gradient with respect to x0_hat, given that on the half spectrum without weights; overwrites F."""
         if not self.wants_gradient:
             return None
         if self.weights is not None:
@@ -204,10 +204,10 @@ class _Part(NamedTuple):
         return self._inverse(F)
 
     def _inverse(self, F: Tensor) -> Tensor:
-        """Transform back, unnormalized; overwrites F."""
+        """Return the unnormalized inverse transform; overwrites F."""
         axes, size = list(range(-self.loss.ndim, 0)), self.x0.shape[-self.loss.ndim :]
         x: Tensor
-        if F.device.type == "cpu" and len(axes) > 1:  # halves, because irfftn keeps two more copies of all of it
+        if F.device.type == "cpu" and len(axes) > 1:  # in halves, because irfftn allocates two more spectra
             F = F.contiguous()
             for part in F.view(-1, *F.shape[2:]).chunk(2):
                 torch.fft.ifftn(part, dim=axes[:-1], norm="forward", out=part)
@@ -219,15 +219,15 @@ class _Part(NamedTuple):
 
 @lru_cache
 def least_amplitude(dtype: torch.dtype) -> float:
-    """Below this amplitude the direction of a coefficient fades to 0; its square has few digits or none."""
+    """Return the amplitude below which the direction of a coefficient fades to 0: its square is almost denormal."""
     return 10.0 * math.sqrt(torch.finfo(dtype).tiny)
 
 
 def _modulus(F: Tensor, careful: bool) -> Tensor:
-    """|F|.
+    """Return |F|.
 
-    On the CPU, where torch's complex abs takes three times as long, √(re² + im²), which overflows beyond 1e19 in
-    float32, unless `careful`.
+    On the CPU this is √(re² + im²), a third of the time of torch's complex abs, which overflows beyond 1e19 in float32;
+    `careful` avoids that.
     """
     if careful or F.device.type != "cpu":
         return F.abs()
@@ -236,14 +236,14 @@ def _modulus(F: Tensor, careful: bool) -> Tensor:
 
 
 def _scale(F: Tensor, factor: Tensor) -> None:
-    """F times real numbers, in place; by halves, because mul_ would first make complex numbers of them."""
+    """Multiply F by real numbers in place, part by part, because mul_ would convert them to complex numbers."""
     for part in torch.view_as_real(F).unbind(-1):
         part.mul_(factor)
 
 
 def _wrapped_phase(F: Tensor) -> Tensor:
-    """The phase of F in (−π, π], 0 where it is 0."""
-    # Two real tensors, because atan2 of them is quicker than angle; + 0.0, because atan2(±0, −0) would be ±π.
+    """Return the phase of F in (−π, π], 0 where F is 0."""
+    # atan2 of two real tensors is faster than angle; + 0.0, because atan2(±0, −0) would be ±π.
     re, im = torch.view_as_real(F).unbind(-1)
     phase = im.contiguous()
     return torch.atan2(phase, re + 0.0, out=phase)

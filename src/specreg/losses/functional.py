@@ -1,4 +1,4 @@
-"""The three spectral L1 losses of arXiv 2603.02447 on a predicted clean sample, one value a sample.
+"""The three spectral L1 losses of arXiv 2603.02447 on a predicted clean sample, one value per sample.
 
 Notation: F and F̂ are the DFTs of x0 and x0_hat, A = |F| and Â = |F̂| their amplitudes, Δφ the wrapped phase
 difference; sums run over the full spectrum of all channels. Every loss takes tensors `[B, T]` or
@@ -11,13 +11,13 @@ their order in the string, or the last `ndim` of them: video `[B, T, C, H, W]` i
 by frame; packed tokens `[B, L, C]` are `layout="blc"`.
 
 `x0` is data: no gradient flows to it. The gradient with respect to `x0_hat` is finite and bounded for every input
-whose transform does not overflow (in float32, values up to 1e30); where |·| has a kink its subgradient is 0. It is
-known in closed form, so it is computed beside the value and autograd keeps that one tensor; the losses are
-differentiable once.
+whose transform does not overflow (in float32, values up to 1e30); where |·| has a kink its subgradient is 0. The
+gradient has a closed form and is computed together with the value, so autograd saves that one tensor, and the losses
+are differentiable once.
 
 All raise TypeError for tensors that are not real floats, ValueError for shapes that differ, empty batches and,
-on the CPU, an `x0` with NaN or infinity (on an accelerator that test would stall the queue: there the loss
-itself is then non-finite).
+on the CPU, an `x0` with NaN or infinity (on an accelerator that check would wait for the device; the loss itself is
+non-finite there).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def amplitude(
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
 ) -> Tensor:
-    """‖A − Â‖₁ (Eq. 14), `[B]`.
+    """Return ‖A − Â‖₁ (Eq. 14), `[B]`.
 
     Args:
         x0_hat: predicted clean samples, `[B, T]` or `[B, C, *space]`.
@@ -64,10 +64,10 @@ def amplitude(
         ndim: how many trailing axes to transform; all spatial ones when None.
         layout: names of the axes where they are not `[B, C, *space]`, such as "btchw" or "blc"; see the module.
         norm: scaling of the DFT, as in torch.fft.
-        reduction: "mean" or "sum" over all coefficients of a sample. A sum grows with the sample, and the λ
-            that goes with it shrinks: λ_sum = λ_mean / (C·∏space).
-        frequency_weight: weight of each sample at each frequency, not negative; it weighs coefficients, not their
-            count, and gets no gradient.
+        reduction: "mean" or "sum" over all coefficients of a sample. The same term takes a smaller λ with a sum:
+            λ_sum = λ_mean / (C·∏space).
+        frequency_weight: weight of each sample at each frequency, not negative. It multiplies coefficients and does not
+            change the divisor of the mean. It gets no gradient.
     """
     return _fourier(x0_hat, x0, None, ndim, layout, norm, reduction, frequency_weight)
 
@@ -83,7 +83,7 @@ def amplitude_phase(
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
 ) -> Tensor:
-    """Amplitude and phase together (Eq. 15), `[B]`.
+    """Return the loss of amplitudes and phases (Eq. 15), `[B]`.
 
     Args:
         x0_hat: predicted clean samples, `[B, T]` or `[B, C, *space]`.
@@ -119,7 +119,7 @@ def wavelet(
     reduction: Reduction = "mean",
     frequency_weight: FrequencyWeight | None = None,
 ) -> Tensor:
-    """Σ_{s,ℓ} γ_{s,ℓ}·‖W^{s,ℓ} − Ŵ^{s,ℓ}‖₁ over all levels and bands, approximation included (Eq. 16, 24), `[B]`.
+    """Return Σ_{s,ℓ} γ_{s,ℓ}·‖W^{s,ℓ} − Ŵ^{s,ℓ}‖₁ over all levels and bands with the approximation (Eq. 16, 24), `[B]`.
 
     Args:
         x0_hat: predicted clean samples, `[B, T]` or `[B, C, *space]`.
@@ -132,8 +132,8 @@ def wavelet(
             number, with 1 for all others.
         ndim: how many trailing axes to transform; all spatial ones when None.
         layout: names of the axes where they are not `[B, C, *space]`, such as "btchw" or "blc"; see the module.
-        reduction: "mean" or "sum" over all coefficients of a sample (γ weighs the coefficients, not their count).
-        frequency_weight: weight of each sample at each band's centre frequency, a factor beside γ; no gradient.
+        reduction: "mean" or "sum" over all coefficients of a sample; γ does not change the divisor of the mean.
+        frequency_weight: weight of each sample at the centre frequency of each band, multiplied with γ; no gradient.
     """
     _checks.choice("reduction", reduction, REDUCTIONS)
     _checks.choice("mode", mode, MODES)
@@ -157,7 +157,7 @@ def wavelet_bands(
     ndim: int | None = None,
     layout: str | None = None,
 ) -> dict[str, Tensor]:
-    """Mean |W − Ŵ| by band, `{name: [B]}`: "1dd" is band dd of level 1, the finest; the approximation is "a…a"."""
+    """Return the mean |W − Ŵ| of each band, `{name: [B]}`: "1dd" is band dd of level 1, the finest."""
     x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     levels = _levels(levels, x0.shape[-ndim:], wavelet)
     with _checks.without_autocast(x0.device):
@@ -169,7 +169,7 @@ def wavelet_bands(
 def _levels(levels: int | None, space: Sequence[int], wavelet: str) -> int:
     if levels is not None and levels < 1:
         raise ValueError(f"levels must be at least 1; got {levels}")
-    if torch.compiler.is_compiling():  # plain integers, where sizes may be symbols: the depth depends on them
+    if torch.compiler.is_compiling():  # the depth depends on the sizes, so symbolic ones become constants
         space = [len(range(n)) for n in space]
     deepest = max_levels(tuple(space), wavelet)  # refuses an unknown wavelet
     return deepest if levels is None else levels
@@ -177,17 +177,17 @@ def _levels(levels: int | None, space: Sequence[int], wavelet: str) -> int:
 
 @traced_as_constant
 def _bands(levels: int, ndim: int) -> tuple[str, ...]:
-    """Names of the bands, finest level first, the approximation last."""
+    """Return the names of the bands, finest level first, the approximation last."""
     details = [f"{level}{name}" for level in range(1, levels + 1) for name in band_keys(ndim)]
     return (*details, f"{levels}{'a' * ndim}")
 
 
 @constant_tensors(64)
 def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> Tensor:
-    """Centre frequency of wavelet bands such as "1dd" or "3aa", cycles per sample, float32 `[bands]`; cached.
+    """Return the centre frequency of bands such as "1dd" or "3aa", cycles per sample, float32 `[bands]`; cached.
 
-    Along each axis details of level s fill 2^-(s+1) … 2^-s and the approximation what is below; several axes add as
-    squares.
+    Along one axis the details of level s cover 2^-(s+1) to 2^-s and the approximation of level s covers 0 to 2^-(s+1);
+    the frequency of several axes is the root of the sum of squares.
     """
     centres = []
     for band in bands:
@@ -198,7 +198,7 @@ def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> 
 
 
 def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int) -> tuple[float, ...]:
-    """γ of each of `bands`."""
+    """Return γ of each of `bands`."""
     if band_weights is None:
         return (1.0,) * len(bands)
     if isinstance(band_weights, Mapping):
@@ -221,7 +221,7 @@ def amplitude_bands(
     layout: str | None = None,
     norm: Norm = "ortho",
 ) -> Tensor:
-    """Mean |A − Â| in `bands` equal bands of |frequency| up to Nyquist, corners in the last: `[B, bands]`."""
+    """Return the mean |A − Â| in `bands` equal bands of |frequency|, `[B, bands]`; the last reaches beyond Nyquist."""
     x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
     with _checks.without_autocast(x0.device):
         error = fourier.half_spectrum(x0_hat, ndim=ndim, norm=norm).abs()

@@ -1,10 +1,9 @@
-"""Losses that compute their gradient beside their value, and how autograd, torch.compile and vmap see them.
+"""Losses that compute value and gradient together, and their connection to autograd, torch.compile and vmap.
 
-All spectral losses here have a gradient in closed form that is nearly free once the value is known. `fused` hides that
-behind one call: value and gradient come from `evaluate` of a loss's description, autograd keeps the one gradient
-tensor, and the backward pass is one multiplication. Under torch.compile the same work is an opaque operator,
-`specreg::value_and_gradient`, so that the graph of a whole training step stays whole. Such losses are differentiable
-once.
+The gradient of each Fourier and wavelet loss has a closed form that costs little once the value is known. `fused` calls
+`evaluate` of a loss's description, which returns both; autograd saves the gradient tensor, and the backward pass is one
+multiplication. Under torch.compile the evaluation is an opaque operator, `specreg::value_and_gradient`, which does not
+break the graph of a training step. Such losses are differentiable once.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from specreg._compile import traced_as_constant
 
 
 class Description(ABC):
-    """A loss with its options as plain values; subclasses are frozen dataclasses of scalars and tuples of them."""
+    """A loss and its options; subclasses are frozen dataclasses whose fields are scalars or tuples of scalars."""
 
     kinds: ClassVar[dict[str, type[Description]]] = {}
 
@@ -34,21 +33,26 @@ class Description(ABC):
     def evaluate(
         self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool, scale: float
     ) -> Evaluation:
-        """Value times `scale`, and gradient without it, for checked `[B, C, *space]` of one dtype.
+        """Return the scaled value `[B]` and the unscaled gradient; the backward pass applies `scale` once.
 
-        `weights` is what the loss defines it to be.
+        Args:
+            x0_hat: predicted clean samples, checked, `[B, C, *space]`.
+            x0: clean samples of the same shape and dtype.
+            weights: weights by frequency or band in the shape that the loss defines, or None.
+            wants_gradient: whether to compute the gradient.
+            scale: factor of the value.
         """
 
     @abstractmethod
     def scale(self, shape: torch.Size) -> float:
-        """What value and gradient are to be multiplied by, for samples of `shape` `[B, C, *space]`."""
+        """Return the factor of value and gradient for `shape` `[B, C, *space]`: that of norm and reduction."""
 
     @abstractmethod
     def options(self) -> tuple[Any, ...]:
-        """What the class is to be called with to get the same again."""
+        """Return the arguments with which the class builds an equal description."""
 
     def written(self) -> str:
-        """The description as a string, which is what an operator's signature can carry."""
+        """Return the description as a string, for the signature of the operator."""
         return _written(type(self).__name__, self.options())
 
 
@@ -64,19 +68,19 @@ def _read(text: str) -> Description:
 
 
 class Evaluation(NamedTuple):
-    """What a loss knows after one look at a batch."""
+    """Value and gradient of a loss on one batch."""
 
-    value: Tensor  # [B], times the scale
-    gradient: Tensor | None  # of each value without it with respect to its sample of x0_hat, in the shape of x0_hat
+    value: Tensor  # [B], scaled
+    gradient: Tensor | None  # unscaled, of each value with respect to its sample, in the shape of x0_hat
 
 
 def fused(loss: Description, x0_hat: Tensor, x0: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The loss of each sample, `[B]`, differentiable once with respect to `x0_hat`, and to nothing else."""
+    """Return the loss of each sample, `[B]`, differentiable once with respect to `x0_hat`, and to nothing else."""
     wants_gradient = torch.is_grad_enabled() and x0_hat.requires_grad
     value: Tensor
     if torch.compiler.is_compiling():
         value, _ = torch.ops.specreg.value_and_gradient(x0_hat, x0, weights, loss.written(), wants_gradient)
-    elif torch._C._are_functorch_transforms_active():  # what torch's own apply() asks
+    elif torch._C._are_functorch_transforms_active():  # the condition that torch's own apply() checks
         value, _ = _Fused.apply(x0_hat, x0, weights, loss, wants_gradient)
     else:
         value, _ = _Eager.apply(x0_hat, x0, weights, loss, wants_gradient)
@@ -86,7 +90,7 @@ def fused(loss: Description, x0_hat: Tensor, x0: Tensor, weights: Tensor | None 
 def _evaluate(
     x0_hat: Tensor, x0: Tensor, weights: Tensor | None, loss: Description, scale: float, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """The value `[B]`, and the gradient without its scale, empty when it is not wanted."""
+    """Return the scaled value `[B]` and the unscaled gradient, which is empty when it is not wanted."""
     with _checks.without_autocast(x0.device):
         value, gradient = loss.evaluate(x0_hat, x0, weights, wants_gradient, scale)
     return value, value.new_empty(0) if gradient is None else gradient
@@ -114,7 +118,7 @@ class _Eager(torch.autograd.Function):
 
 
 class _Fused(torch.autograd.Function):
-    """The same under function transforms; being open to them costs more than an operation on a small batch."""
+    """The same function under torch.func transforms; supporting them takes longer than the loss of a small batch."""
 
     @staticmethod
     def forward(
@@ -134,7 +138,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        """A mapped axis is only more samples: fold it into the batch and unfold what comes out."""
+        """Fold the mapped axis into the batch, evaluate, and unfold the results."""
         n = info.batch_size
         folded: list[Tensor | None] = []
         for x, axis in zip(inputs[:3], in_dims[:3], strict=True):
@@ -142,10 +146,10 @@ class _Fused(torch.autograd.Function):
                 folded.append(None)
                 continue
             x = x.unsqueeze(0).expand(n, *x.shape) if axis is None else x.movedim(axis, 0)
-            if len(folded) == 2:  # weights may be one for all samples
+            if len(folded) == 2:  # weights may be shared by all samples
                 x = x.expand(n, inputs[0].shape[0 if in_dims[0] != 0 else 1], *x.shape[2:])
             folded.append(x.flatten(0, 1))
-        # Under vmap a tensor does not say whether it wants a gradient; here it does.
+        # Under vmap x0_hat does not report requires_grad; the unwrapped tensor does.
         wants_gradient = inputs[4] or (torch.is_grad_enabled() and inputs[0].requires_grad)
         value, gradient = _Fused.apply(*folded, inputs[3], wants_gradient)
         gradient = gradient.unflatten(0, (n, -1)) if gradient.numel() else gradient.expand(n, 0)
@@ -155,18 +159,18 @@ class _Fused(torch.autograd.Function):
 def _backward(ctx: Any, grad: Tensor | None) -> Tensor | None:
     if grad is None:
         return None
-    (gradient,) = ctx.saved_tensors  # as an output: where a graph is built of this, it depends on x0_hat
+    (gradient,) = ctx.saved_tensors  # an output of the function, so that a graph of this depends on x0_hat
     scaled: Callable[..., Tensor] = _Scaled.apply if torch.is_grad_enabled() else _scaled
     return scaled(grad * ctx.scale, gradient)
 
 
 def _scaled(grad: Tensor, gradient: Tensor) -> Tensor:
-    """grad · gradient, of `[B]` and `[B, C, *space]`."""
+    """Return grad · gradient for `[B]` and `[B, C, *space]`."""
     return _checks.append_dims(grad, gradient.ndim) * gradient
 
 
 class _Scaled(torch.autograd.Function):
-    """The same where a graph is built of the backward pass: how `gradient` depends on x0_hat is not known."""
+    """`_scaled` where autograd records the backward pass; refuses a second derivative, which is not known."""
 
     generate_vmap_rule = True
 
@@ -193,7 +197,7 @@ def _operator(
 ) -> tuple[Tensor, Tensor]:
     described = _read(loss)
     value, gradient = _evaluate(x0_hat, x0, weights, described, described.scale(x0.shape), wants_gradient)
-    return value, gradient.contiguous()  # a layout that the fake below can promise
+    return value, gradient.contiguous()  # the memory layout that the fake below promises
 
 
 @_operator.register_fake
@@ -214,15 +218,15 @@ _operator.register_autograd(_operator_backward, setup_context=_operator_context)
 
 
 CHUNK = (2**20, 2**22)
-"""Fewest and most values of a chunk: beneath, calls cost more than work; above, memory is fresh pages, not cache."""
+"""Smallest and largest number of values in a chunk: smaller ones lose time to calls, larger ones miss the cache."""
 
 
 def chunks(shape: torch.Size, ndim: int, *, whole_samples: bool, device: torch.device) -> list[tuple[slice, slice]]:
-    """Parts of `[B, R, *space]` to work on one after another: slices of B and of R.
+    """Return the chunks of `[B, R, *space]` to evaluate one after another, as slices of B and of R.
 
-    On the CPU about a quarter of the batch at a time, if that is large, which bounds the memory for spectra and keeps
-    the work in the cache; rows R, on which the transform acts one by one, are divided only where a single sample is
-    large. Elsewhere all at once.
+    On the CPU a chunk is about a quarter of a large batch, which bounds the memory for spectra and stays in the cache.
+    The rows R, which are transformed independently, are divided only where a single sample is large. Other devices
+    take the whole batch at once.
     """
     samples, rows = shape[:2]
     total = shape.numel()

@@ -18,21 +18,21 @@ from specreg.transforms.wavelet import MODES, Mode, max_levels
 
 
 class SpectralLoss(nn.Module, ABC):
-    """A spectral loss: called with `(x0_hat, x0)` it returns one value a sample, `[B]`."""
+    """A spectral loss: called with `(x0_hat, x0)` it returns one value per sample, `[B]`."""
 
     @abstractmethod
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
-        """Loss of each sample, `[B]`, for tensors `[B, T]` or `[B, C, *space]`.
+        """Return the loss of each sample, `[B]`, for tensors `[B, T]` or `[B, C, *space]`.
 
         `frequency_weight` maps frequencies `[K]`, cycles per sample, to weights `[B, K]` (or `[1, K]`).
         """
 
     @abstractmethod
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
-        """Mean absolute coefficient error of each sample by band, `{name: [B]}`, without gradient."""
+        """Return the mean absolute coefficient error of each sample by band, `{name: [B]}`, without gradient."""
 
     def extra_repr(self) -> str:
-        """The options, as they would be written."""
+        """Return the options as arguments of the constructor."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
 
 
@@ -58,7 +58,7 @@ class Amplitude(SpectralLoss):
         _checks.choice("reduction", reduction, REDUCTIONS)
 
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
-        """Loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
+        """Return the loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
         return functional.amplitude(
             x0_hat,
             x0,
@@ -70,7 +70,7 @@ class Amplitude(SpectralLoss):
         )
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
-        """Mean |A − Â| of each sample in eight bands of |frequency|, named by their edges in cycles per sample."""
+        """Return the mean |A − Â| of each sample in eight bands of |frequency|, named by edges in cycles per sample."""
         values = functional.amplitude_bands(
             x0_hat.detach(), x0, bands=self.bands, ndim=self.ndim, layout=self.layout, norm=self.norm
         )
@@ -94,7 +94,7 @@ class AmplitudePhase(Amplitude):
         _checks.choice("coupling", coupling, functional.COUPLINGS)
 
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
-        """Loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
+        """Return the loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
         return functional.amplitude_phase(
             x0_hat,
             x0,
@@ -139,7 +139,7 @@ class Wavelet(SpectralLoss):
             raise ValueError(f"band_weights must be finite numbers; got {band_weights!r}")
 
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
-        """Loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
+        """Return the loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
         return functional.wavelet(
             x0_hat,
             x0,
@@ -154,7 +154,7 @@ class Wavelet(SpectralLoss):
         )
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
-        """Mean |W − Ŵ| of each sample by level and band, unweighted by γ; level 1 is the finest."""
+        """Return the mean |W − Ŵ| of each sample by level and band, unweighted by γ; level 1 is the finest."""
         return functional.wavelet_bands(
             x0_hat.detach(),
             x0,

@@ -1,11 +1,11 @@
-"""Multi-resolution STFT amplitude loss (Yamamoto et al. 2020, arXiv 1910.11480), as vocoders are commonly trained with.
+"""Multi-resolution STFT amplitude loss (Yamamoto et al. 2020, arXiv 1910.11480), a common training loss of vocoders.
 
-Beside the paper's losses, through the same interface. With S and Ŝ the amplitudes of the short-time spectra of x0 and
-x0_hat at one resolution, floored at `AMPLITUDE_FLOOR`, the mean over resolutions of
+It is not one of the paper's losses, but has their interface. With S and Ŝ the amplitudes of the short-time spectra of
+x0 and x0_hat at one resolution, floored at `AMPLITUDE_FLOOR`, the mean over resolutions of
 
     convergence · ‖w·(S − Ŝ)‖_F / ‖S‖_F  +  log_amplitude · mean w·|ln S − ln Ŝ|  +  linear_amplitude · mean w·|S − Ŝ|
 
-where w is 1, or a weight by frequency. Amplitudes carry no normalization, as in auraloss, whose loss this equals.
+where w is 1, or a weight by frequency. Amplitudes are not normalized. The loss equals that of auraloss.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from specreg.losses.inputs import (
 )
 from specreg.losses.modules import SpectralLoss
 
-# auraloss's 1e-8 in power. What is below counts as silence, in value and gradient, so gradients stay finite.
+# auraloss's 1e-8 in power. Smaller amplitudes count as silence in value and gradient, so gradients stay finite.
 AMPLITUDE_FLOOR = 1e-4
 FFT_SIZES = (1024, 2048, 512)
 HOP_SIZES = (120, 240, 50)
@@ -46,9 +46,9 @@ class MultiResolutionSTFT(SpectralLoss):
     """Multi-resolution STFT amplitude loss of sound `[B, T]` or `[B, C, T]`; channels are transformed one by one.
 
     Args:
-        fft_sizes: transform lengths, samples, one a resolution; sound must be longer than half the largest.
-        hop_sizes: samples from one frame to the next.
-        win_lengths: lengths of the Hann windows, samples, each at most its transform's.
+        fft_sizes: transform lengths in samples, one per resolution; clips must be longer than half the largest.
+        hop_sizes: distances between frames in samples.
+        win_lengths: lengths of the Hann windows in samples, each at most its transform's.
         convergence: weight of spectral convergence, not negative.
         log_amplitude: weight of the log-amplitude distance (natural logarithm).
         linear_amplitude: weight of the amplitude distance.
@@ -57,10 +57,10 @@ class MultiResolutionSTFT(SpectralLoss):
             as for the other losses.
 
     The gradient with respect to x0_hat is finite everywhere, silence included: at amplitudes below
-    `AMPLITUDE_FLOOR` it is 0, above it at most 1/`AMPLITUDE_FLOOR` a coefficient.
+    `AMPLITUDE_FLOOR` it is 0, above it at most 1/`AMPLITUDE_FLOOR` per coefficient.
 
     Raises:
-        ValueError: for options out of range, and for images, video and sound too short.
+        ValueError: for options out of range, for images and video, and for clips that are too short.
     """
 
     bands = 8
@@ -104,11 +104,11 @@ class MultiResolutionSTFT(SpectralLoss):
 
     @property
     def resolutions(self) -> list[_Resolution]:
-        """FFT size, hop and window length of each."""
+        """FFT size, hop and window length of each resolution."""
         return [_Resolution(*sizes) for sizes in zip(self.fft_sizes, self.hop_sizes, self.win_lengths, strict=True)]
 
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
-        """Loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
+        """Return the loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
         x0_hat, x0 = self._sound(x0_hat, x0)
         with torch.autocast(x0.device.type, enabled=False):
             losses = [self._one(x0_hat, x0, resolution, frequency_weight) for resolution in self.resolutions]
@@ -118,7 +118,7 @@ class MultiResolutionSTFT(SpectralLoss):
         return loss * x0[0].numel() if self.reduction == "sum" else loss
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
-        """Mean |S − Ŝ| of each sample in eight bands of |frequency|, named by their edges in cycles per sample."""
+        """Return the mean |S − Ŝ| of each sample in eight bands of |frequency|, named by edges in cycles per sample."""
         x0_hat, x0 = self._sound(x0_hat.detach(), x0)
         total = x0.new_zeros(len(x0), self.bands)
         with torch.autocast(x0.device.type, enabled=False):
@@ -145,7 +145,7 @@ class MultiResolutionSTFT(SpectralLoss):
     def _one(
         self, x0_hat: Tensor, x0: Tensor, resolution: _Resolution, frequency_weight: FrequencyWeight | None
     ) -> Tensor:
-        """The loss at one resolution, `[B]`."""
+        """Return the loss at one resolution, `[B]`."""
         S_hat, S = _amplitude(x0_hat, resolution), _amplitude(x0, resolution)
         weight = S.new_ones(())
         if frequency_weight is not None:
@@ -163,7 +163,7 @@ class MultiResolutionSTFT(SpectralLoss):
 
 
 def _amplitude(x: Tensor, resolution: _Resolution) -> Tensor:
-    """Floored amplitudes of the short-time spectra of `[B, C, T]`: `[B, C, fft_size // 2 + 1, frames]`."""
+    """Return the floored amplitudes of the short-time spectra of `[B, C, T]`: `[B, C, fft_size // 2 + 1, frames]`."""
     spectrum = torch.stft(
         x.flatten(0, 1),
         resolution.fft_size,

@@ -1,4 +1,4 @@
-"""Value and gradient of the wavelet loss: W is linear, so W of the difference and one transpose are enough."""
+"""Value and gradient of the wavelet loss: W is linear, so it takes W of the difference and one transpose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from specreg.transforms.wavelet_stages import Stage, is_lifted, plan
 
 @dataclass(frozen=True)
 class WaveletL1(Description):
-    """Σ γ·‖W[x0_hat − x0]‖₁; `gammas` level by level, the approximation last; weights are `[B or 1, bands]`."""
+    """Σ γ·‖W[x0_hat − x0]‖₁; `gammas` level by level, the approximation last; `weights` are `[B or 1, bands]`."""
 
     wavelet: str
     levels: int
@@ -72,7 +72,7 @@ class WaveletL1(Description):
         return self.wavelet, self.levels, self.mode, self.ndim, self.reduction, self.gammas
 
     def scale(self, shape: torch.Size) -> float:
-        """1/coefficients of a sample for a mean, 1 for a sum."""
+        """Return 1/(coefficients per sample) for a mean, 1 for a sum."""
         if self.reduction == "sum":
             return 1.0
         return 1.0 / transform.coefficient_count(
@@ -86,25 +86,25 @@ class WaveletL1(Description):
     def _part(
         self, x0_hat: Tensor, x0: Tensor, weights: Tensor | None, wants_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Value `[b]` and gradient of a chunk `[b, r, *space]`."""
+        """Return value `[b]` and gradient of a chunk `[b, r, *space]`."""
         space = x0.shape[-self.ndim :]
         x = x0_hat - x0
         stages = plan(self.wavelet, self.levels, self._mode, space, x)
         total: Tensor | None = None
         done: list[Tensor] = []
-        first, lacking = 0, 1.0  # the first band of a stage, and what all of its bands lack
+        first, common = 0, 1.0  # first band of a stage, and the factor that earlier stages left on its input
         for stage in stages:
             y = stage.forward(x)
-            del x  # or it would stay for as long as what comes of it
+            del x  # frees its memory
             final, apart = stage is stages[-1], stage.bands(y)
-            if not final:  # what comes of the approximation is for the next stages to say
+            if not final:  # the next stages transform and score the approximation
                 x = stage.approximation(y)
                 if not apart:
                     x = x.clone(memory_format=torch.contiguous_format)
                     stage.approximation(y).zero_()
             last = first + len(stage.factors) - 1
             gammas = (*self.gammas[first:last], self.gammas[-1] if final else self.gammas[first])
-            pulls = tuple(abs(lacking * factor) * gamma for factor, gamma in zip(stage.factors, gammas, strict=True))
+            pulls = tuple(abs(common * factor) * gamma for factor, gamma in zip(stage.factors, gammas, strict=True))
             w = None if weights is None else torch.cat((weights[:, first:last], weights[:, -1:]), 1)
             if apart:
                 found = _score_apart(apart if final else apart[:-1], pulls, w, wants_gradient)
@@ -112,7 +112,7 @@ class WaveletL1(Description):
                 found = _score(y, stage, pulls, w, wants_gradient)
             total = found if total is None else total + found
             done.append(y)
-            first, lacking = last, lacking * stage.factors[-1]
+            first, common = last, common * stage.factors[-1]
         assert total is not None  # there is a level
         if not wants_gradient:
             return total, None
@@ -128,7 +128,7 @@ class WaveletL1(Description):
 def _score_apart(
     bands: Sequence[Tensor], pulls: tuple[float, ...], weights: Tensor | None, wants_gradient: bool
 ) -> Tensor:
-    """Σ over bands `[B, …]` of weight · pull · ‖band‖₁, `[B]`; leaves its gradient in them, if wanted."""
+    """Return Σ of weight · pull · ‖band‖₁ over bands `[B, …]`, `[B]`; overwrites them with its gradient, if wanted."""
     total = bands[0].new_zeros(len(bands[0]))
     for k, (band, pull) in enumerate(zip(bands, pulls, strict=False)):
         by_sample = None if weights is None else weights[:, k] * pull
@@ -139,7 +139,7 @@ def _score_apart(
 
 
 def _score(y: Tensor, stage: Stage, pulls: tuple[float, ...], weights: Tensor | None, wants_gradient: bool) -> Tensor:
-    """Σ over coefficients `y` of weight · pull of their band · |y|, `[B]`; leaves its gradient in y, if wanted."""
+    """Return Σ of weight · pull · |y| over coefficients `y`, `[B]`; overwrites y with its gradient, if wanted."""
     sizes, axes = y.abs(), tuple(range(1, y.ndim))
     if wants_gradient:
         y.sign_()

@@ -26,7 +26,7 @@ class PowerSpectrum(NamedTuple):
 
 
 def frequency_grid(shape: Sequence[int]) -> Tensor:
-    """|f| in cycles per sample on the half spectrum of `shape`: float64 `[*shape[:-1], shape[-1] // 2 + 1]`, CPU."""
+    """Return |f| in cycles per sample on a half spectrum: float64 `[*shape[:-1], shape[-1] // 2 + 1]`, CPU."""
     *full, last = shape
     axes = [torch.fft.fftfreq(n, dtype=torch.float64) for n in full]
     axes.append(torch.fft.rfftfreq(last, dtype=torch.float64))
@@ -34,7 +34,7 @@ def frequency_grid(shape: Sequence[int]) -> Tensor:
 
 
 def band_index(shape: Sequence[int], bands: int, *, device: torch.device | None = None) -> Tensor:
-    """Which of `bands` equal-width bands over 0 … Nyquist each half-spectrum bin falls in (int64).
+    """Return the index (int64) of each half-spectrum bin's band among `bands` equal-width bands from 0 to Nyquist.
 
     The corners beyond Nyquist belong to the last band, so that every coefficient is counted once.
     """
@@ -44,13 +44,13 @@ def band_index(shape: Sequence[int], bands: int, *, device: torch.device | None 
 
 
 def band_sizes(shape: Sequence[int], bands: int) -> Tensor:
-    """How many coefficients of the full spectrum each band of `band_index` holds: float64 `[bands]`, CPU."""
+    """Return the number of full-spectrum coefficients in each band of `band_index`: float64 `[bands]`, CPU."""
     weights = fourier.bin_weights(shape[-1], dtype=torch.float64).expand(*shape[:-1], -1).flatten()
     return weights.new_zeros(bands).index_add_(0, band_index(shape, bands).flatten(), weights)
 
 
 def band_mean(values: Tensor, shape: Sequence[int], bands: int) -> Tensor:
-    """Mean of `values` `[B, …, *half]` on the half spectrum of `shape` over the bands of `band_index`: `[B, bands]`."""
+    """Return the mean of `values` `[B, …, *half]` on the half spectrum of `shape` over each band: `[B, bands]`."""
     index = band_index(shape, bands, device=values.device).flatten()
     weights = fourier.bin_weights(shape[-1], dtype=values.dtype, device=values.device)
     weights = weights.expand(*shape[:-1], -1).flatten()
@@ -60,7 +60,7 @@ def band_mean(values: Tensor, shape: Sequence[int], bands: int) -> Tensor:
 
 
 def power_spectrum(x: Tensor, *, ndim: int | None = None, layout: str | None = None) -> PowerSpectrum:
-    """Radially averaged (2-D, 3-D) or linear (1-D) power spectrum of `x`, `[B, T]` or `[B, C, *space]`.
+    """Return the radially averaged (2-D, 3-D) or linear (1-D) power spectrum of `x`, `[B, T]` or `[B, C, *space]`.
 
     Bins are one wavenumber of the longest axis wide and centred on whole wavenumbers; the zero frequency is a bin
     of its own. By Parseval, Σ power·size = Σ x² per channel. No bin is empty on a square grid; empty ones of
@@ -84,7 +84,7 @@ class _RadialBins(NamedTuple):
 
 @constant_tensors(64)
 def _radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> _RadialBins:
-    """The bins of `power_spectrum`, made on the CPU once, so that a call on an accelerator waits for nothing."""
+    """Return the bins of `power_spectrum`, computed once on the CPU, so that calls on an accelerator do not wait."""
     longest = max(shape)
     wavenumber = (frequency_grid(shape) * longest).round().long().flatten()
     filled, number = torch.unique(wavenumber, return_inverse=True)
@@ -96,11 +96,11 @@ def _radial_bins(shape: tuple[int, ...], dtype: torch.dtype, device: torch.devic
 
 @constant_tensors(64)
 def half_grid(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`frequency_grid` flattened, `[half]`, in a dtype and on a device; cached."""
+    """Return `frequency_grid` flattened, `[half]`, in a dtype and on a device; cached."""
     return frequency_grid(shape).flatten().to(dtype).to(device)
 
 
 def power_at(frequency: Tensor, spectrum: PowerSpectrum) -> Tensor:
-    """Mean over the batch of a power spectrum at each of `frequency` `[K]`, from the nearest bin: `[K]`."""
+    """Return the batch mean of a power spectrum at each `frequency` `[K]`, from the nearest bin: `[K]`."""
     middles = (spectrum.frequency[1:] + spectrum.frequency[:-1]) / 2
     return spectrum.power.mean(0)[torch.bucketize(frequency, middles)]

@@ -25,7 +25,7 @@ class WaveletCoefficients(NamedTuple):
     """Wavelet coefficients of a signal, finest level first.
 
     approx:  `[B, C, *coarsest]`, the low-pass band of the coarsest level.
-    details: one dict a level, `details[0]` the finest. Keys as in PyWavelets, a letter an axis, `a` low-pass
+    details: one dict per level, `details[0]` the finest. Keys as in PyWavelets, one letter per axis, `a` low-pass
              and `d` high-pass: `d` in 1-D; `ad`, `da`, `dd` in 2-D; seven in 3-D.
     shape:   sizes of the transformed axes of the signal.
     """
@@ -99,7 +99,7 @@ def band_keys(ndim: int) -> list[str]:
 
 @lru_cache(maxsize=256)
 def coefficient_count(shape: tuple[int, ...], wavelet: str, *, levels: int, mode: Mode, ndim: int) -> int:
-    """How many coefficients `wavedecn` makes of one sample of `shape`, `(C, *space)`."""
+    """Return the number of coefficients that `wavedecn` returns for one sample of `shape`, `(C, *space)`."""
     length = filter_bank(wavelet).length
     lead, space = math.prod(shape[:-ndim]), shape[-ndim:]
     count = 0

@@ -1,8 +1,8 @@
-"""A wavelet transform as a chain of linear maps and their transposes, for losses that know their own gradient.
+"""A wavelet transform as a chain of linear maps and their transposes, for losses that compute their own gradient.
 
-A stage does one level, or several, in the way that is quickest for its sizes: for Haar, where they halve evenly,
-sums of whole planes of memory (`Cells`); else products with matrices on short axes (`Matrices`) and shifted sums on
-long ones (`Filters`). Nothing here is seen by autograd. What stages take and hand back is theirs to overwrite.
+A stage computes one level, or several, in the way that is fastest for its sizes: for Haar, where they halve evenly,
+sums of whole planes of memory (`Cells`); otherwise products with matrices on short axes (`Matrices`) and sums of
+shifted slices on long ones (`Filters`). Autograd does not see stages, and they may overwrite their inputs.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ HAAR = ("haar", "db1", "bior1.1", "rbio1.1")  # the same up to signs of bands
 REPEATING = ("periodization", "symmetric", "constant")
 """Modes in which the neighbour beyond an odd end is the last sample again, so that their difference is 0."""
 CELL = {1: 3, 2: 3, 3: 2}
-"""Most levels of Haar at a time, by axes: more make planes short and the first pass over memory stride too far."""
+"""Largest number of Haar levels per stage, by number of axes: with more, planes are short and strides long."""
 SHORT = (16, 512)
 """Axes of up to 16 samples per filter tap, and at most 512, are multiplied by a dense matrix.
 
-Measured on 2026-11-27, float32, torch 2.14.1 on two cores of a server, value and gradient of one level in alternating
-calls, time of `Matrices` over time of `Filters` with one thread, and with two in parentheses:
+Measured on 2026-11-27, float32, torch 2.14.1, two cores, value and gradient of one level in alternating calls:
+time of `Matrices` over that of `Filters`, with one thread and (in parentheses) with two.
 
 | wavelet (taps of both filters) | 64² | 96² | 128² | 192² | 256² | 512² |
 |---|---|---|---|---|---|---|
@@ -49,7 +49,7 @@ calls, time of `Matrices` over time of `Filters` with one thread, and with two i
 
 @dataclass(frozen=True)
 class Stage(ABC):
-    """Some levels of a transform of `[B, R, *space]`; coefficients are `[B, …]`, bands in an order of its own."""
+    """Some levels of a transform of `[B, R, *space]`; each kind of stage has its own order of coefficients `[B, …]`."""
 
     wavelet: str
     mode: Mode
@@ -63,43 +63,45 @@ class Stage(ABC):
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """What coefficients lack, by band: details level by level, in PyWavelets' order, then the approximation."""
+        """Factor from a stored coefficient to PyWavelets', one per band: details level by level, approximation last."""
         bands: int = self.levels * (2**self.ndim - 1) + 1
         return (1.0,) * bands
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Coefficients of `x` `[B, R, *space]`, which may be used up."""
+        """Return the coefficients of `x` `[B, R, *space]`; may overwrite `x`."""
 
     @abstractmethod
     def transpose(self, y: Tensor) -> Tensor:
-        """The transpose of `forward`, contiguous; uses up `y`."""
+        """Return the transpose of `forward` applied to `y`, contiguous `[B, R, *space]`; may overwrite `y`."""
 
     @abstractmethod
     def approximation(self, y: Tensor) -> Tensor:
-        """The low-pass band of coefficients `y`, a view `[B, R, *coarse]`."""
+        """Return the low-pass band of coefficients `y`, a view `[B, R, *coarse]`."""
 
     def bands(self, y: Tensor) -> tuple[Tensor, ...]:
-        """Views of coefficients `y`, a band each, in the order of `factors`; none where bands are interleaved."""
+        """Return one view of `y` per band, in the order of `factors`; none where the bands are interleaved."""
         return ()
 
     def spread(self, by_band: Tensor) -> Tensor:
-        """Numbers `[b, bands]`, in the order of `factors`, so that they broadcast with interleaved coefficients."""
+        """Return numbers `[b, bands]`, in the order of `factors`, in a shape that broadcasts with coefficients."""
         raise NotImplementedError(f"bands of {type(self).__name__} are not interleaved")
 
 
 def plan(wavelet: str, levels: int, mode: Mode, space: Sequence[int], like: Tensor) -> tuple[Stage, ...]:
-    """The stages of `levels` levels on axes of sizes `space`, for tensors of the dtype and device of `like`."""
+    """Return the stages of `levels` levels on axes of sizes `space`, for tensors of the dtype and device of `like`."""
     return _plan(wavelet, levels, mode, tuple(space), matrices=_products_are_exact(like))
 
 
 def is_lifted(wavelet: str, levels: int, mode: Mode, space: Sequence[int]) -> bool:
-    """Whether all levels are Haar's, of pairs of neighbours and of what has no neighbour and stays as it is."""
-    return wavelet in HAAR and (mode in REPEATING or _halvings(space) >= levels) and levels < 32  # more overflow
+    """Return whether lifting computes all levels: Haar, with a lone last sample, if any, as its own mean."""
+    return (
+        wavelet in HAAR and (mode in REPEATING or _halvings(space) >= levels) and levels < 32
+    )  # 2**levels overflows beyond
 
 
 def _halvings(space: Sequence[int]) -> int:
-    """How often all axes halve evenly."""
+    """Return how often all axes halve evenly."""
     return min((n & -n).bit_length() - 1 for n in space)
 
 
@@ -124,7 +126,7 @@ def _plan(wavelet: str, levels: int, mode: Mode, space: tuple[int, ...], *, matr
 
 
 def _products_are_exact(x: Tensor) -> bool:
-    """Whether matrix products of such tensors keep their precision: users may trade it for speed (TF32, bfloat16)."""
+    """Return whether matrix products of such tensors keep their precision: users may allow TF32 or bfloat16."""
     if x.dtype == torch.float64:
         return True
     backend = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}.get(x.device.type)
@@ -138,7 +140,7 @@ def _products_are_exact(x: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Filters(Stage):
-    """One level by shifted sums, with filters divided by their largest taps; `[B, 2^ndim, R, *coarse]`, low first."""
+    """One level by sums of shifted slices, filters divided by their largest tap; `[B, 2^ndim, R, *coarse]`."""
 
     @property
     def factors(self) -> tuple[float, ...]:
@@ -150,7 +152,7 @@ class Filters(Stage):
     def forward(self, x: Tensor) -> Tensor:
         """See `Stage`."""
         bank = filter_bank(self.wavelet, divided=True)
-        for axis in range(-1, -self.ndim - 1, -1):  # each puts its band axis in front
+        for axis in range(-1, -self.ndim - 1, -1):  # each step prepends its band axis
             x = analyze_axis(x, axis, bank, self.mode)
         return x.flatten(0, self.ndim - 1).transpose(0, 1)
 
@@ -174,7 +176,7 @@ class Filters(Stage):
 
 @dataclass(frozen=True)
 class Matrices(Stage):
-    """One level, every axis times a matrix `[n, 2m]`; `[B, R, *2m]`, the low-pass half of each axis first."""
+    """One level by multiplying each axis by a matrix `[n, 2m]`; `[B, R, *2m]`, the low-pass half of each axis first."""
 
     def forward(self, x: Tensor) -> Tensor:
         """See `Stage`."""
@@ -210,9 +212,9 @@ class Matrices(Stage):
 class Cells(Stage):
     """Levels of Haar on sizes that halve evenly, by lifting, in place; `[B, places, cells]`.
 
-    Samples are laid out by their place within a cell of 2^levels a side, so that neighbours lie a whole plane apart.
-    Of two neighbours e and o, the second then holds o − e and the first their mean, e + (o − e)/2; the transpose takes
-    the two steps back in turn. The approximation is what is at place 0 in the end.
+    Samples are ordered by their place within a cell of 2^levels per side, so that neighbours lie a whole plane apart.
+    Of two neighbours e and o, lifting stores o − e in the second and then their mean, e + (o − e)/2, in the first; the
+    transpose applies the transposes of the two steps in reverse. The approximation ends at place 0.
     """
 
     @property
@@ -250,7 +252,7 @@ class Cells(Stage):
         return by_band.index_select(1, _places(self.levels, self.ndim, by_band.device))[..., None]
 
     def _by_place(self, x: Tensor) -> Tensor:
-        """`[B, R, *space]` as `[*places, B, R, *cells]`, a view."""
+        """Return `[B, R, *space]` as `[*places, B, R, *cells]`, a view."""
         side = 2**self.levels
         x = x.view(*x.shape[:2], *(size for n in self.space for size in (n // side, side)))
         return x.permute(*range(3, x.ndim, 2), 0, 1, *range(2, x.ndim, 2))
@@ -258,7 +260,7 @@ class Cells(Stage):
 
 @cache
 def _neighbours(levels: int, ndim: int) -> tuple[tuple[tuple[slice, ...], tuple[slice, ...]], ...]:
-    """Where the two of each pair of neighbours are, `[*places]`, level by level and axis by axis."""
+    """Return the slices of `[*places]` with the first and the second of all pairs of neighbours, by level and axis."""
     pairs = []
     for step in (2**s for s in range(levels)):
         for axis in range(ndim):
@@ -270,7 +272,7 @@ def _neighbours(levels: int, ndim: int) -> tuple[tuple[tuple[slice, ...], tuple[
 
 @constant_tensors(32)
 def _places(levels: int, ndim: int, device: torch.device) -> Tensor:
-    """Which band each place of a cell holds in the end, in the order of `Stage.factors`."""
+    """Return the band that each place of a cell holds after lifting, in the order of `Stage.factors`."""
     band = np.full((2**levels,) * ndim, levels * (2**ndim - 1))
     for s in range(levels):
         for k, letters in enumerate(list(product((0, 1), repeat=ndim))[1:]):
@@ -279,7 +281,7 @@ def _places(levels: int, ndim: int, device: torch.device) -> Tensor:
 
 
 def _times(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """`x` with its axis `axis` (negative) times `matrix` `[n, m]`."""
+    """Return `x` with its axis `axis` (negative) multiplied by `matrix` `[n, m]`."""
     lead, tail = x.shape[:axis], x.shape[axis:][1:]
     n, m = matrix.shape
     if not tail:
@@ -290,6 +292,6 @@ def _times(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 @constant_tensors(256)
 def _axis_matrix(wavelet: str, mode: Mode, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One level along an axis of `n` samples, `[n, 2m]`."""
+    """Return the matrix of one level along an axis of `n` samples, `[n, 2m]`."""
     bands = pywt.dwt(np.eye(n), wavelet, mode, axis=-1)
     return torch.from_numpy(np.concatenate(bands, 1)).to(device, dtype)

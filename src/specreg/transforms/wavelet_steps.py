@@ -41,7 +41,7 @@ class FilterBank(NamedTuple):
 
     length: int
     analysis: Taps  # reversed, so that analysis is a correlation
-    factors: tuple[float, float]  # what the taps were divided by
+    factors: tuple[float, float]  # the numbers that the taps were divided by
 
 
 @cache
@@ -87,7 +87,7 @@ def analyze_axis(x: Tensor, axis: int, bank: FilterBank, mode: Mode) -> Tensor:
 
 
 def analyze_axis_adjoint(y: Tensor, axis: int, bank: FilterBank, mode: Mode, n: int) -> Tensor:
-    """The transpose of `analyze_axis`: `[2, ..., M, ...]` to `[..., N, ...]`."""
+    """Apply the transpose of `analyze_axis`: `[2, ..., M, ...]` to `[..., N, ...]`."""
     left, right, count = margins(n, bank.length, mode)
     lead, tail = y.shape[1:axis], y.shape[axis:][1:]
     y = y.reshape(2, lead.numel(), count, tail.numel())
@@ -101,7 +101,7 @@ def analyze_axis_adjoint(y: Tensor, axis: int, bank: FilterBank, mode: Mode, n: 
 
 
 def margins(n: int, length: int, mode: Mode) -> tuple[int, int, int]:
-    """By how much a signal of `n` is extended on either side, and how many coefficients a band that makes."""
+    """Return how far `n` samples are extended on the left and on the right, and the number of coefficients per band."""
     if mode == "periodization":
         left, count = length // 2 - 1, (n + 1) // 2
     else:
@@ -122,7 +122,7 @@ def _extend(x: Tensor, left: int, right: int, mode: Mode) -> Tensor:
 
 
 def _beyond(x: Tensor, left: int, right: int, mode: Mode) -> tuple[Tensor, Tensor]:
-    """The continuation of `[outer, N, inner]` before and after its middle axis."""
+    """Return the continuation of `[outer, N, inner]` before and after its middle axis."""
     if mode == "zero":
         return tuple(x.new_zeros(x.shape[0], k, x.shape[2]) for k in (left, right))  # type: ignore[return-value]
     before, after = _edges(x.shape[1], left, right, mode, x.device)
@@ -174,12 +174,12 @@ def _spread(y: Tensor, taps: Taps, size: int) -> Tensor:
             total[:, start : start + count].add_(band, alpha=tap)
         if total is not phase:
             phase.copy_(total)
-        del total  # before the next is made
+        del total  # frees its memory before the next one is allocated
     return x
 
 
 def _weighted_sum(parts: Sequence[tuple[Tensor, float]], *, out: Tensor) -> None:
-    """Σ weight · tensor into `out`, a pass over memory saved where the first weight is 1."""
+    """Write Σ weight · tensor to `out`, with one pass over memory less where the first weight is 1."""
     (first, weight), *rest = parts
     if weight == 1.0 and rest:
         (second, alpha), *rest = rest

@@ -1,11 +1,10 @@
-"""The Fourier losses in the fewest passes over memory, for float32 on a CPU where Numba is.
+"""Value and gradient of the Fourier losses with one pass over both spectra, for float32 on a CPU.
 
-Between the transforms, one look at both spectra (`fourier_loops`). And back by one more transform *forward*: torch's
-real transform of several axes is one call of its library, the one back a complex transform along all axes but the last
-and a real one along that, with copies between, which takes two to three times as long. With F the spectrum of a real
-signal, H = cas(F) = Re F − Im F on all frequencies is real and has all that F has, and Σ_k F_k e^{+2πi k·n/N} =
-cas(DFT[H])_n (R. N. Bracewell, The Hartley Transform, 1986). Half a spectrum gives all of H, as −Im F is Im F at the
-negative frequency.
+Between the transforms, the loops of `fourier_loops` go over both spectra once. The adjoint transform is computed by one
+more *forward* transform, because torch's inverse real transform of several axes takes two to three times as long on a
+CPU: it is a complex transform, a real one, and copies. With F the spectrum of a real signal, H = cas(F) = Re F − Im F
+on all frequencies is real and determines F, and Σ_k F_k e^{+2πi k·n/N} = cas(DFT[H])_n (R. N. Bracewell, The Hartley
+Transform, 1986). A half spectrum determines H, because −Im F is Im F at the negative frequency.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specreg.losses.kernels.fourier_loops import BACK, KERNELS, LOOK, Array, Work
+from specreg.losses.kernels.fourier_loops import BACK, KERNELS, SCORE, Array, Work
 from specreg.losses.kernels.runtime import run
 from specreg.transforms.fourier import bin_weights
 
 PIECE = 1024
-"""Bins that are looked at together."""
+"""Number of bins in a piece, which the loops keep in the fastest cache."""
 
 
 def evaluate(
@@ -39,7 +38,7 @@ def evaluate(
     phase_gradient_limit: float,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """`scale` · Σ over the full spectrum of unnormalized transforms, `[b]`; the gradient of Σ, `[b, r, *space]`.
+    """Return `scale` · Σ over the unnormalized full spectrum, `[b]`, and the gradient of Σ, `[b, r, *space]`.
 
     Args:
         x0_hat: `[b, r, *space]`, float32 on the CPU.
@@ -57,17 +56,17 @@ def evaluate(
     plan = _plan(shape, least_amplitude, phase_gradient_limit)
     F_0, F_hat = _flat(transform(x0)), _flat(transform(x0_hat))
     back = wants_gradient and plan.mirrors.size > 0
-    H = np.ndarray(shape, np.float32, F_0) if back else _NONE  # in the memory of F_0
+    H = np.ndarray(shape, np.float32, F_0) if back else _NONE  # reuses the memory of F_0
     values, bins = np.empty(shape[0], np.float32), F_0.size
     work = Work(
         F_0, F_hat, H.reshape(-1), _NONE if weights is None else _flat(weights), plan.rows if each else 0,
         wants_gradient, scale, values, np.empty(plan.units, np.float32), *plan,
     )  # fmt: skip
-    run(*KERNELS[coupling], work, LOOK, plan.units, bins)
+    run(*KERNELS[coupling], work, SCORE, plan.units, bins)
     value = torch.from_numpy(values)
     if not wants_gradient:
         return value, None
-    del work, F_0  # or they would lie beside the next transform's result
+    del work, F_0  # frees their memory before the next transform
     if not back:
         half = torch.from_numpy(F_hat.reshape(*shape[:-1], -1))
         return value, torch.fft.irfft(half, n=shape[-1], norm="forward")
@@ -82,7 +81,7 @@ def evaluate(
 
 
 def _flat(x: Tensor) -> Array:
-    """What is in a tensor, in memory's order; the same memory, if the tensor has that order."""
+    """Return the values of a tensor as a flat array, without a copy if it is contiguous."""
     values: Array = x.contiguous().numpy().reshape(-1)
     return values
 
@@ -90,11 +89,11 @@ def _flat(x: Tensor) -> Array:
 _TRANSFORMS: dict[int, Callable[[Tensor], Tensor]] = {
     1: torch.fft.rfft, 2: torch.fft.rfft2, 3: partial(torch.fft.rfftn, dim=(-3, -2, -1))
 }  # fmt: skip
-"""Half spectra along that many trailing axes."""
+"""Half spectra by the number of trailing axes to transform."""
 
 
 class _Plan(NamedTuple):
-    """How spectra of one shape are gone through: the last fields of `Work`."""
+    """The fields of `Work` that follow from a shape and the thresholds."""
 
     counts: Array
     mirrors: Array
@@ -130,7 +129,7 @@ def _plan(shape: torch.Size, least_amplitude: float, phase_gradient_limit: float
 
 
 def _mirrors(size: list[int]) -> Array:
-    """Of each line along the last axis, in memory's order, the line of the negative frequencies; none in 1-D."""
+    """Return, for each line along the last axis, the index of the line with the negative frequencies; empty in 1-D."""
     places = np.arange(math.prod(size) if size else 0, dtype=np.uint64).reshape(size or 0)
     found: Array = places[np.ix_(*(-np.arange(n) % n for n in size))].ravel() if size else places
     return found

@@ -1,8 +1,8 @@
-"""The Fourier losses between their transforms, as loops for Numba: values, F̂ turned into its gradient, and Hartley.
+"""Numba loops of the Fourier losses between the transforms: values, gradients with respect to F̂, and Hartley's sums.
 
-The formulas are those of `fourier_l1`, which is the oracle for these. Spectra are rows of bins; a loop takes a piece of
-a row at a time, small enough for the fastest cache. All of it is one file, because Numba keeps machine code on disk for
-as long as the file of the function that was called is the same. `fourier` calls these.
+The formulas are those of `losses.fourier_l1`, against which they are tested. A spectrum has rows of bins; a loop
+works on one piece of a row at a time, small enough for the fastest cache. All loops are in one file because Numba
+invalidates its cache by the file of the called function alone. `fourier` calls them.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ ATAN = tuple(
         0.00284989,
     )
 )
-"""atan(t)/t as a polynomial in t² on [0, 1]: least largest relative error, 1.5e-8, by reweighted least squares."""
+"""atan(t)/t as a polynomial in t² on [0, 1], a minimax fit with a relative error of 1.5e-8."""
 HALF_PI, PI, TINY = np.float32(math.pi / 2), np.float32(math.pi), np.finfo(np.float32).tiny
 
 
 class Work(NamedTuple):
-    """What there is to do: arrays in memory's order, and plain numbers."""
+    """Arguments of the kernels: flat arrays in the order of memory, and numbers."""
 
-    F_0: Array  # empty where only `_cas` is wanted
-    F_hat: Array  # the look makes the gradient of it
-    H: Array  # float32, what `_cas` makes of F̂; may lie in the memory of F_0; empty where that is not wanted
-    weights: Array  # empty where all count alike
-    rows_of_weights: int  # that a sample has to itself
+    F_0: Array  # spectrum of x0; empty where only `_cas` runs
+    F_hat: Array  # spectrum of x0_hat; step 0 overwrites it with the gradient
+    H: Array  # float32, output of `_cas`, possibly in the memory of F_0; empty where `_cas` does not run
+    weights: Array  # weights by frequency; empty where there are none
+    rows_of_weights: int  # rows of weights per sample, 0 where all samples share them
     wants_gradient: bool
-    scale: float  # of values, not of the gradient
-    values: Array  # [b], or empty where they are known
-    totals: Array  # [units]
-    counts: Array  # how many bins of the full spectrum each bin of a piece stands for
-    mirrors: Array  # of each line along the last axis, the line of the negative frequencies
-    width: int  # of the last axis, of signals
-    bins: int  # of it, of spectra
-    length: int  # bins of a row: short lines are taken several at a time, so that loops are long
-    piece: int  # bins taken at a time
-    pieces: int  # of a row
+    scale: float  # factor of the values, not of the gradient
+    values: Array  # [b], output; empty where they are not wanted
+    totals: Array  # [units], the sum of each unit
+    counts: Array  # number of full-spectrum bins that each bin of a piece stands for
+    mirrors: Array  # for each line along the last axis, the line with the negative frequencies
+    width: int  # size of the last axis of a signal
+    bins: int  # size of the last axis of a half spectrum
+    length: int  # bins per row; a row joins several short lines, so that loops are long
+    piece: int  # bins per piece
+    pieces: int  # pieces per row
     units: int  # pieces of all rows
-    rows: int  # of a channel
+    rows: int  # rows per channel
     rows_of_sample: int
     least: Any  # amplitude below which the direction of a coefficient fades to 0
-    limit: Any  # the most that the gradient of a phase factor may be, in gradients of an amplitude
+    limit: Any  # upper bound of the gradient of a phase factor, relative to that of an amplitude
 
 
-# The loops of these are many and small: LLVM gives up on vectors where more than a few arrays could overlap.
+# Many small loops: LLVM does not vectorize a loop over more than a few arrays that might overlap.
 
 
 @jit
@@ -91,7 +91,7 @@ def _sign(x: Any) -> Any:
 
 @jit
 def _angle(y: Array, x: Array, t: Array) -> None:
-    """Turn y into atan2(y, x), which is 0 at (0, 0) and fades to it below 1e-38. `t` is for work."""
+    """Overwrite y with atan2(y, x), which is 0 at (0, 0) and fades to 0 below 1e-38; `t` is scratch memory."""
     for k in range(t.size):
         a, b = abs(x[k]), abs(y[k])
         t[k] = min(a, b) / max(max(a, b), TINY)
@@ -115,7 +115,7 @@ def _angle(y: Array, x: Array, t: Array) -> None:
 
 @jit
 def _piece(u: int, work: Any, room: Array) -> Any:
-    """Of piece u of the spectra: F, F̂, how much each bin counts, its weights alone; `room` is for what counts."""
+    """Return F, F̂, count times weight, and weight of each bin of piece u; `room` is scratch memory for the product."""
     row, a = u // work.pieces, u % work.pieces * work.piece
     n = min(work.length - a, work.piece)
     first = row * work.length + a
@@ -130,8 +130,8 @@ def _piece(u: int, work: Any, room: Array) -> Any:
 
 @jit
 def _cas(F: Array, out: Array, mirrors: Array, width: Any, share: int, shares: int) -> None:
-    """Re F − Im F on all frequencies, see `fourier`; of a share of the lines."""
-    # All unsigned: a number that might be negative is one that might count from the end, and no vector is made of it.
+    """Write Re F − Im F on the full spectrum (see `fourier`) to `out`, for one share of the lines."""
+    # Unsigned indices: a signed index might count from the end, which keeps LLVM from vectorizing the loop.
     all_lines = F.size // (width // 2 + 1)
     start, stop = all_lines * share // shares, all_lines * (share + 1) // shares
     lines, one = np.uint64(mirrors.size), np.uint64(1)
@@ -143,7 +143,7 @@ def _cas(F: Array, out: Array, mirrors: Array, width: Any, share: int, shares: i
             out[here + k] = F[half + k].real - F[half + k].imag
         for k in range(one, one + width - bins):
             out[there + (width - k)] = F[half + k].real + F[half + k].imag
-        # At frequency 0 and Nyquist both of a conjugate pair are there: of them the symmetric part, as irfftn takes it.
+        # Frequency 0 and Nyquist hold both bins of a conjugate pair: take their symmetric part, as irfftn does.
         for k in range(0, bins, max(one, width // 2)):
             if 2 * k % width == 0:
                 a, b = F[half + k], F[other_half + k]
@@ -152,7 +152,7 @@ def _cas(F: Array, out: Array, mirrors: Array, width: Any, share: int, shares: i
 
 @jit
 def _finish(work: Any, share: int, shares: int) -> None:
-    """The values, and what `_cas` makes of F̂, where these are wanted."""
+    """Compute the values, and `_cas` of the gradient in F̂, where wanted."""
     if share == 0 and work.values.size:
         of_sample = work.units // work.values.size
         for b in range(work.values.size):
@@ -205,7 +205,7 @@ def _projection(work: Any, step: int, share: Any, shares: int) -> None:
             inverse[k] = np.float32(1) / max(A[k], least)
         total = np.float32(0)
         for k in range(n):
-            # A/A is 1, but 0 where x0 has no coefficient and so no phase to agree with; below 0 is rounding.
+            # The factor A·inverse is 1, or 0 where x0 has no coefficient and so no phase; values below 0 are rounding.
             apart = max((B[k] * A[k] - shared[k]) * inverse[k], np.float32(0))
             total += (apart + abs(B[k] - A[k])) * count[k]
         work.totals[u] = total
@@ -256,13 +256,13 @@ def _frequency(work: Any, step: int, share: Any, shares: int) -> None:
                 f[k] = complex(re * radial[k] - im * delta[k], re * delta[k] + im * radial[k])
 
 
-# Numba keeps no machine code of a function that is given another as an argument: one for each. To an index of prange,
-# which is unsigned, kernels would be compiled once more.
+# One function per kernel, because Numba does not cache functions that take a function as an argument. The index of
+# prange is unsigned; int64 keeps the kernel from being compiled a second time for it.
 
 
 @parallel
 def _amplitude_on_threads(work: Any, first: int, last: int, shares: int) -> None:
-    """Steps from `first` to before `last`."""
+    """Run steps `first` to `last` − 1."""
     for step in range(first, last):
         for t in prange(shares):
             _amplitude(work, step, np.int64(t), shares)
@@ -270,7 +270,7 @@ def _amplitude_on_threads(work: Any, first: int, last: int, shares: int) -> None
 
 @parallel
 def _projection_on_threads(work: Any, first: int, last: int, shares: int) -> None:
-    """Steps from `first` to before `last`."""
+    """Run steps `first` to `last` − 1."""
     for step in range(first, last):
         for t in prange(shares):
             _projection(work, step, np.int64(t), shares)
@@ -278,7 +278,7 @@ def _projection_on_threads(work: Any, first: int, last: int, shares: int) -> Non
 
 @parallel
 def _frequency_on_threads(work: Any, first: int, last: int, shares: int) -> None:
-    """Steps from `first` to before `last`."""
+    """Run steps `first` to `last` − 1."""
     for step in range(first, last):
         for t in prange(shares):
             _frequency(work, step, np.int64(t), shares)
@@ -289,5 +289,6 @@ KERNELS: dict[str | None, tuple[Callable[..., None], Callable[..., None]]] = {
     "projection": (_projection, _projection_on_threads),
     "frequency": (_frequency, _frequency_on_threads),
 }
-"""By coupling, for `runtime.run`. Step 0 is the look at both spectra, step 1 the values and what `_cas` makes of F̂."""
-LOOK, BACK = (0, 2), (1, 2)
+"""Kernels by coupling, for `runtime.run`. Step 0 scores both spectra, step 1 computes the values and `_cas`."""
+SCORE, BACK = (0, 2), (1, 2)
+"""Steps that score the spectra and prepare the transform back, and steps that finish it."""

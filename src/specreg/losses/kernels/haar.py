@@ -1,9 +1,9 @@
-"""Haar's levels in one look at both batches: the values, and their gradient.
+"""Value and gradient of the Haar loss in one pass over x0_hat and x0.
 
-The lifting of `transforms.wavelet_stages.Cells`, which is the oracle for it, on a few lines of memory at a time: those
-that one cell of 2^levels samples a side takes, or a piece of them, small enough for the cache. Along a line means
-come first and differences after them, level by level; of two neighbouring lines the second becomes the difference,
-in place. What has no neighbour is its own mean, and has no difference. Compiled by Numba on first use.
+The kernel applies the lifting of `transforms.wavelet_stages.Cells`, against which it is tested, to a few lines of
+memory at a time: those of one cell of 2^levels samples per side, or a piece of them that fits into the cache. Within a
+line the means come first and the differences after them, level by level; of two neighbouring lines the second becomes
+the difference, in place. A sample without a neighbour is its own mean and has no difference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from specreg.transforms.wavelet_stages import Cells
 Array = np.ndarray[Any, Any]
 
 BUFFER = 2**13
-"""Values of a piece of lines, where cells are not larger themselves; with all its levels a plane is one cell."""
+"""Number of values in a piece of lines, unless a single cell has more."""
 
 
 def evaluate(
@@ -35,7 +35,7 @@ def evaluate(
     gammas: tuple[float, ...],
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Σ γ·weight·|W[x0_hat − x0]|, and its gradient.
+    """Return Σ γ·weight·|W[x0_hat − x0]| of each sample, and its gradient.
 
     Args:
         x0_hat: `[b, r, *space]`, float32.
@@ -52,7 +52,7 @@ def evaluate(
     space = x0.shape[-ndim:]
     depth, height, width = (1,) * (3 - ndim) + tuple(space)
     deep, high = (min(2**levels, size) for size in (depth, height))  # lines of a cell
-    strips = len(x0[0]) * -(-depth // deep) * -(-height // high)  # of a sample
+    strips = len(x0[0]) * -(-depth // deep) * -(-height // high)  # per sample
     piece = min(width, max(1, BUFFER // (deep * high) >> levels) << levels)
     even = (depth % deep, height % high, width % 2**levels) == (0, 0, 0)
     together = max(1, min(strips, BUFFER // (deep * high * width))) if even else 1
@@ -70,22 +70,22 @@ def evaluate(
 
 
 class _Work(NamedTuple):
-    """What the kernel is to do. A unit of work is a piece of the width of one strip, or of several side by side."""
+    """Arguments of the kernel. A unit of work is a piece of the width of one strip or of several strips."""
 
     x: Array  # [lines, width]
     y: Array
-    out: Array  # the same, or empty
+    out: Array  # [lines, width], the gradient; empty where none is wanted
     pulls: Array  # [b or 1, lines of a cell, levels + 1]
     levels: int
     depth: int
     height: int
-    deep: int  # lines of a cell
-    high: int
+    deep: int  # lines of a cell along the depth
+    high: int  # lines of a cell along the height
     piece: int  # values of a line taken at a time
-    strips: int  # of a sample: the lines of a row of cells
-    together: int  # strips of a unit
-    units: int  # of a sample
-    totals: Array  # [units of all samples]
+    strips: int  # per sample; a strip holds the lines of one row of cells
+    together: int  # strips per unit
+    units: int  # per sample
+    totals: Array  # [units of all samples], the sum of each unit
 
 
 _NONE = np.empty((0, 0), np.float32)
@@ -93,7 +93,7 @@ _NONE = np.empty((0, 0), np.float32)
 
 @lru_cache(256)
 def _pulls(gammas: tuple[float, ...], levels: int, ndim: int, deep: int, high: int) -> Array:
-    """γ times what lifted coefficients lack, `[1, lines, levels + 1]`."""
+    """Return γ times the factor between a lifted and a PyWavelets coefficient, `[1, lines, levels + 1]`."""
     factors = Cells("haar", "periodization", (2**levels,) * ndim, levels).factors
     pulls: Array = np.multiply(factors, gammas).astype(np.float32)
     return pulls[None, _bands(levels, ndim, deep, high)]
@@ -101,8 +101,8 @@ def _pulls(gammas: tuple[float, ...], levels: int, ndim: int, deep: int, high: i
 
 @lru_cache(32)
 def _bands(levels: int, ndim: int, deep: int, high: int) -> Array:
-    """Which band is where in a cell, `[lines, levels + 1]`: differences along a line from the finest on, then means."""
-    # The level that made a line a difference, or a place along it; `levels` where none did.
+    """Return the band at each place of a cell, `[lines, levels + 1]`: differences from the finest on, then means."""
+    # The level at which a line, or a place along it, became a difference; `levels` where it stayed a mean.
     made = [np.array([levels, *((j & -j).bit_length() - 1 for j in range(1, lines))]) for lines in (deep, high)]
     by_axis = np.broadcast_arrays(*np.ix_(*made, np.arange(levels + 1)))[-ndim:]
     level, kinds = np.minimum.reduce(by_axis), 2**ndim - 1
@@ -113,8 +113,8 @@ def _bands(levels: int, ndim: int, deep: int, high: int) -> Array:
 
 @jit
 def _load(x: Array, y: Array, row: Any, at: Any, pairs: Any, odd: Any, line: Array, low: Any, high: Any) -> None:
-    """Means and differences of neighbours in x − y, from `at` on, to places `low` and `high` of a line."""
-    # All unsigned: a number that might be negative is one that might count from the end, and no vector is made of it.
+    """Write means and differences of neighbours in x − y, starting at `at`, to positions `low` and `high` of a line."""
+    # Unsigned indices: a signed index might count from the end, which keeps LLVM from vectorizing the loop.
     half, one, two = np.float32(0.5), np.uint64(1), np.uint64(2)
     for i in range(pairs):
         k = at + two * i
@@ -129,7 +129,7 @@ def _load(x: Array, y: Array, row: Any, at: Any, pairs: Any, odd: Any, line: Arr
 
 @jit
 def _store(line: Array, low: Any, high: Any, out: Array, row: Any, at: Any, pairs: Any, odd: Any) -> None:
-    """The transpose of `_load`."""
+    """Apply the transpose of `_load`."""
     half, one, two = np.float32(0.5), np.uint64(1), np.uint64(2)
     for i in range(pairs):
         k = at + two * i
@@ -142,14 +142,14 @@ def _store(line: Array, low: Any, high: Any, out: Array, row: Any, at: Any, pair
 
 @jit
 def _copy(x: Array, out: Array) -> None:
-    """Not by a slice: Numba takes seconds to compile what that would say if sizes differed."""
+    """Copy x to out. Numba takes seconds to compile the size check of a slice assignment."""
     for i in range(x.size):
         out[i] = x[i]
 
 
 @jit
 def _split(x: Array, low: Array, high: Array) -> None:
-    """Means and differences of neighbours in x."""
+    """Write means and differences of neighbours in x to `low` and `high`."""
     half, n = np.float32(0.5), high.size
     for i in range(n):
         even = x[2 * i]
@@ -173,7 +173,7 @@ def _split_transpose(low: Array, high: Array, x: Array) -> None:
 
 @jit
 def _lift_line(x: Array, y: Array) -> None:
-    """The same of two lines, in place."""
+    """Replace two lines by their mean and their difference."""
     half = np.float32(0.5)
     for i in range(x.size):
         difference = y[i] - x[i]
@@ -192,7 +192,7 @@ def _lift_line_transpose(x: Array, y: Array) -> None:
 
 @jit
 def _score(x: Array, weight: Any) -> Any:
-    """weight · Σ|x|; x becomes the gradient of it."""
+    """Return weight · Σ|x|, and overwrite x with its gradient."""
     total = np.float32(0)
     for i in range(x.size):
         total += abs(x[i])
@@ -202,7 +202,7 @@ def _score(x: Array, weight: Any) -> Any:
 
 @jit
 def _transform(lines: Array, copy: Array, sizes: Array, levels: int, ni: int, nj: int) -> None:
-    """All levels of the first ni × nj lines, which `_load` has begun; `sizes` are those of lines, level by level."""
+    """Transform the first ni × nj lines, on which `_load` did the first step; `sizes` holds their lengths by level."""
     for level in range(levels):
         step, n, m = 1 << level, sizes[level], sizes[level + 1]
         if level:
@@ -237,7 +237,7 @@ def _transform_transpose(lines: Array, copy: Array, sizes: Array, levels: int, n
 
 @jit
 def _score_lines(lines: Array, pull: Array, sizes: Array, levels: int, ni: int, nj: int) -> Any:
-    """Σ pull·|coefficient|; coefficients become the gradient of it."""
+    """Return Σ pull·|coefficient|, and overwrite the coefficients with its gradient."""
     total = 0.0
     for i in range(ni):
         for j in range(nj):
@@ -245,7 +245,7 @@ def _score_lines(lines: Array, pull: Array, sizes: Array, levels: int, ni: int, 
             while level < levels:
                 total += _score(lines[i, j, sizes[level + 1] : sizes[level]], pull[place, level])
                 level += 1
-                if (i | j) >> (level - 1) & 1:  # one band is all that is left of a line of differences
+                if (i | j) >> (level - 1) & 1:  # a line of differences ends at this level
                     break
             total += _score(lines[i, j, : sizes[level]], pull[place, level])
     return total
@@ -263,7 +263,7 @@ def _lift(work: Any, step: int, share: Any, shares: int) -> None:
         sample, strip, a = u // units, u % units // pieces * together, u % pieces * piece
         pull = work.pulls[sample if len(work.pulls) > 1 else 0]
         ni, nj, count, b = deep, high, min(together, strips - strip), min(width, a + piece)
-        for k in range(count):  # where the strips begin
+        for k in range(count):  # first line of each strip
             above, d, h = (
                 (strip + k) // across // down,
                 (strip + k) // across % down * deep,
@@ -297,4 +297,4 @@ def _lift(work: Any, step: int, share: Any, shares: int) -> None:
 def _lift_on_threads(work: Any, first: int, last: int, shares: int) -> None:
     for step in range(first, last):
         for t in prange(shares):
-            _lift(work, step, np.int64(t), shares)  # unsigned as it is, it would be compiled for once more
+            _lift(work, step, np.int64(t), shares)  # an unsigned argument would compile the kernel a second time

@@ -13,25 +13,25 @@ import torch
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 WORK = 2**13
-"""Values that are worth a thread of their own."""
+"""Number of values from which a further thread pays."""
 
 _HOME = os.getpid()
 
 
 def jit(function: Kernel) -> Kernel:
-    """Compile a kernel when it is first called, and keep the machine code on disk where there is a place for it.
+    """Return `function` compiled on its first call, with the machine code cached on disk where a folder is writable.
 
-    Whether what is kept is still good is told by the kernel's file alone: whoever changes the options here has to throw
-    it away, and a kernel calls none of another file. Only sums may be reordered: with fused multiply-adds |F| of equal
-    spectra could differ, and a loss of equal samples would not be 0.
+    Numba's cache depends on the kernel's file alone, so a kernel must not call kernels of other files, and whoever
+    changes the options here has to delete the cache. The only relaxed rule of arithmetic is the order of sums: with
+    fused multiply-adds |F| of equal spectra could differ, and the loss of equal samples would not be 0.
     """
     return _compile(function, parallel=False)
 
 
 def parallel(function: Kernel) -> Kernel:
-    """The same for a function that gives shares of a kernel's work to threads by `numba.prange`.
+    """Return `function`, which divides a kernel's work among threads by `numba.prange`, compiled like `jit`.
 
-    One such loop a function: Numba may make one of two, and knows nothing of what the first leaves in memory.
+    It must contain one such loop: Numba may fuse two, although the second depends on what the first wrote.
     """
     return _compile(function, parallel=True)
 
@@ -86,17 +86,17 @@ def run(
     units: int,
     values: int,
 ) -> None:
-    """Do steps `first` to before `last` of some work, on threads if `values` are worth it.
+    """Run steps `first` to `last` − 1 of a kernel, on several threads if there are enough `values`.
 
     Args:
-        kernel: `kernel(work, step, share, shares)` does one share of a step.
-        on_threads: `on_threads(work, first, last, shares)` does all shares of each step, step by step.
-        work: what kernels take.
+        kernel: `kernel(work, step, share, shares)` computes one share of a step.
+        on_threads: `on_threads(work, first, last, shares)` computes all shares of each step, one step after another.
+        work: arguments of the kernel.
         steps: first and last.
-        units: most shares that there can be.
-        values: how much work it is.
+        units: largest possible number of shares.
+        values: number of values that the kernel reads.
 
-    With OpenMP on Linux Numba's threads are torch's own; others would wait for cores on which torch's still spin.
+    With OpenMP on Linux Numba runs on torch's own threads. Other threads would wait for cores on which torch's spin.
     """
     team = torch.get_num_threads()
     shares = min(team, values // WORK, units)
@@ -111,7 +111,7 @@ def run(
 
         package: Any = numba  # typed in some of its versions
         before = package.get_num_threads()
-        package.set_num_threads(team)  # as many as torch has: a team that changes in size ends and starts threads
+        package.set_num_threads(team)  # like torch: a team of another size would stop and start threads
         try:
             on_threads(work, *steps, shares)
         finally:
@@ -120,7 +120,7 @@ def run(
 
 @lru_cache(4)
 def _threads(process: int) -> int:
-    """Start Numba's threads. How many there are, 0 where several callers may not use them or the process was forked."""
+    """Start Numba's threads and return their number: 0 in a forked process and where callers cannot share them."""
     import numba
 
     package: Any = numba
@@ -130,9 +130,9 @@ def _threads(process: int) -> int:
     try:
         package.get_num_threads()
         layer: str = package.threading_layer()
-    except Exception:  # no layer, or not the one that was asked for
+    except Exception:  # there is no threading layer, or not the requested one
         return 0
-    if torch.get_num_threads() != wanted:  # OpenMP was told Numba's number, and it is torch's OpenMP too
+    if torch.get_num_threads() != wanted:  # Numba set the number of its OpenMP threads, which are torch's too
         torch.set_num_threads(wanted)
     most: int = package.config.NUMBA_NUM_THREADS
     return most if layer in ("omp", "tbb") else 0
