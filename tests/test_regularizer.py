@@ -5,7 +5,9 @@ import warnings
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
+import pywt
 import torch
 
 import specreg
@@ -192,3 +194,49 @@ def test_other_settings_do_not_warn(table, prediction, noise_weight, monkeypatch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         objectives.ddpm(table, prediction, specreg.SpectralRegularizer("haar", noise_weight=noise_weight))
+
+
+@pytest.mark.parametrize("ramp", ["linear", "cosine"])
+def test_lambda_ramps_up_and_fades_out(ramp):
+    regularizer = specreg.SpectralRegularizer("haar", weight=2.0, warmup=4, cooldown=5, total=20, ramp=ramp)
+    x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    lam = np.array([float(regularizer(x, x + 1, specreg.NoiseLevel.edm(torch.ones(1))).lam) for _ in range(22)])
+    call = np.arange(1, 23)
+    up, down = np.clip(call / 4, 0, 1), np.clip((20 - call) / 5, 0, 1)
+    if ramp == "cosine":
+        up, down = ((1 - np.cos(np.pi * share)) / 2 for share in (up, down))
+    np.testing.assert_allclose(lam, 2 * up * down, atol=1e-6)
+    assert lam[-1] == 0
+    resumed = specreg.SpectralRegularizer("haar", weight=2.0, warmup=4, cooldown=5, total=20, ramp=ramp)
+    for _ in range(15):
+        resumed(x, x + 1, specreg.NoiseLevel.edm(torch.ones(1)))
+    again = specreg.SpectralRegularizer("haar", weight=2.0, warmup=4, cooldown=5, total=20, ramp=ramp)
+    again.load_state_dict(resumed.state_dict())
+    assert float(again(x, x + 1, specreg.NoiseLevel.edm(torch.ones(1))).lam) == pytest.approx(lam[15])
+    with pytest.raises(ValueError, match=r"a cooldown needs total= of at least warmup \+ cooldown calls; got 8"):
+        specreg.SpectralRegularizer("haar", warmup=4, cooldown=5, total=8)
+
+
+def test_several_losses_are_one_sum_under_one_lambda():
+    """Amplitudes by NumPy, Haar coefficients by PyWavelets."""
+    x0, x0_hat = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
+    amplitude = np.abs(np.abs(np.fft.fft2(x0, norm="ortho")) - np.abs(np.fft.fft2(x0_hat, norm="ortho"))).mean(
+        (1, 2, 3)
+    )
+    coefficients = pywt.wavedec2(x0 - x0_hat, "haar", mode="symmetric", level=3)
+    flat = [
+        np.abs(c).reshape(3, -1) for level in coefficients for c in (level if isinstance(level, tuple) else [level])
+    ]
+    haar = np.concatenate(flat, axis=1).sum(1) / 64
+    level = specreg.NoiseLevel.edm(torch.full((3,), 0.1))
+    for loss in (["amplitude", "haar"], "amplitude+haar", [specreg.losses.Amplitude(), "haar"]):
+        term = specreg.SpectralRegularizer(loss, weight=0.5)(torch.from_numpy(x0_hat), torch.from_numpy(x0), level)
+        np.testing.assert_allclose(term.per_sample, amplitude + haar, rtol=1e-5)
+    with pytest.raises(ValueError, match="a sum needs at least two losses; got 1"):
+        specreg.SpectralRegularizer(["haar"])
+    with pytest.raises(ValueError, match="did you mean 'amplitude'"):
+        specreg.losses.build("amplitud+haar")
+    summed = specreg.losses.build("amplitude+haar", reduction="sum")
+    np.testing.assert_allclose(
+        summed(torch.from_numpy(x0_hat), torch.from_numpy(x0)), 64 * (amplitude + haar), rtol=1e-5
+    )

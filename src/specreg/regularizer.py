@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -50,7 +50,8 @@ class SpectralRegularizer(nn.Module):
 
     Args:
         loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", "wavelet:NAME"), or any callable
-            `(x0_hat, x0) -> [B]`, such as `specreg.losses.Wavelet("bior1.3", levels=3)`.
+            `(x0_hat, x0) -> [B]`, such as `specreg.losses.Wavelet("bior1.3", levels=3)`; or several of specreg's losses
+            by name or object, such as ["amplitude", "haar"], which are added up under one λ.
         weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=5.0)`, in short "auto", which measures it
             while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
             which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
@@ -63,7 +64,9 @@ class SpectralRegularizer(nn.Module):
         layout: names of the axes of x0 and x0_hat where they are not `[B, C, *space]`, such as "btchw" or "blc"; see
             `specreg.losses.functional`. The loss then gets views `[B, C, *space]` and must have no layout of its own.
         warmup: calls over which λ ramps up from 0, for either kind of λ; 0 for none.
-        ramp: shape of the warm-up, "linear" or "cosine".
+        cooldown: calls over which λ fades to 0, the last of `total` calls; 0 for none. After them λ stays 0.
+        total: calls in all, which a cooldown needs.
+        ramp: shape of the warm-up and of the cooldown, "linear" or "cosine".
         by_band: whether terms carry errors by band, for logging; costs one more transform per call.
 
     Calls count, for the ramp and for automatic λ, while the module is in training mode and gradients are enabled.
@@ -81,13 +84,15 @@ class SpectralRegularizer(nn.Module):
 
     def __init__(
         self,
-        loss: str | Callable[[Tensor, Tensor], Tensor] = "amplitude_phase",
+        loss: str | Callable[[Tensor, Tensor], Tensor] | Sequence[str | losses.SpectralLoss] = "amplitude_phase",
         *,
         weight: float | AutoWeight | Literal["auto", "edm"] = 0.1,
         noise_weight: str | NoiseWeight | None = None,
         band_weight: str | BandWeight | None = None,
         layout: str | None = None,
         warmup: int = 0,
+        cooldown: int = 0,
+        total: int | None = None,
         ramp: Ramp = "linear",
         by_band: bool = False,
     ):
@@ -108,12 +113,16 @@ class SpectralRegularizer(nn.Module):
         if not (isinstance(warmup, int) and warmup >= 0):
             raise ValueError(f"warmup must be a whole number of calls, at least 0; got {warmup!r}")
         _checks.choice("ramp", ramp, RAMPS)
-        self.spectral_loss = losses.build(loss) if isinstance(loss, str) else loss
+        if not (isinstance(cooldown, int) and cooldown >= 0):
+            raise ValueError(f"cooldown must be a whole number of calls, at least 0; got {cooldown!r}")
+        if cooldown and not (isinstance(total, int) and total >= warmup + cooldown):
+            raise ValueError(f"a cooldown needs total= of at least warmup + cooldown calls; got {total!r}")
+        self.spectral_loss = _loss(loss)
         self.weight = weight
         noise_weight = "snr" if noise_weight is None else noise_weight
         self.noise_weight = noise_weights.build(noise_weight) if isinstance(noise_weight, str) else noise_weight
         self.band_weight = band_weights.build(band_weight) if isinstance(band_weight, str) else band_weight
-        self.warmup, self.ramp = warmup, ramp
+        self.warmup, self.cooldown, self.total, self.ramp = warmup, cooldown, total, ramp
         self.wants_bands = by_band
         self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
@@ -169,7 +178,7 @@ class SpectralRegularizer(nn.Module):
                 f"noise weights must be one a sample, [{len(per_sample)}], or one for all; "
                 f"got {list(level_weight.shape)}"
             )
-        bands: Any = self.spectral_loss.by_band(x0_hat, x0) if self.wants_bands else {}  # type: ignore[union-attr]
+        bands: Any = self.spectral_loss.by_band(x0_hat, x0) if self.wants_bands else {}  # type: ignore[attr-defined]
         if off:  # not 0 · level_weight: λ_EDM is infinite without noise
             zero = per_sample.new_zeros(())
             return SpectralTerm(zero, per_sample, torch.zeros_like(per_sample), bands, zero, None)
@@ -205,12 +214,20 @@ class SpectralRegularizer(nn.Module):
             lam = (self.weight.update(*norms) if norms else self.weight.value).to(like)
         else:
             lam = like.new_full((), self.weight)
-        if not self.warmup:
+        if not self.warmup and not self.cooldown:
             return lam
         if learning:
             self.calls += 1
-        done = (self.calls / self.warmup).clamp_max(1.0).to(like)
-        return lam * (done if self.ramp == "linear" else 0.5 - 0.5 * torch.cos(math.pi * done))
+        if self.warmup:
+            lam = lam * self._ramped(self.calls / self.warmup).to(like)
+        if self.cooldown and self.total is not None:
+            lam = lam * self._ramped((self.total - self.calls) / self.cooldown).to(like)
+        return lam
+
+    def _ramped(self, done: Tensor) -> Tensor:
+        """Return a ramp's value in [0, 1] at the share `done` of its length."""
+        done = done.clamp(0.0, 1.0)
+        return done if self.ramp == "linear" else 0.5 - 0.5 * torch.cos(math.pi * done)
 
     def extra_repr(self) -> str:
         """Return λ and the weights; the loss and an automatic λ print themselves as submodules."""
@@ -218,5 +235,18 @@ class SpectralRegularizer(nn.Module):
         said.append(f"noise_weight={self.noise_weight}")
         said += [f"band_weight={self.band_weight}"] if self.band_weight is not None else []
         said += [f"layout={self.layout!r}"] if self.layout is not None else []
-        said += [f"warmup={self.warmup}, ramp={self.ramp!r}"] if self.warmup else []
+        said += [f"warmup={self.warmup}"] if self.warmup else []
+        said += [f"cooldown={self.cooldown}, total={self.total}"] if self.cooldown else []
+        said += [f"ramp={self.ramp!r}"] if self.warmup or self.cooldown else []
         return ", ".join(said)
+
+
+def _loss(
+    loss: str | Callable[[Tensor, Tensor], Tensor] | Sequence[str | losses.SpectralLoss],
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss given by name, as a callable, or as a sequence of losses to add up."""
+    if isinstance(loss, str):
+        return losses.build(loss)
+    if callable(loss):
+        return loss
+    return losses.Sum([losses.build(part) if isinstance(part, str) else part for part in loss])

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -255,6 +256,21 @@ def test_sharded_weights_are_refused_in_a_sentence():
         refuse_sharding(Sharded())
     Sharded.distributed_type = DistributedType.MULTI_CPU
     refuse_sharding(Sharded())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_lambda_fades_out_over_the_last_share_of_training(tiny, tmp_path, accumulate):
+    """Twelve steps, the last half with a linear cooldown: λ is 0 at the last call."""
+    options = ("training.steps=12", "spectral.weight=0.2", "spectral.warmup=2", "spectral.cooldown=0.5")
+    config = tiny(*options, f"training.accumulate={accumulate}", "training.decay=constant")
+    train(config, tmp_path)
+    found = [record["lambda"] for record in log(tmp_path)]
+    calls = np.arange(1, 12 * accumulate + 1)
+    up, down = np.clip(calls / (2 * accumulate), 0, 1), np.clip((12 - calls / accumulate) / 6, 0, 1)
+    np.testing.assert_allclose(found, (0.2 * up * down).reshape(12, accumulate).mean(1), atol=1e-6)
+    longer = tiny(*options[1:], "training.steps=15", f"training.accumulate={accumulate}", "training.decay=constant")
+    with pytest.raises(ConfigError, match=r"training\.steps = 12; got 15"):
+        Trainer(longer, tmp_path)
 
 
 def test_batches_must_divide(tiny, tmp_path):

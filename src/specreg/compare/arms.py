@@ -71,6 +71,7 @@ def label(spectral: SpectralConfig | None) -> str:
     lam = f"auto ({spectral.ratio:g})" if spectral.weight == "auto" else f"{spectral.weight:g}"
     weights = [w for w in (spectral.noise_weight, spectral.band_weight) if w not in (None, "constant")]
     ramp = [f"{spectral.ramp} warm-up {spectral.warmup}"] if spectral.warmup else []
+    ramp += [f"cooldown {spectral.cooldown:g}"] if spectral.cooldown else []
     return ", ".join([f"{spectral.name}{options}", f"λ {lam}", *weights, *ramp])
 
 

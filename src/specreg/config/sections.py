@@ -62,14 +62,18 @@ class SamplingSection(Section):
 class SpectralConfig(Section):
     """The spectral term; `spectral: null` trains without one."""
 
-    name: str = Field("amplitude_phase", description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME")
+    name: str = Field(
+        "amplitude_phase",
+        description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME, or a sum: amplitude+haar",
+    )
     weight: float | Literal["auto"] = Field(0.1, description="λ; auto finds it while training")
     ratio: float = Field(
         5.0, gt=0, allow_inf_nan=False, description="ratio of the two gradients at the output (weight: auto)"
     )
     smoothing: float = Field(0.98, ge=0, lt=1, description="share of the mean kept at each step (weight: auto)")
     warmup: int = Field(0, ge=0, description="steps over which λ ramps up from 0")
-    ramp: Literal["linear", "cosine"] = Field("linear", description="shape of that ramp")
+    cooldown: float = Field(0.0, ge=0, le=1, description="last share of training over which λ fades to 0")
+    ramp: Literal["linear", "cosine"] = Field("linear", description="shape of these ramps")
     noise_weight: str = Field("snr", description="constant, edm, snr, hard_gate, smooth_gate")
     noise_options: dict[str, float] = Field({}, description="options of the noise weight")
     band_weight: str | None = Field(None, description="wiener, signal_gate")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from specreg import _checks
@@ -164,3 +165,38 @@ class Wavelet(SpectralLoss):
             ndim=self.ndim,
             layout=self.layout,
         )
+
+
+class Sum(SpectralLoss):
+    """The sum of several losses, for one term with one λ.
+
+    Args:
+        losses: at least two, each `(x0_hat, x0) -> [B]`.
+    """
+
+    def __init__(self, losses: Sequence[SpectralLoss]):
+        super().__init__()
+        if len(losses) < 2:
+            raise ValueError(f"a sum needs at least two losses; got {len(losses)}")
+        for loss in losses:
+            if not isinstance(loss, SpectralLoss):
+                raise TypeError(f"a sum is of specreg's losses; got {type(loss).__name__}")
+        layouts = {(getattr(loss, "ndim", None), getattr(loss, "layout", None)) for loss in losses}
+        if len(layouts) > 1:
+            raise ValueError(f"losses of a sum must have one ndim and layout; got {sorted(map(str, layouts))}")
+        self.losses = nn.ModuleList(losses)
+        self.ndim, self.layout = next(iter(layouts))
+
+    def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
+        """Return the sum of the losses of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
+        values = [loss(x0_hat, x0, frequency_weight) for loss in self.losses]
+        return torch.stack(values).sum(0)
+
+    def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
+        """Return the errors by band of every loss, with its place in the sum before the band's name."""
+        found = ((i, loss.by_band(x0_hat, x0)) for i, loss in enumerate(self.losses))  # type: ignore[operator]
+        return {f"{i}:{name}": error for i, bands in found for name, error in bands.items()}
+
+    def extra_repr(self) -> str:
+        """Return nothing: the losses print themselves."""
+        return ""

@@ -9,7 +9,7 @@ from typing import Any
 import pywt
 
 from specreg import _checks
-from specreg.losses.modules import Amplitude, AmplitudePhase, SpectralLoss, Wavelet
+from specreg.losses.modules import Amplitude, AmplitudePhase, SpectralLoss, Sum, Wavelet
 from specreg.losses.stft import MultiResolutionSTFT
 
 LOSSES: dict[str, Callable[..., SpectralLoss]] = {
@@ -23,11 +23,14 @@ LOSSES: dict[str, Callable[..., SpectralLoss]] = {
 def build(name: str, **options: Any) -> SpectralLoss:
     """Return the loss `name` with its class's `options`.
 
-    Names are "amplitude", "amplitude_phase", "mr_stft", and a wavelet as "haar", "bior1.3" or "wavelet:NAME".
+    Names are "amplitude", "amplitude_phase", "mr_stft", and a wavelet as "haar", "bior1.3" or "wavelet:NAME". Several
+    names with "+" between them are one loss, their sum; it takes the options that all of them have.
 
     Raises:
         ValueError: for an unknown name or option; the message names the nearest known one.
     """
+    if "+" in name:
+        return Sum([build(part, **options) for part in name.split("+")])
     prefix, _, wavelet = name.partition(":")
     wavelets = pywt.wavelist(kind="discrete")
     if name in wavelets or (prefix == "wavelet" and wavelet):

@@ -15,10 +15,12 @@ from specreg.objectives import Objective
 from specreg.regularizer import SpectralRegularizer
 
 
-def build_regularizer(config: SpectralConfig | None, *, calls_per_step: int = 1) -> SpectralRegularizer | None:
-    """Return the spectral term of a run, None for a run without one.
+def build_regularizer(
+    config: SpectralConfig | None, *, steps: int = 1, calls_per_step: int = 1
+) -> SpectralRegularizer | None:
+    """Return the spectral term of a run of `steps` optimizer steps, None for a run without one.
 
-    Warm-up and smoothing of the config are in optimizer steps, each of `calls_per_step` calls.
+    Warm-up and smoothing of the config are in optimizer steps, each of `calls_per_step` calls; the cooldown is a share.
     """
     if config is None:
         return None
@@ -29,7 +31,9 @@ def build_regularizer(config: SpectralConfig | None, *, calls_per_step: int = 1)
         weight=weight,
         noise_weight=noise_weight.build(config.noise_weight, **config.noise_options),
         band_weight=band_weight.build(config.band_weight, **config.band_options) if config.band_weight else None,
-        warmup=config.warmup * calls_per_step,
+        warmup=min(config.warmup, steps - round(config.cooldown * steps)) * calls_per_step,
+        cooldown=round(config.cooldown * steps) * calls_per_step,
+        total=steps * calls_per_step,
         ramp=config.ramp,
     )
 
@@ -50,5 +54,6 @@ def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None
 
 def build_objective(config: Config, device: Device = "cpu", *, saved: Description | None = None) -> Objective:
     """Return the training objective of a run on `device`, its term included; `saved` describes the network."""
-    regularizer = build_regularizer(config.spectral, calls_per_step=config.training.accumulate)
+    training = config.training
+    regularizer = build_regularizer(config.spectral, steps=training.steps, calls_per_step=training.accumulate)
     return modalities.of(config).objective(config, regularizer, device=device, saved=saved)

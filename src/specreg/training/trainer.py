@@ -326,7 +326,7 @@ def refuse_other_run(folder: Path, config: Config) -> None:
         "data": {"test_path", "cache"},
         "training": {"keep", "log_every", "checkpoint_every", "workers", "compile"},
     }
-    if config.training.decay == "constant":
+    if config.training.decay == "constant" and not (config.spectral and config.spectral.cooldown):
         aside["training"] = {"steps", "keep", "log_every", "checkpoint_every", "workers", "compile"}
     old, new = (_flat(c.model_dump(mode="json", exclude=aside)) for c in (saved, config))
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
