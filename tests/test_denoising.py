@@ -101,3 +101,28 @@ def test_a_diverged_network_has_no_score():
 
     assert _db(torch.tensor([float("nan")])).isnan().all()
     assert _db(torch.tensor([0.0, float("inf")])).tolist() == [-200.0, 200.0]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 1.25])
+def test_the_posterior_mean_of_gaussian_data_is_calibrated_and_its_multiples_are_not(scale):
+    """Data of a known spectrum P, the Wiener filter c·α·P/(α²P + σ²): the gain is 1/c at every level and band."""
+    side, g = 16, torch.Generator().manual_seed(0)
+    power = radial.frequency_grid((side, side)).clamp_min(1 / side) ** -2 / 64
+    white = torch.fft.rfft2(torch.randn(400, 1, side, side, generator=g))
+    x0 = torch.fft.irfft2(white * power.sqrt(), s=(side, side)).float()
+    objective = objectives.ddpm(SCHEDULE, "x0")
+
+    def wiener(x_t, t):
+        level = objective.level(t[:1])
+        shrink = level.alpha * power / (level.alpha**2 * power + level.sigma**2)
+        return scale * torch.fft.irfft2(torch.fft.rfft2(x_t) * shrink, s=(side, side)).float()
+
+    found = denoising_map(objective, wiener, x0, levels=4, bands=4)
+    expected = torch.full((4, 4), 1 / scale, dtype=torch.float64)
+    torch.testing.assert_close(found.gain[:3], expected[:3], rtol=0.06, atol=0)
+    torch.testing.assert_close(
+        found.gain[3], expected[3], rtol=0.25, atol=0
+    )  # almost only noise: few effective samples
+    assert found.record()["gain"] == found.gain.tolist()
+    nothing = denoising_map(objective, lambda x_t, t: torch.zeros_like(x_t), x0[:4], levels=1, bands=2)
+    assert nothing.record()["gain"] == [[None, None]]

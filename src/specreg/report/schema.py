@@ -60,6 +60,9 @@ class DenoisingRecord(TypedDict):
     signal_power: list[float]  # [K], of the data
     error_db: list[list[float]]  # power of x0_hat − x0 relative to that of the data
     energy_db: list[list[float]]  # power of x0_hat relative to that of the data
+    gain: list[
+        list[float | None]
+    ]  # Σ Re(X̂·conj X)/Σ |X̂|²: 1 is calibrated, below 1 x0_hat has too much, above too little
     pull_db: list[list[float]] | None  # power of the term's gradient relative to the base loss's
 
 

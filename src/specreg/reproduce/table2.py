@@ -23,7 +23,7 @@ from specreg.config import Config
 from specreg.recipes import RECIPES
 from specreg.reproduce import published
 
-UNTOUCHED = "checkpoint as it came"
+UNTOUCHED = "untouched checkpoint"
 LOSSES = ("amplitude", "amplitude_phase", "haar", "bior1.3")
 LAMBDAS = ("1e-4", "1e-5", "1e-6")
 ARMS = tuple(f"{loss}@{lam}" for loss in LOSSES for lam in LAMBDAS)

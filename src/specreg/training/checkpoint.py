@@ -25,13 +25,13 @@ _NAME = re.compile(r"step-(\d{8})")
 
 
 class Checkpoint(NamedTuple):
-    """All that a run needs to go on."""
+    """All that a run needs to resume."""
 
     step: int
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
-    state: dict[str, Any]  # shape of an image, network, EMA updates, seconds spent, states of gradient scaler and λ
+    state: dict[str, Any]  # shape of one x0, network, EMA updates, seconds spent, states of gradient scaler and λ
 
 
 class CheckpointError(ValueError):
@@ -98,7 +98,7 @@ def _verify(path: Path) -> None:
             raise CheckpointError(f"{file}: is missing from the checkpoint")
         if _sha256(file) != expected:
             raise CheckpointError(
-                f"{file}: does not match its checksum; delete {path} to go on from the checkpoint before it"
+                f"{file}: does not match its checksum; delete {path} to resume from the checkpoint before it"
             )
 
 

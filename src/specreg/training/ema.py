@@ -13,10 +13,10 @@ class EMA:
 
     Args:
         model: the network as training starts from it.
-        decay: decay min(decay, (1 + n)/(10 + n)) at update n, so that the start is forgotten.
-        halflife: instead of it, a half-life in images, as EDM's public loop has it.
-        rampup: with it, the half-life is at most this share of the images seen before the update; None for no ramp.
-        batch_size: images an update.
+        decay: the decay is min(decay, (1 + n)/(10 + n)) at update n, so that initial weights are forgotten.
+        halflife: a half-life in samples that replaces the decay, as in EDM's public loop.
+        rampup: the half-life is at most this share of the samples seen before the update; None for no ramp.
+        batch_size: samples per update.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class EMA:
         self.updates = 0
 
     def next_decay(self) -> float:
-        """Share of the average that the next update keeps."""
+        """Return the share of the average that the next update keeps."""
         if self.halflife is None:
             return min(self.decay, (2 + self.updates) / (11 + self.updates))
         halflife = self.halflife

@@ -1,4 +1,4 @@
-"""What a run writes while it runs: `metrics.jsonl`, one JSON object a logged step, and a line for the terminal."""
+"""Progress of a run: `metrics.jsonl`, one JSON object for each logged step, and a progress bar in the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from specreg._files import write_text
 
 
 class RunLog:
-    """Append-only log of a run; a resumed run drops what was logged after its checkpoint."""
+    """Append-only log of a run; a resumed run first drops the steps that were logged after its checkpoint."""
 
     def __init__(self, path: Path, *, from_step: int = 0):
         self.path = path
@@ -34,7 +34,7 @@ class RunLog:
 
 
 def _step(line: str) -> int | None:
-    """The step of a record; None for the torn last line of a run that was killed."""
+    """Return the step of a record; None for the torn last line of a run that was killed."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -57,7 +57,7 @@ class Bar:
         self.progress.start()
 
     def advance(self, terms: dict[str, float | None] | None) -> None:
-        """One step further; `terms` are shown when given."""
+        """Advance by one step, and show `terms` where they are given."""
         if terms is None:
             self.progress.advance(self.task)
             return
