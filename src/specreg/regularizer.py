@@ -52,7 +52,7 @@ class SpectralRegularizer(nn.Module):
         loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", "wavelet:NAME"), or any callable
             `(x0_hat, x0) -> [B]`, such as `specreg.losses.Wavelet("bior1.3", levels=3)`; or several of specreg's losses
             by name or object, such as ["amplitude", "haar"], which are added up under one λ.
-        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=5.0)`, in short "auto", which measures it
+        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=2.0)`, in short "auto", which measures it
             while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
             which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
             bit-identical to training without it, while `per_sample` still says what the loss would be.
@@ -74,7 +74,7 @@ class SpectralRegularizer(nn.Module):
 
     Example:
         >>> import torch, specreg
-        >>> reg = specreg.SpectralRegularizer("amplitude_phase", weight=0.1)
+        >>> reg = specreg.SpectralRegularizer("amplitude", weight=0.1)
         >>> x0, x0_hat = torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32, requires_grad=True)
         >>> term = reg(x0_hat, x0, specreg.NoiseLevel.edm(torch.full((4,), 0.5)))
         >>> term.loss.backward()
@@ -84,7 +84,7 @@ class SpectralRegularizer(nn.Module):
 
     def __init__(
         self,
-        loss: str | Callable[[Tensor, Tensor], Tensor] | Sequence[str | losses.SpectralLoss] = "amplitude_phase",
+        loss: str | Callable[[Tensor, Tensor], Tensor] | Sequence[str | losses.SpectralLoss] = "amplitude",
         *,
         weight: float | AutoWeight | Literal["auto", "edm"] = 0.1,
         noise_weight: str | NoiseWeight | None = None,

@@ -119,7 +119,7 @@ def test_train_sample_report(tmp_path):
 
 
 def test_demo_compares_and_says_where_the_report_is(tmp_path):
-    shown = specreg("demo", *TINY, "--seeds", "2", cwd=tmp_path)
+    shown = specreg("demo", *TINY, "--seeds", "2", "--jobs", "1", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "runs/demo/report.html" in shown.stdout
     content = json.loads((tmp_path / "runs" / "demo" / "comparison.json").read_text())

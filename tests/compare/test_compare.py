@@ -160,7 +160,7 @@ def test_verdict_needs_an_interval_without_zero(low, high, better, words):
 
 def test_arms_by_name(tiny):
     config = tiny(
-        "spectral.weight=0.2", "spectral.options={coupling: norm}", "spectral.noise_weight=snr",
+        "spectral.name=amplitude_phase", "spectral.weight=0.2", "spectral.options={coupling: norm}", "spectral.noise_weight=snr",
         "arms.mine={name: bior1.3, weight: 3}",
     )  # fmt: skip
     arms = compare.resolve_arms(config, ["amplitude_phase", "haar@0.7", "mine", "mine@4"])
@@ -190,7 +190,7 @@ def test_bad_arms_are_refused(tiny, names, words):
 def test_labels_say_what_an_arm_is(tiny):
     config = tiny("spectral={name: haar, weight: 0.25, noise_weight: snr, options: {levels: 2, mode: zero}}")
     assert compare.label(config.spectral) == "haar (levels 2, zero), λ 0.25, snr"
-    assert compare.label(tiny("spectral.weight=3").spectral) == "amplitude_phase, λ 3, snr"
+    assert compare.label(tiny("spectral.weight=3").spectral) == "amplitude, λ 3, snr"
     assert compare.label(None) == "baseline (no term)"
 
 

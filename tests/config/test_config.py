@@ -21,6 +21,7 @@ def test_overrides_reach_into_sections_and_are_yaml():
             "training.steps=5",
             "data.squares=[2, 4]",
             "spectral.weight=0.5",
+            "spectral.name=amplitude_phase",
             "spectral.options={coupling: norm}",
         ],
     )
@@ -57,7 +58,10 @@ def test_the_given_tree_is_not_changed():
         ),
         (["spectral.name=amplitud"], "did you mean 'amplitude'"),
         (["spectral.weight=.inf"], "spectral.weight: .*finite"),
-        (["spectral.options={couplin: norm}"], "no option 'couplin' .did you mean 'coupling'"),
+        (
+            ["spectral.name=amplitude_phase", "spectral.options={couplin: norm}"],
+            "no option 'couplin' .did you mean 'coupling'",
+        ),
         (["spectral.noise_weight=snrr"], "did you mean 'snr'"),
         (
             ["spectral.noise_weight=snr", "spectral.noise_options={clp: 5}"],

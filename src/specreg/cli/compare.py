@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +28,12 @@ from specreg.cli.console import (
 def demo(
     overrides: Overrides = None,
     folder: Out = Path("runs"),
-    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds.")] = 3,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default two where there are cores.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train the checkerboard comparison, with and without the spectral term, and show what it did."""
-    _compare("demo", overrides, folder, None, seeds, 1, dry_run)
+    """Train on small checkerboards with and without the spectral term, from the same seeds, and show what it did."""
+    _compare("demo", overrides, folder, None, seeds, jobs or min(2, os.cpu_count() or 1), dry_run)
 
 
 def compare(
@@ -58,11 +60,12 @@ def _compare(
     config = read_config(source, overrides)
     from specreg import compare as comparing
     from specreg import processes
+    from specreg.config import SpectralConfig
 
     names = (
         arms.split(",")
         if arms
-        else list(config.arms) or [config.spectral.name if config.spectral else "amplitude_phase"]
+        else list(config.arms) or [config.spectral.name if config.spectral else SpectralConfig().name]
     )
     resolved = comparing.resolve_arms(config, names)
     if dry_run:
