@@ -160,7 +160,8 @@ def test_verdict_needs_an_interval_without_zero(low, high, better, words):
 
 def test_arms_by_name(tiny):
     config = tiny(
-        "spectral.name=amplitude_phase", "spectral.weight=0.2", "spectral.options={coupling: norm}", "spectral.noise_weight=snr",
+        "spectral.name=amplitude_phase", "spectral.weight=0.2", "spectral.options={coupling: norm}",
+        "spectral.noise_weight=snr",
         "arms.mine={name: bior1.3, weight: 3}",
     )  # fmt: skip
     arms = compare.resolve_arms(config, ["amplitude_phase", "haar@0.7", "mine", "mine@4"])

@@ -32,7 +32,7 @@ def demo(
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default two where there are cores.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train on small checkerboards with and without the spectral term, from the same seeds, and show what it did."""
+    """Train on drawn images with and without the spectral term, from the same seeds, and show what it did."""
     _compare("demo", overrides, folder, None, seeds, jobs or min(2, os.cpu_count() or 1), dry_run)
 
 

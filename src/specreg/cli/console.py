@@ -104,10 +104,11 @@ def print_path(what: str, path: Any) -> None:
 
 
 def print_table(title: str, header: list[str], rows: list[list[str]], *, lines: bool = False) -> None:
-    """Print a table; names in the first column are folded where they do not fit, never cut."""
+    """Print a table; what does not fit is folded, between words where there is room for the longest, and never cut."""
     table = Table(title=title, title_justify="left", show_lines=lines)
-    for name in header:
-        table.add_column(name, overflow="fold")
+    for column in zip(header, *rows, strict=True):
+        longest = max((len(word) for text in column for word in text.split()), default=0)
+        table.add_column(column[0], overflow="fold", min_width=min(longest, 16))
     for row in rows:
         table.add_row(*row)
     out.print(table)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specreg.recipes.checkerboard import checkerboard, demo
+from specreg.recipes.checkerboard import checkerboard
+from specreg.recipes.dead_leaves import demo
 from specreg.recipes.diffwave import diffwave, diffwave_small
 from specreg.recipes.edm import EDM_RECIPES, edm_textures
 from specreg.recipes.images import textures

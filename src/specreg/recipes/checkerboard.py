@@ -22,16 +22,3 @@ def checkerboard() -> dict[str, Any]:
         "training": {"steps": 4000, "batch_size": 16, "lr": 1e-3, "warmup": 50, "ema": 0.99},
         "sampling": {"count": 256, "steps": 50, "eta": 1.0},
     }
-
-
-def demo() -> dict[str, Any]:
-    """32×32 checkerboards, MSE against MSE + amplitude at an automatic λ: a few minutes on two cores."""
-    full = checkerboard()
-    return {
-        **full,
-        "name": "demo",
-        "title": "Small checkerboards",
-        "data": {"kind": "checkerboard", "resolution": 32, "squares": [2, 4]},
-        "spectral": {"name": "amplitude", "weight": "auto", "ratio": 2.0},
-        "training": {**full["training"], "steps": 1500},
-    }

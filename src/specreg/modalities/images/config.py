@@ -34,6 +34,10 @@ class ImageData(DataSection):
     channels: Literal[1, 3] | None = Field(None, description="None: as the first image has; 3 for dead leaves")
     squares: tuple[PositiveInt, ...] = Field((2, 4, 8), description="sides of the checkerboards' squares, pixels")
     count: PositiveInt = Field(10_000, description="images in an epoch (checkerboard, dead_leaves)")
+    radii: tuple[float, float] | None = Field(
+        None, description="smallest and largest disc, pixels (dead_leaves); None: a 12th and half of the resolution"
+    )
+    contrast: float = Field(0.35, ge=0, le=1, description="of the discs' texture; 0 for flat discs (dead_leaves)")
     flip: bool = Field(False, description="mirror each image left to right with probability 1/2")
     augment: float = Field(0.0, ge=0, le=1, description="probability of each of EDM's augmentations; 0 for none")
 
@@ -197,6 +201,8 @@ def _check_sampling(config: ImageConfig) -> None:
 
 def _check_boards(config: ImageConfig) -> None:
     data = config.data
+    if data.radii is not None and not 0 < data.radii[0] < data.radii[1]:
+        raise ValueError(f"data.radii must be two numbers, 0 < smallest < largest; got {list(data.radii)}")
     if data.kind != "checkerboard":
         return
     if bad := [s for s in data.squares if data.resolution % (2 * s)]:

@@ -34,7 +34,14 @@ def open_images(data: ImageData, *, path: Path | None = None, seed: int = 0) -> 
     if data.kind == "checkerboard":
         return Checkerboards(data.count, resolution=data.resolution, squares=data.squares, seed=seed)
     if data.kind == "dead_leaves":
-        return DeadLeaves(data.count, resolution=data.resolution, channels=data.channels or 3, seed=seed)
+        return DeadLeaves(
+            data.count,
+            resolution=data.resolution,
+            channels=data.channels or 3,
+            radii=data.radii,
+            contrast=data.contrast,
+            seed=seed,
+        )
     path = path or data.path
     if path is None:
         raise ConfigError("data.path: expected a folder, zip or array of images (data.kind is images); got nothing")
