@@ -1,16 +1,28 @@
-"""Numbers in the README come from JSON in the repository, by the script that is there."""
+"""Tables of measurements in the pages come from JSON in the repository, by the script beside it."""
 
 import importlib.util
 import json
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+MEASURED = sorted((ROOT / "docs" / "measured").glob("*.json"))
 
 
-def test_the_readme_s_table_is_the_measured_one():
-    path = ROOT / "docs" / "measured" / "summarize.py"
-    spec = importlib.util.spec_from_file_location("summarize", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    measured = json.loads((path.parent / "demo.json").read_text())
-    assert script.readme_block(measured) in (ROOT / "README.md").read_text()
+@pytest.fixture(scope="module")
+def summarize():
+    spec = importlib.util.spec_from_file_location("summarize", ROOT / "docs" / "measured" / "summarize.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_every_measured_table_stands_in_the_results_as_it_was_measured(path, summarize):
+    assert summarize.block(json.loads(path.read_text())) in (ROOT / "docs" / "results.md").read_text()
+
+
+def test_the_readme_shows_the_demo_as_it_was_measured(summarize):
+    measured = json.loads((ROOT / "docs" / "measured" / "demo.json").read_text())
+    assert summarize.block(measured) in (ROOT / "README.md").read_text()

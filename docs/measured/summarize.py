@@ -1,6 +1,6 @@
 """Keep the numbers of a comparison: `python docs/measured/summarize.py runs/demo > docs/measured/demo.json`.
 
-`python docs/measured/summarize.py` prints the block of the README that stands on demo.json; a test compares the two.
+`python docs/measured/summarize.py docs/measured/demo.json` prints it as the table that the pages hold; a test compares.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 KEPT = ("title", "command", "created", "machine", "versions", "seeds", "baseline", "step_seconds")
-HERE = Path(__file__).parent
 
 
 def summarize(folder: Path) -> dict[str, Any]:
@@ -29,24 +28,28 @@ def summarize(folder: Path) -> dict[str, Any]:
     }
 
 
-def readme_block(measured: dict[str, Any]) -> str:
-    """Return the README's sentences and table of one arm against the baseline."""
-    baseline, arm = measured["baseline"], measured["arms"][-1]["name"]
+def block(measured: dict[str, Any]) -> str:
+    """Return the table of a comparison in Markdown, each arm beside the baseline, and how it was made."""
+    baseline = measured["baseline"]
+    arms = [arm["name"] for arm in measured["arms"] if arm["name"] != baseline]
     rows = {(row["arm"], row["metric"]): row for row in measured["table"]}
-    lines = ["| | real images | MSE alone | with the term | paired difference [95%] | |", "|---|---|---|---|---|---|"]
+    header = ["", "real images", "MSE alone"]
+    for arm in arms:
+        header += [f"with {arm}", "paired difference [95%]"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, about in measured["metrics"].items():
-        ours, theirs, digits = rows[arm, name], rows[baseline, name], about["digits"]
-        difference = ours["difference"]
-        floor = measured["truth"].get(name, measured["truth"].get(f"floor: {name}"))
+        digits, unit = about["digits"], f", {about['unit']}" if about["unit"] else ""
         arrow = {"lower": "↓", "higher": "↑", "zero": "→ 0"}[about["better"]]
-        unit = f", {about['unit']}" if about["unit"] else ""
-        lines.append(
-            f"| {about['label']}{unit} {arrow} | {'' if floor is None else _number(floor, digits)} "
-            f"| {_number(theirs['mean'], digits)} | {_number(ours['mean'], digits)} "
-            f"| {_number(difference['mean'], digits, sign=True)} "
-            f"[{_number(difference['low'], digits, sign=True)} … {_number(difference['high'], digits, sign=True)}] "
-            f"| {'**better**' if ours['verdict'] == 'better' else ours['verdict']} |"
-        )
+        floor = measured["truth"].get(name, measured["truth"].get(f"floor: {name}"))
+        cells = [f"{about['label']}{unit} {arrow}", "" if floor is None else _number(floor, digits)]
+        cells.append(_number(rows[baseline, name]["mean"], digits))
+        for arm in arms:
+            row = rows[arm, name]
+            cells.append(_number(row["mean"], digits))
+            mean, low, high = (_number(row["difference"][end], digits, sign=True) for end in ("mean", "low", "high"))
+            verdict = f"**{row['verdict']}**" if row["verdict"] in ("better", "worse") else row["verdict"]
+            cells.append(f"{mean} [{low} … {high}] {verdict}")
+        lines.append("| " + " | ".join(cells) + " |")
     seeds = ", ".join(map(str, measured["seeds"]))
     lines += ["", f"Seeds {seeds}, {measured['created'][:10]}, {measured['machine']}: `{measured['command']}`"]
     return "\n".join(lines)
@@ -58,7 +61,8 @@ def _number(value: float, digits: int, *, sign: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(summarize(Path(sys.argv[1])), indent=1, ensure_ascii=False))
+    path = Path(sys.argv[1])
+    if path.suffix == ".json":
+        print(block(json.loads(path.read_text(encoding="utf-8"))))
     else:
-        print(readme_block(json.loads((HERE / "demo.json").read_text(encoding="utf-8"))))
+        print(json.dumps(summarize(path), indent=1, ensure_ascii=False))

@@ -446,6 +446,27 @@ def test_denoising_maps_hold_the_baselines_error_and_paired_differences(mapped: 
     assert axes.get_ylim() == (3, 0)
 
 
+def test_calibration_is_the_gain_in_decibels_with_the_noisiest_level_on_top(mapped: Path, tmp_path: Path) -> None:
+    assert heatmaps.calibration(read_files(mapped)) is None  # runs of before have none
+    copy = Path(shutil.copytree(mapped, tmp_path / "copy"))
+    for path in copy.glob("*/results.json"):
+        results = json.loads(path.read_text())
+        if "denoising" in results:
+            gain = [[2.0, 1.0], [0.5, None], [1.0, 10.0]]
+            results["denoising"]["gain"] = gain[: len(results["denoising"]["log_snr"])]
+            path.write_text(json.dumps(results))
+    heatmap = heatmaps.calibration(read_files(copy))
+    order = np.argsort(results["denoising"]["log_snr"])
+    expected = 20 * np.log10(np.array(gain, dtype=float))[order]
+    for values, image in drawn(heatmaps.figure(heatmap)):
+        np.testing.assert_allclose(values.astype(float), expected)
+        assert image.get_clim() == (-3, 3)
+        red, _, blue, _ = image.cmap(image.norm(3.0))
+        assert blue > red  # the network holds back what it knows
+    assert "Calibration of the denoiser" in build_report(copy).read_text()
+    assert (copy / "figures" / "calibration.png").is_file()
+
+
 def test_dots_mark_where_all_seeds_agree(mapped: Path) -> None:
     heatmap = heatmaps.denoising(read_files(mapped))
     (panel,) = heatmap.scales[1].panels

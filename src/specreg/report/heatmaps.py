@@ -1,4 +1,4 @@
-"""Heat maps by noise level and frequency band: the error of denoising, and where the spectral term acts."""
+"""Heat maps by noise level and frequency band: error and calibration of denoising, and where the term acts."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Heatmap:
 
 
 def heatmaps(files: RunFiles) -> list[Heatmap]:
-    """Return the maps that the folder has data for: "denoising" and "action"."""
-    return [found for found in (denoising(files), action(files)) if found is not None]
+    """Return the maps that the folder has data for: "denoising", "calibration" and "action"."""
+    return [found for found in (denoising(files), calibration(files), action(files)) if found is not None]
 
 
 def denoising(files: RunFiles) -> Heatmap | None:
@@ -95,6 +95,19 @@ def denoising(files: RunFiles) -> Heatmap | None:
         title = "other arms − baseline, dB: blue is less error, red is more"
         scales.append(Scale(title, "RdBu_r", -reach, reach, 2, differences))
     return _heatmap("denoising", found, scales, seeds=max(map(len, pairs.values()), default=1))
+
+
+def calibration(files: RunFiles) -> Heatmap | None:
+    """Return the gain of each arm's denoiser in dB, means over seeds: 0 is calibrated; None where no run has it."""
+    gains = {
+        arm: [20 * np.log10(np.clip(d.gain, 1e-3, 1e3)) for d in by_seed.values() if d.gain is not None]
+        for arm, by_seed in _found(files).items()
+    }
+    panels = [_panel(arm, maps) for arm, maps in gains.items() if maps]
+    if not panels:
+        return None
+    reach, title = _reach(panels), "best factor on the prediction, dB: blue withholds, red adds what is not in the data"
+    return _heatmap("calibration", _found(files), [Scale(title, "RdBu", -reach, reach, 1, panels)])
 
 
 def action(files: RunFiles) -> Heatmap | None:
@@ -241,6 +254,6 @@ def _scale(title: str, cmap: str, digits: int, panels: list[Panel]) -> Scale:
 
 
 def _reach(differences: list[Panel]) -> float:
-    """Return the symmetric range of the differences, dB: the largest one, within 0.1 and REACH."""
+    """Return the symmetric range of values around 0, dB: the largest one, within 0.1 and REACH."""
     sizes = [np.abs(panel.values[np.isfinite(panel.values)]).max(initial=0) for panel in differences]
     return float(np.clip(max(sizes, default=0), 0.1, REACH))

@@ -37,12 +37,14 @@ class Denoising(NamedTuple):
 
     `log_snr` [L] is the natural log of α²/σ², rising; `edges` [K+1] are the bands' edges in cycles/sample.
     `error_db` is relative to the power of the data, `pull_db` (of the spectral term) to the base loss's gradient.
+    `gain` is the factor on x0_hat of least squared error: 1 is calibrated.
     """
 
     log_snr: Array
     edges: Array
     error_db: Array
     pull_db: Array | None
+    gain: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -294,13 +296,15 @@ def _denoising(record: Record, *, where: str) -> Denoising | None:
     try:
         found = [np.array(value[key], dtype=np.float64) for key in ("log_snr", "edges", "error_db")]
         pull = None if value.get("pull_db") is None else np.array(value["pull_db"], dtype=np.float64)
+        gain = None if value.get("gain") is None else np.array(value["gain"], dtype=np.float64)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{where}: expected arrays of numbers log_snr, edges and error_db ({error!r})") from error
     log_snr, edges, error_db = found
     shape = (log_snr.size, edges.size - 1)
-    for name, table in (("error_db", error_db), ("pull_db", pull)):
+    for name, table in (("error_db", error_db), ("pull_db", pull), ("gain", gain)):
         if table is not None and (table.shape != shape or 0 in shape):
             came = f"{shape[0]} noise levels and {shape[1]} bands but {name} {list(table.shape)}"
             raise ValueError(f"{where}: expected one value a noise level and band; got {came}")
     order = np.argsort(log_snr, kind="stable")
-    return Denoising(log_snr[order], edges, error_db[order], None if pull is None else pull[order])
+    ordered = [None if table is None else table[order] for table in (pull, gain)]
+    return Denoising(log_snr[order], edges, error_db[order], *ordered)
