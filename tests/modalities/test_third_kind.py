@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from specreg import compare, modalities, objectives
-from specreg.config import Config, DataSection, SamplingSection, Section
+from specreg.config import Config, DataSection, SamplingSection
 from specreg.denoising import denoising_map
 from specreg.diffusion import StackedGenerator, alphas_cumprod, ddim
 from specreg.metrics.info import MetricInfo
@@ -38,8 +38,6 @@ class PointSampling(SamplingSection):
 
 class PointConfig(Config):
     data: PointData = PointData()
-    model: Section = Section()
-    diffusion: Section = Section()
     sampling: PointSampling = PointSampling()
 
 

@@ -155,8 +155,8 @@ class Config(Section):
     title: str = "A run"
     seed: int = Field(0, ge=0)
     data: DataSection
-    model: Section
-    diffusion: Section
+    model: Section = Section()
+    diffusion: Section = Section()
     spectral: SpectralConfig | None = None
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingSection

@@ -14,6 +14,6 @@ def demo() -> dict[str, Any]:
         "model": {"width": 16, "multipliers": [1, 2], "attention": [1]},
         "diffusion": {"schedule": "cosine", "prediction": "x0"},
         "spectral": {"name": "amplitude+haar", "weight": "auto"},
-        "training": {"steps": 1500, "batch_size": 16, "lr": 1e-3, "warmup": 50, "ema": 0.99},
+        "training": {"steps": 1000, "batch_size": 16, "lr": 1e-3, "warmup": 50, "ema": 0.99},
         "sampling": {"count": 256, "steps": 25},
     }
