@@ -28,7 +28,7 @@ from specreg.cli.console import (
 def demo(
     overrides: Overrides = None,
     folder: Out = Path("runs"),
-    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds.")] = 4,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default two where there are cores.")] = None,
     dry_run: DryRun = False,
 ) -> None:
