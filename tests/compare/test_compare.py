@@ -192,6 +192,8 @@ def test_labels_say_what_an_arm_is(tiny):
     config = tiny("spectral={name: haar, weight: 0.25, noise_weight: snr, options: {levels: 2, mode: zero}}")
     assert compare.label(config.spectral) == "haar (levels 2, zero), λ 0.25, snr"
     assert compare.label(tiny("spectral.weight=3").spectral) == "amplitude, λ 3, snr"
+    powered = tiny("spectral.weight=auto", "spectral.noise_options={power: 2}").spectral
+    assert compare.label(powered) == "amplitude, λ auto (2), snr (power 2)"
     assert compare.label(None) == "baseline (no term)"
 
 

@@ -69,10 +69,22 @@ def label(spectral: SpectralConfig | None) -> str:
     said = [str(value) if isinstance(value, str) else f"{key} {value}" for key, value in spectral.options.items()]
     options = f" ({', '.join(said)})" if said else ""
     lam = f"auto ({spectral.ratio:g})" if spectral.weight == "auto" else f"{spectral.weight:g}"
-    weights = [w for w in (spectral.noise_weight, spectral.band_weight) if w not in (None, "constant")]
+    weights = [
+        _with_options(name, options)
+        for name, options in (
+            (spectral.noise_weight, spectral.noise_options),
+            (spectral.band_weight, spectral.band_options),
+        )
+        if name not in (None, "constant")
+    ]
     ramp = [f"{spectral.ramp} warm-up {spectral.warmup}"] if spectral.warmup else []
     ramp += [f"cooldown {spectral.cooldown:g}"] if spectral.cooldown else []
     return ", ".join([f"{spectral.name}{options}", f"λ {lam}", *weights, *ramp])
+
+
+def _with_options(name: str | None, options: Mapping[str, float]) -> str:
+    said = ", ".join(f"{key} {value:g}" for key, value in options.items())
+    return f"{name} ({said})" if said else str(name)
 
 
 def cell_name(arm: str, seed: int) -> str:
