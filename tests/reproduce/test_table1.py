@@ -140,7 +140,10 @@ def test_an_interrupted_cell_resumes_and_fid_is_of_all_samples(cell, tmp_path, m
 def test_sums_made_of_something_else_are_not_continued(cell, tmp_path, monkeypatch, other):
     """Interrupted with 2 steps and called again with 3, the result is that of 3 steps alone."""
     interrupted(cell, tmp_path / "a", monkeypatch)
-    assert score(cell, tmp_path / "a", **other) == score(cell, tmp_path / "b", **other)
+    counted = Breaking()
+    counted.calls = 10
+    assert score(cell, tmp_path / "a", features=counted, **other) == score(cell, tmp_path / "b", **other)
+    assert counted.calls == 13  # all three batches, not the last one alone
 
 
 def test_a_finished_cell_is_run_again_for_other_weights_or_options(files, tmp_path):
