@@ -64,22 +64,32 @@ def load_truth(config: Config, *, device: Device = "cpu", scored: bool = True) -
 
 
 def evaluate(
-    folder: Path, truth: Truth, *, arm: str | None = None, command: str | None = None, device: Device = "cpu"
+    folder: Path,
+    truth: Truth,
+    *,
+    arm: str | None = None,
+    command: str | None = None,
+    device: Device = "cpu",
+    calibrated_in: Path | None = None,
 ) -> dict[str, Any] | None:
     """Sample the run in `folder`, measure, and write `samples/` and `results.json`; return the results.
+
+    With `calibrated_in` the network is calibrated first (see `specreg.calibrated`), and the files go into that folder.
 
     Under a launcher every process must call: samples are drawn and analysed in shares, one a process. The main process
     then writes, the others return None.
     """
     trained = load_trained(folder, device)
-    config = trained.config
-    found = evaluate_network(config, trained.network, trained.shape, truth, folder, device=device)
-    if found is None:
-        return None
+    config, network = trained.config, trained.network
+    modality, target = modalities.of(config), calibrated_in or folder
     objective = build_objective(config, device, saved=trained.description)
     restore_regularizer(objective.regularizer, trained.regularizer)
-    modality = modalities.of(config)
-    if (denoised := modality.denoise(config, objective, trained.network, truth, device=device)) is not None:
+    if calibrated_in is not None:
+        network = modality.calibrate(config, objective, network, device=device).eval()
+    found = evaluate_network(config, network, trained.shape, truth, target, device=device)
+    if found is None:
+        return None
+    if (denoised := modality.denoise(config, objective, network, truth, device=device)) is not None:
         found["metrics"] |= denoised.values
         found["denoising"] = denoised.map.record()
     results = {
@@ -98,7 +108,7 @@ def evaluate(
         "truth_sha256": truth.fingerprint,
         "parameters": sum(p.numel() for p in trained.network.parameters()),
     }
-    write_json(folder / "results.json", results)
+    write_json(target / "results.json", results)
     return results
 
 

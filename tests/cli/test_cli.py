@@ -124,8 +124,8 @@ def test_demo_compares_and_says_where_the_report_is(tmp_path):
     assert "runs/demo/report.html" in shown.stdout
     content = json.loads((tmp_path / "runs" / "demo" / "comparison.json").read_text())
     assert content["arms"][0]["name"] == content["baseline"] == "none"
-    assert len(content["cells"]) == 4
-    assert set(content["step_seconds"]) == {arm["name"] for arm in content["arms"]}
+    assert len(content["cells"]) == 6
+    assert set(content["step_seconds"]) == {arm["name"] for arm in content["arms"]} - {"calibrated"}
     assert content["command"].startswith("specreg demo data.resolution=16")
 
 

@@ -195,6 +195,7 @@ def test_labels_say_what_an_arm_is(tiny):
     powered = tiny("spectral.weight=auto", "spectral.noise_options={power: 2}").spectral
     assert compare.label(powered) == "amplitude, λ auto (2), snr (power 2)"
     assert compare.label(None) == "baseline (no term)"
+    assert compare.label(None, "calibrated") == "baseline × its own gain (no training)"
 
 
 def test_arms_defined_in_yaml_keep_their_definition_whatever_they_are_called(tiny):

@@ -24,16 +24,21 @@ from specreg.cli.console import (
     run_folder,
 )
 
+Yardstick = Annotated[
+    bool, typer.Option(help="Also measure the baseline with its own gain applied, which needs no training (images).")
+]
+
 
 def demo(
     overrides: Overrides = None,
     folder: Out = Path("runs"),
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds.")] = 4,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default two where there are cores.")] = None,
+    calibrated: Yardstick = True,
     dry_run: DryRun = False,
 ) -> None:
     """Train on drawn images with and without the spectral term, from the same seeds, and show what it did."""
-    _compare("demo", overrides, folder, None, seeds, jobs or min(2, os.cpu_count() or 1), dry_run)
+    _compare("demo", overrides, folder, None, seeds, jobs or min(2, os.cpu_count() or 1), calibrated, dry_run)
 
 
 def compare(
@@ -48,14 +53,22 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds, counted from the config's seed.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each on a GPU of its own if there are.")] = 1,
+    calibrated: Yardstick = True,
     dry_run: DryRun = False,
 ) -> None:
     """Train several arms from the same seeds and report what the spectral term changed. Finished cells are kept."""
-    _compare(source, overrides, folder, arms, seeds, jobs, dry_run)
+    _compare(source, overrides, folder, arms, seeds, jobs, calibrated, dry_run)
 
 
 def _compare(
-    source: str, overrides: list[str] | None, folder: Path, arms: str | None, seeds: int, jobs: int, dry_run: bool
+    source: str,
+    overrides: list[str] | None,
+    folder: Path,
+    arms: str | None,
+    seeds: int,
+    jobs: int,
+    calibrated: bool,
+    dry_run: bool,
 ) -> None:
     config = read_config(source, overrides)
     from specreg import compare as comparing
@@ -68,6 +81,8 @@ def _compare(
         else list(config.arms) or [config.spectral.name if config.spectral else SpectralConfig().name]
     )
     resolved = comparing.resolve_arms(config, names)
+    if calibrated:
+        resolved = comparing.with_yardstick(config, resolved)
     if dry_run:
         return print_yaml(config.model_copy(update={"arms": resolved}))
     from specreg.report import build_report, summary_rows, verdicts

@@ -4,13 +4,14 @@ Cells (arm × seed) of one seed share initial weights, data order, timesteps, no
 that differences between arms are not differences of luck. Finished cells are never run again.
 """
 
-from specreg.compare.arms import BASELINE, cell_config, cell_name, label, resolve_arms
+from specreg.compare.arms import BASELINE, CALIBRATED, cell_config, cell_name, label, resolve_arms, with_yardstick
 from specreg.compare.paired import Difference, paired_difference, verdict
 from specreg.compare.run import compare
 from specreg.compare.timing import step_seconds
 
 __all__ = [
     "BASELINE",
+    "CALIBRATED",
     "Difference",
     "cell_config",
     "cell_name",
@@ -20,4 +21,5 @@ __all__ = [
     "resolve_arms",
     "step_seconds",
     "verdict",
+    "with_yardstick",
 ]

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from specreg import modalities
 from specreg.config import Config, ConfigError, Name, Section, SpectralConfig, parse
 
 BASELINE = "none"
 """Name of the arm without a spectral term."""
+
+CALIBRATED = "calibrated"
+"""Name of the baseline's networks with their own gain applied, which takes no training: what a term must beat."""
 
 
 class _Arms(Section):
@@ -18,6 +22,7 @@ class _Arms(Section):
 def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConfig | None]:
     """Return arms by name: "none", an arm that the config defines, or a loss; with "@λ", "@auto" or "@auto:RATIO".
 
+    "calibrated" is the baseline with its own gain (see `specreg.calibrated`), which is not trained.
     A loss name takes everything but its options from the config's spectral section, and those too when the
     section is about the same loss.
     """
@@ -25,6 +30,11 @@ def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConf
     for name in map(str.strip, names):
         base, at, weight = name.partition("@")
         if name == BASELINE:
+            continue
+        if name == CALIBRATED:
+            if not modalities.of(config).calibrates:
+                raise ConfigError(f"arm {name!r}: networks of data.kind {config.data.kind} cannot be calibrated")
+            arms[name] = None
             continue
         if name in config.arms:
             arms[name] = config.arms[name]
@@ -62,8 +72,16 @@ def _spectral(values: Mapping[str, Any], name: str) -> SpectralConfig:
     return parse({"arms": {name: dict(values)}}, _Arms, where=f"arm {name!r}").arms[name]
 
 
-def label(spectral: SpectralConfig | None) -> str:
-    """Return an arm in a few words."""
+def with_yardstick(config: Config, arms: Mapping[str, SpectralConfig | None]) -> dict[str, SpectralConfig | None]:
+    """Return arms with the calibrated baseline after the baseline, where the networks can be calibrated."""
+    first = {BASELINE: None, CALIBRATED: None} if modalities.of(config).calibrates else {BASELINE: None}
+    return {**first, **arms}
+
+
+def label(spectral: SpectralConfig | None, arm: str = BASELINE) -> str:
+    """Return an arm in a few words; its name matters only where it has no term."""
+    if arm == CALIBRATED:
+        return "baseline × its own gain (no training)"
     if spectral is None:
         return "baseline (no term)"
     said = [str(value) if isinstance(value, str) else f"{key} {value}" for key, value in spectral.options.items()]

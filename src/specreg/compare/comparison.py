@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from specreg import config as configs
 from specreg import evaluation, modalities, processes
 from specreg._files import read_json, write_json
-from specreg.compare.arms import BASELINE, cell_config, cell_name, label
+from specreg.compare.arms import BASELINE, CALIBRATED, cell_config, cell_name, label
 from specreg.compare.paired import paired_difference, verdict
 from specreg.config import Config
 from specreg.metrics.info import MetricInfo
@@ -61,6 +61,10 @@ class Comparison(NamedTuple):
         path = self.at(arm, seed) / FAILURE
         return read_json(path) if path.exists() and not self.results(arm, seed) else None
 
+    def waits(self, arm: str, seed: int) -> bool:
+        """Return whether a cell needs another one that has not ended: the calibrated baseline needs the baseline."""
+        return arm == CALIBRATED and self.outcome(BASELINE, seed) is None
+
     def outcome(self, arm: str, seed: int) -> str | None:
         """Return how a cell ended, in a line; None for a cell that has not."""
         if results := self.results(arm, seed):
@@ -92,7 +96,7 @@ class Comparison(NamedTuple):
             "versions": {name: importlib.metadata.version(name) for name in ("specreg", "torch", "accelerate")},
             "config": configs.dump(config),
             "arms": [
-                {"name": arm, "label": label(spectral), "loss": spectral.model_dump() if spectral else None}
+                {"name": arm, "label": label(spectral, arm), "loss": spectral.model_dump() if spectral else None}
                 for arm, spectral in config.arms.items()
             ],
             "baseline": BASELINE,

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from specreg import evaluation, processes
 from specreg._files import write_json
-from specreg.compare.arms import cell_config
+from specreg.compare.arms import BASELINE, CALIBRATED, cell_config
 from specreg.compare.comparison import FAILURE, Comparison
 from specreg.compare.timing import kept_step_seconds
 from specreg.config import Config, ConfigError, SpectralConfig
@@ -69,7 +69,7 @@ def compare(
     stopped = [failure for cell in comparison.cells if (failure := comparison.failure(*cell))]
     if len(stopped) == len(comparison.cells):
         raise RuntimeError(f"every run stopped; the first at step {stopped[0]['step']}: {stopped[0]['message']}")
-    finished = {arm for arm, seed in comparison.cells if comparison.results(arm, seed)}
+    finished = {arm for arm, seed in comparison.cells if comparison.results(arm, seed)} - {CALIBRATED}
     return comparison.record(kept_step_seconds(config, [arm for arm in config.arms if arm in finished], folder))
 
 
@@ -81,6 +81,9 @@ def _run_cells(comparison: Comparison, console: Console) -> None:
         for arm, seed in waiting:
             if (parent := multiprocessing.parent_process()) is not None and not parent.is_alive():
                 return  # no one waits for the rest
+            if comparison.waits(arm, seed):
+                left.append((arm, seed))
+                continue
             with _claim(comparison.at(arm, seed)) as claimed:
                 if claimed:
                     _run_cell(comparison, arm, seed, console)
@@ -179,6 +182,9 @@ def _run_cell(comparison: Comparison, arm: str, seed: int, console: Console) -> 
     if comparison.results(arm, seed):
         console.print(f"{arm}, seed {seed}: finished before")
         return
+    if arm == CALIBRATED:
+        _calibrate(comparison, seed, console)
+        return
     trainer = Trainer(config, folder, console=console, label=f"{arm}, seed {seed}")
     main = trainer.accelerator.is_main_process
     if main:
@@ -195,3 +201,24 @@ def _run_cell(comparison: Comparison, arm: str, seed: int, console: Console) -> 
         console.print(comparison.outcome(arm, seed))
         comparison.record()
     trainer.accelerator.wait_for_everyone()
+
+
+def _calibrate(comparison: Comparison, seed: int, console: Console) -> None:
+    """Evaluate the calibrated network of a finished baseline, and update the summary."""
+    state, folder = processes.state(), comparison.at(CALIBRATED, seed)
+    if failure := comparison.failure(BASELINE, seed):
+        if state.is_main_process:
+            write_json(folder / FAILURE, failure)
+    else:
+        with console.status(f"{CALIBRATED}, seed {seed}: sampling"):
+            evaluation.evaluate(
+                comparison.at(BASELINE, seed),
+                comparison.truth,
+                arm=CALIBRATED,
+                device=state.device,
+                calibrated_in=folder,
+            )
+    if state.is_main_process:
+        console.print(comparison.outcome(CALIBRATED, seed))
+        comparison.record()
+    state.wait_for_everyone()

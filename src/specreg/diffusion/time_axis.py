@@ -32,6 +32,9 @@ class TimeAxis(Protocol):
     def network_time(self, t: Tensor) -> Tensor:
         """Return what the network is told for times `[B]`, `[B]`."""
 
+    def told(self, network_time: Tensor) -> Tensor:
+        """Return the times `[B]` of what the network is told, `[B]`: the inverse of `network_time`."""
+
     def earlier(self, t: Tensor, share: float) -> Tensor:
         """Return the time that lies `share` (0 to 1) of the way from times t `[B]` to the clean end, `[B]`."""
 
@@ -66,6 +69,10 @@ class Timesteps:
         """Return the timesteps themselves."""
         return t
 
+    def told(self, network_time: Tensor) -> Tensor:
+        """See the protocol."""
+        return network_time
+
     def earlier(self, t: Tensor, share: float) -> Tensor:
         """Return fractional timesteps; step 0 is the clean end of the table."""
         return t * (1 - share)
@@ -98,6 +105,10 @@ class Sigmas:
     def network_time(self, t: Tensor) -> Tensor:
         """Return σ; a preconditioned network turns it into what its layers take."""
         return t
+
+    def told(self, network_time: Tensor) -> Tensor:
+        """See the protocol."""
+        return network_time
 
     def earlier(self, t: Tensor, share: float) -> Tensor:
         """Return σ, interpolated between σ and 0 in σ^(1/rho)."""
@@ -132,6 +143,10 @@ class FlowTime:
     def network_time(self, t: Tensor) -> Tensor:
         """Return scale·t."""
         return self.scale * t
+
+    def told(self, network_time: Tensor) -> Tensor:
+        """See the protocol."""
+        return network_time / self.scale
 
     def earlier(self, t: Tensor, share: float) -> Tensor:
         """Return t·(1 − share)."""

@@ -159,6 +159,15 @@ class Modality(Protocol):
         """Measure one-step denoising of real data; here it is not measured."""
         return None
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether `calibrate` is implemented; here it is not."""
+        return False
+
+    def calibrate(self, config: Any, objective: Objective, network: nn.Module, *, device: Device) -> nn.Module:
+        """Return the network with its own gain applied, measured on training data (see `specreg.calibrated`)."""
+        raise ConfigError(f"data.kind: networks of {config.data.kind} cannot be calibrated")
+
     def describe_sampler(self, config: Any, network: nn.Module) -> str:
         """Return the sampler and its steps in words; here its name."""
         name: str = config.sampling.sampler

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from specreg import models
+from specreg import calibrated, models
 from specreg.denoising import denoising_map
 from specreg.metrics import spectra
 from specreg.modalities.images import networks, sampling, streaming
@@ -31,6 +32,9 @@ from specreg.regularizer import SpectralRegularizer
 
 DENOISED = 64
 """Real images on which one-step denoising is measured."""
+
+CALIBRATED = 256
+"""Training images on which a network's gain is measured."""
 
 
 class ImageSamples(NamedTuple):
@@ -114,6 +118,18 @@ class Images(Modality):
         found = denoising_map(objective, network, x0, condition=condition)
         values = {"denoising_error_db": found.error_db(), "denoising_high_db": found.error_db(low=0.25)}
         return Denoised(found, values)
+
+    calibrates = True
+
+    def calibrate(self, config: ImageConfig, objective: Objective, network: nn.Module, *, device: Device) -> nn.Module:
+        """Measure the gain on `CALIBRATED` training images, spread over the set, and apply it."""
+        data = open_images(config.data)
+        chosen = np.linspace(0, len(data) - 1, min(CALIBRATED, len(data))).round().astype(int).tolist()
+        x0 = torch.stack([data.item(i) for i in chosen]).to(device)
+        condition = None
+        if models.conditioning(network).classes:
+            condition = {"labels": torch.tensor([data.label(i) for i in chosen]).to(device)}
+        return calibrated.calibrate(objective, network, x0, condition=condition)
 
     def describe_sampler(self, config: ImageConfig, network: nn.Module) -> str:
         """See the protocol."""

@@ -1,0 +1,134 @@
+"""Learning curves of arms: one comparison at growing numbers of optimizer steps.
+
+    python -m benchmarks.study tiles FOLDER data.path=tiles.zip data.test_path=tiles-test.zip --seed 0
+
+trains every arm of a study from three paired seeds, and writes FOLDER/curve-STEPS.json at each length, which is what
+docs/measured/summarize.py keeps of a comparison. The learning rate is constant, so that a longer training is a shorter
+one continued. The same command resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from specreg import modalities
+from specreg._files import write_json
+from specreg.compare import compare, resolve_arms
+from specreg.recipes import RECIPES
+from specreg.recipes.edm import LOSSES
+
+RATIO_2 = ["amplitude@auto:2", "amplitude_phase@auto:2", "haar@auto:2", "bior1.3@auto:2", "amplitude+haar@auto:2"]
+OTHER_RATIOS = [f"{loss}@auto:{ratio}" for loss in ("amplitude", "haar", "amplitude+haar") for ratio in (0.5, 5)]
+LONGEST = ["amplitude+haar@auto:2", "haar@auto:2"]
+
+LENGTHS = {200: RATIO_2 + OTHER_RATIOS, 400: RATIO_2 + OTHER_RATIOS, 800: RATIO_2 + OTHER_RATIOS, 1600: RATIO_2} | {
+    3200: LONGEST,
+    6400: LONGEST,
+}
+"""Arms at each number of optimizer steps; a further length has a subset of the arms before it."""
+
+
+class Study(NamedTuple):
+    """A recipe, what is changed in it, and the arms at each length."""
+
+    recipe: str
+    changes: list[str]
+    lengths: dict[int, list[str]]
+
+
+TILES = [
+    "data.kind=images",
+    "data.channels=3",
+    "diffusion.prediction=v",
+    "model.attention=[]",
+    "metrics.kernel_distance=true",
+]
+SHORT = ["sampling.count=256", "sampling.steps=25", "spectral.noise_options={}", "training.checkpoint_every=1000000"]
+
+EDM = ["metrics.kernel_distance=true", "sampling.count=128", "sampling.steps=12", "training.checkpoint_every=1000000"]
+WITH_SUM = (*LOSSES, "amplitude+haar")
+ARMS = ", ".join(
+    f"{loss}{suffix}: {{name: {loss}, weight: {weight}, noise_weight: {noise}, options: {{reduction: sum}}}}"
+    for loss in WITH_SUM
+    for suffix, weight, noise in (("", "1.0", "constant"), ("-weighted", "1.0", "edm"), ("-auto", "auto", "snr"))
+)
+FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
+
+STUDIES = {
+    "tiles": Study("demo", [*TILES, *SHORT], LENGTHS),
+    "tiles-confirm": Study(
+        "demo", [*TILES, *SHORT], dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST)
+    ),
+    "boards": Study(
+        "checkerboard",
+        ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT],
+        LENGTHS,
+    ),
+    "edm-scratch": Study(
+        "edm-textures",
+        [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"],
+        {steps: ["amplitude+haar@auto:2"] for steps in (500, 1000, 2000, 4000)},
+    ),
+    "edm-finetune": Study(
+        "edm-cifar10-uncond-vp",
+        [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
+        dict.fromkeys([5, 100], FINE_TUNED) | {1000: [arm for arm in FINE_TUNED if "auto" in arm]},
+    ),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a study, length by length."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("changes", nargs="*", help="KEY=VALUE, as of `specreg train`")
+    parser.add_argument("--seed", type=int, default=0, help="first of three")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--longest", type=int, default=10**9, help="optimizer steps to stop at")
+    asked = parser.parse_args(argv)
+    study = STUDIES[asked.study]
+    for steps, names in study.lengths.items():
+        if steps > asked.longest:
+            break
+        kept = asked.folder / f"curve-{steps}.json"
+        if kept.exists():
+            continue
+        last = max(steps for steps in study.lengths)
+        changes = [*study.changes, f"training.steps={steps}", f"training.keep={len(study.lengths)}", *asked.changes]
+        config = modalities.parse(RECIPES[study.recipe](), [f"name={asked.study}", f"seed={asked.seed}", *changes])
+        command = f"python -m benchmarks.study {' '.join(sys.argv[1:] if argv is None else argv)}"
+        seeds = range(asked.seed, asked.seed + 3)
+        arms = resolve_arms(config, names)
+        compare(config, asked.folder, arms, seeds, jobs=asked.jobs, command=command, console=Console())
+        write_json(kept, summary(asked.folder))
+        print(f"{kept} of {last} steps", flush=True)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return what docs/measured keeps of a comparison."""
+    path = Path(__file__).parents[1] / "docs" / "measured" / "summarize.py"
+    found: dict[str, Any] = runpy.run_path(str(path))["summarize"](folder)
+    found["values"] = values(folder)
+    return found
+
+
+def values(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return each cell's metrics, by arm and seed."""
+    comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for cell in comparison["cells"]:
+        results = json.loads((folder / cell["folder"] / "results.json").read_text(encoding="utf-8"))
+        found.setdefault(cell["arm"], {})[str(cell["seed"])] = results["metrics"]
+    return found
+
+
+if __name__ == "__main__":
+    main()
