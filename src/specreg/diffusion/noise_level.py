@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from specreg._checks import append_dims, compute_dtype
+from specreg._checks import append_dims, compute_dtype, warn_once
+from specreg.diffusion import diffusers_schedulers
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +17,7 @@ class NoiseLevel:
     """Scales of signal and noise of each sample of a batch: x_t = alpha·x0 + sigma·eps.
 
     Args:
-        alpha: scale of the clean sample, `[B]`; `[]` is read as `[1]`, one level for a whole batch.
+        alpha: scale of the clean sample, `[B]` or `[B, 1, …, 1]`; `[]` is read as `[1]`, one level for a whole batch.
         sigma: standard deviation of the noise, same shape.
 
     Both are kept in float32 at least: half precision is upcast, float64 stays.
@@ -63,44 +64,45 @@ class NoiseLevel:
         return cls(torch.ones_like(sigma), sigma)
 
     @classmethod
-    def flow(cls, t: Tensor) -> NoiseLevel:
-        """Return the straight path's level at t in [0, 1], `[B]`: alpha = 1 − t, sigma = t."""
+    def flow(cls, t: Tensor, *, data_at: Literal[0, 1] = 0) -> NoiseLevel:
+        """Return the straight path's level at t in [0, 1], `[B]`: alpha = 1 − t, sigma = t.
+
+        `data_at` is the t of clean data: 0 in diffusers and SD3, 1 in torchcfm, flow_matching and lucidrains'
+        rectified flow, whose networks usually predict the "velocity" x0 − ε.
+        """
         t = _per_sample("t", t)
-        return cls(1 - t, t)
+        if data_at not in (0, 1):
+            raise ValueError(f"data_at must be 0 or 1, the t of clean data; got {data_at!r}")
+        return cls(1 - t, t) if data_at == 0 else cls(t, 1 - t)
 
     @classmethod
     def from_diffusers(cls, scheduler: Any, timesteps: Tensor) -> NoiseLevel:
-        """Return a diffusers scheduler's level at `timesteps`, `[B]`, on their device.
+        """Return the level that a diffusers scheduler's training has at `timesteps`, `[B]`, on their device.
 
-        The scheduler adds noise to the pairs (x0, ε) = (1, 0) and (0, 1), which gives alpha and sigma for any class.
+        What the scheduler was used for before does not matter, and it is not changed: a timestep has one level, also
+        after `set_timesteps`, for schedulers that answer with their last step, and for those that take one timestep at
+        a time. Of EDM's schedulers, whose "epsilon" is the preconditioned network, a warning says what to pass on.
+
+        Args:
+            scheduler: any of diffusers' for continuous data (see `specreg.diffusion.diffusers_schedulers`).
+            timesteps: whole numbers from 0 to T − 1, in an integer or floating-point dtype; for Euler and its kin also
+                the fractions in scheduler.timesteps; for flow matching 0 to T; for EDM ¼·ln σ.
 
         Raises:
             TypeError: when it has neither `add_noise` nor flow matching's `scale_noise`.
-            ValueError: for timesteps that are not in its table (Euler and flow matching accept only `.timesteps`),
-                and after a pipeline has run it: then it uses its own step and ignores `timesteps`.
+            ValueError: for timesteps out of range (not checked on an accelerator, nor in a traced graph), for fractions
+                that are not in its list, and for classes whose levels are not known here.
         """
-        name = type(scheduler).__name__
-        if getattr(scheduler, "begin_index", None) is not None:
-            raise ValueError(
-                f"this {name} was run by a pipeline (its begin_index is set) and ignores timesteps; expected "
-                "a fresh one, e.g. type(scheduler).from_config(scheduler.config)"
+        found = diffusers_schedulers.scales(scheduler, timesteps.reshape(-1))
+        if diffusers_schedulers.preconditions(scheduler):
+            name = type(scheduler).__name__
+            warn_once(
+                f"epsilon of {name}",
+                f"{name}: its prediction_type 'epsilon' means the network inside EDM's "
+                "preconditioning; pass prediction=scheduler to recover_x0, or 'edm' for the raw network and 'x0' for "
+                "the denoiser",
             )
-        timesteps = timesteps.reshape(-1)
-        one = torch.ones(timesteps.shape, device=timesteps.device)
-        pairs = ((one, 0 * one), (0 * one, one))
-        try:
-            if hasattr(scheduler, "add_noise"):
-                alpha, sigma = (scheduler.add_noise(x0, eps, timesteps) for x0, eps in pairs)
-            elif hasattr(scheduler, "scale_noise"):
-                alpha, sigma = (scheduler.scale_noise(x0, timesteps, eps) for x0, eps in pairs)
-            else:
-                raise TypeError(f"expected a diffusers scheduler with add_noise or scale_noise; got {name}")
-        except IndexError as error:
-            raise ValueError(
-                f"{name} does not know all of these timesteps; expected values of scheduler.timesteps, "
-                f"got {timesteps.tolist()}"
-            ) from error
-        return cls(alpha, sigma)
+        return cls(*found)
 
     @property
     def snr(self) -> Tensor:
@@ -143,9 +145,12 @@ def combine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
 
 
 def _per_sample(name: str, value: Tensor) -> Tensor:
-    """Return `value` as `[B]` in float32 or float64, or say why it is not one number per sample."""
+    """Return `value` `[B]` or `[B, 1, …, 1]` as `[B]` in float32 or float64, or say why it is not one per sample."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor of shape [B]; got {type(value).__name__}")
-    if value.ndim > 1:
-        raise ValueError(f"{name} must hold one value per sample, shape [B]; got {list(value.shape)}")
+    if value.ndim > 1 and value.numel() != value.shape[0]:
+        raise ValueError(
+            f"{name} must hold one value per sample, shape [B] or [B, 1, …, 1]; got {list(value.shape)} "
+            "(one for each token or pixel is not supported)"
+        )
     return value.reshape(-1).to(compute_dtype(name, value))

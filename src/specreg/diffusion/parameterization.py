@@ -11,6 +11,7 @@ alpha² + sigma² = 1 (v-prediction) or alpha + sigma = 1 (flow).
     v         (alpha·eps − sigma·x0) / √(alpha² + sigma²)      (so diffusers' Euler, with alpha = 1)
     x0        x0
     flow      eps − x0
+    velocity  x0 − eps      (flow matching with data at t = 1: torchcfm, flow_matching, Z-Image)
     score     ∇ log p(x_t | x0) = −eps / sigma
     edm       EDM's raw F: D(x; s) = c_skip·x + c_out·F, with x = x_t/alpha and s = sigma/alpha
 """
@@ -20,19 +21,46 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from specreg._checks import choice
+from specreg.diffusion import diffusers_schedulers
 from specreg.diffusion.noise_level import NoiseLevel, can_read, combine
 
-Prediction = Literal["epsilon", "v", "x0", "flow", "score", "edm"]
-DiffusersPrediction = Literal["v_prediction", "sample", "flow_prediction"]
+Prediction = Literal["epsilon", "v", "x0", "flow", "velocity", "score", "edm"]
 
-_ALIASES = {"v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
+PredictionAlias = Literal[
+    "v_prediction", "sample", "flow_prediction", "pred_noise", "pred_v", "pred_x0", "noise", "eps", "x_start"
+]
+"""The same under the names that diffusers, lucidrains' packages and others use."""
+
+_ALIASES = {
+    "v_prediction": "v",
+    "sample": "x0",
+    "flow_prediction": "flow",
+    "pred_noise": "epsilon",
+    "pred_v": "v",
+    "pred_x0": "x0",
+    "noise": "epsilon",
+    "eps": "epsilon",
+    "x_start": "x0",
+}
+
+
+class Scheduler(Protocol):
+    """A diffusers scheduler, whose config says what its network predicts."""
+
+    @property
+    def config(self) -> Any:
+        """Its options."""
+
+
+AnyPrediction = Prediction | PredictionAlias | Scheduler
+"""What a network predicts: a name, or a diffusers scheduler that says it."""
 
 
 class _Affine(NamedTuple):
@@ -63,6 +91,11 @@ def _flow(alpha: Tensor, sigma: Tensor, sigma_data: float) -> _Affine:
     return _Affine(1 / total, -sigma / total, -one, one)
 
 
+def _velocity(alpha: Tensor, sigma: Tensor, sigma_data: float) -> _Affine:
+    a, b, c, d = _flow(alpha, sigma, sigma_data)
+    return _Affine(a, -b, -c, -d)
+
+
 def _score(alpha: Tensor, sigma: Tensor, sigma_data: float) -> _Affine:
     return _Affine(1 / alpha, sigma**2 / alpha, torch.zeros_like(alpha), -1 / sigma)
 
@@ -79,24 +112,29 @@ _TABLE: dict[str, Callable[[Tensor, Tensor, float], _Affine]] = {
     "v": _v,
     "x0": _x0,
     "flow": _flow,
+    "velocity": _velocity,
     "score": _score,
     "edm": _edm,
 }
 
 
-def _affine(level: NoiseLevel, prediction: str, sigma_data: float) -> _Affine:
-    prediction = _ALIASES.get(choice("prediction", prediction, (*_TABLE, *_ALIASES)), prediction)
-    return _TABLE[prediction](level.alpha, level.sigma, sigma_data)
+def _affine(level: NoiseLevel, prediction: AnyPrediction, sigma_data: float) -> _Affine:
+    name: str
+    if isinstance(prediction, str) or not hasattr(prediction, "config"):
+        name = choice("prediction", cast("str", prediction), (*_TABLE, *_ALIASES))
+    else:
+        name, own = diffusers_schedulers.prediction_of(prediction)
+        sigma_data = sigma_data if own is None else own
+    return _TABLE[_ALIASES.get(name, name)](level.alpha, level.sigma, sigma_data)
 
 
-def coefficients(
-    level: NoiseLevel, prediction: Prediction | DiffusersPrediction, *, sigma_data: float = 0.5
-) -> tuple[Tensor, Tensor]:
+def coefficients(level: NoiseLevel, prediction: AnyPrediction, *, sigma_data: float = 0.5) -> tuple[Tensor, Tensor]:
     """Return a and b, each `[B]`, of x0_hat = a·x_t + b·output.
 
     Args:
         level: the level of x_t.
-        prediction: what the network predicts, by name here or in diffusers ("v_prediction", "sample", …).
+        prediction: what the network predicts, by name here or elsewhere ("v_prediction", "pred_noise", …), or the
+            diffusers scheduler that it is trained with, which also knows its sigma_data.
         sigma_data: standard deviation of the data; only "edm" uses it.
 
     Raises:
@@ -117,7 +155,7 @@ def recover_x0(
     x_t: Tensor,
     level: NoiseLevel,
     *,
-    prediction: Prediction | DiffusersPrediction,
+    prediction: AnyPrediction,
     sigma_data: float = 0.5,
 ) -> Tensor:
     """Return the clean sample x0_hat that the network's output implies (Eq. 5 of the paper, for any prediction).
@@ -145,7 +183,7 @@ def target(
     noise: Tensor,
     level: NoiseLevel,
     *,
-    prediction: Prediction | DiffusersPrediction,
+    prediction: AnyPrediction,
     sigma_data: float = 0.5,
 ) -> Tensor:
     """Return what the network should output at `level.diffuse(x0, noise)`: the regression target, `[B, ...]`.
