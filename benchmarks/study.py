@@ -74,7 +74,7 @@ STUDIES = {
     "edm-scratch": Study(
         "edm-textures",
         [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"],
-        {steps: ["amplitude+haar@auto:2"] for steps in (500, 1000, 2000, 4000)},
+        {steps: ["amplitude+haar@auto:2"] for steps in (500, 1000, 2000)},
     ),
     "edm-finetune": Study(
         "edm-cifar10-uncond-vp",

@@ -14,7 +14,7 @@ SOURCE = Path(specreg.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each room may import of specreg, besides itself: docs/architecture.md has the same picture.
-LOSS = {"_checks", "_compile", "transforms", "losses", "diffusion", "auto_weight", "regularizer"}
+LOSS = {"_checks", "_compile", "own_state", "transforms", "losses", "diffusion", "auto_weight", "regularizer"}
 TRAINING = LOSS | {
     "_files",
     "config",
@@ -38,7 +38,9 @@ ALLOWED = {
     "transforms": {"_checks", "_compile"},
     "diffusion": {"_checks"},
     "losses": {"_checks", "_compile", "transforms"},
-    "auto_weight": {"_checks"},
+    "auto_weight": {"_checks", "own_state"},
+    "own_state": set(),
+    "watch": set(),
     "regularizer": LOSS,
     "models": {"_checks", "diffusion"},
     "data": {"_checks"},
@@ -58,7 +60,7 @@ ALLOWED = {
         "", "_checks", "processes", "recipes", "config", "data", "metrics", "models", "modalities", "training",
         "evaluation", "compare", "reproduce", "report",
     },
-    "": {"losses", "diffusion", "auto_weight", "regularizer"},
+    "": {"losses", "diffusion", "auto_weight", "regularizer", "watch"},
     "__main__": {"cli"},
 }  # fmt: skip
 LOSS_THIRD_PARTY = {"torch", "numpy", "pywt"}

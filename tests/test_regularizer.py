@@ -11,7 +11,7 @@ import pywt
 import torch
 
 import specreg
-from specreg import _checks, noise_weights, objectives
+from specreg import NoiseLevel, SpectralRegularizer, _checks, noise_weights, objectives
 
 X0_HAT, X0 = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LEVEL = specreg.NoiseLevel.edm(torch.tensor([0.1, 0.5, 2.0, 10.0]))
@@ -240,3 +240,77 @@ def test_several_losses_are_one_sum_under_one_lambda():
     np.testing.assert_allclose(
         summed(torch.from_numpy(x0_hat), torch.from_numpy(x0)), 64 * (amplitude + haar), rtol=1e-5
     )
+
+
+def masked_inputs():
+    g = torch.Generator().manual_seed(4)
+    x0, x0_hat = torch.randn(3, 2, 8, 8, generator=g), torch.randn(3, 2, 8, 8, generator=g)
+    return x0, x0_hat.requires_grad_(), NoiseLevel.flow(torch.tensor([0.2, 0.4, 0.6]))
+
+
+@pytest.mark.parametrize("loss", ["amplitude", "haar"])
+@pytest.mark.parametrize("layout", [None, "bhwc"])
+def test_what_a_mask_leaves_out_has_neither_error_nor_gradient(loss, layout):
+    """The term with a mask is that of a prediction which is right outside; NaN there does no harm."""
+    x0, x0_hat, level = masked_inputs()
+    mask = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    mask[:, :, 2:6, :4] = True
+    right_outside = torch.where(mask, x0_hat, x0)
+    expected = SpectralRegularizer(loss, weight=1.0)(right_outside, x0, level)
+    poisoned = torch.where(mask, x0_hat, torch.full_like(x0_hat, float("nan")))
+    given = [x if layout is None else x.movedim(1, -1) for x in (poisoned, x0, mask)]
+    reg = SpectralRegularizer(loss, weight=1.0, layout=layout)
+    term = reg(given[0], given[1], level, mask=given[2])
+    torch.testing.assert_close(term.per_sample, expected.per_sample)
+    (gradient,) = torch.autograd.grad(term.loss, x0_hat)
+    assert bool((gradient[~mask.expand_as(gradient)] == 0).all())
+    assert bool((gradient[mask.expand_as(gradient)] != 0).all())
+
+
+def test_a_mask_may_be_soft_and_must_fit():
+    x0, x0_hat, level = masked_inputs()
+    reg = SpectralRegularizer("haar", weight=1.0)
+    half = reg(x0_hat, x0, level, mask=torch.full((3, 1, 1, 1), 0.5))
+    torch.testing.assert_close(half.per_sample, 0.5 * reg(x0_hat, x0, level).per_sample)
+    with pytest.raises(ValueError, match=r"mask must broadcast to the samples, \[3, 2, 8, 8\]; got \[3, 1, 4, 8\]"):
+        reg(x0_hat, x0, level, mask=torch.ones(3, 1, 4, 8))
+
+
+def test_sample_weights_multiply_the_samples_terms():
+    x0, x0_hat, level = masked_inputs()
+    reg, factors = SpectralRegularizer("amplitude", weight=0.3), torch.tensor([0.0, 1.0, 2.5])
+    plain, weighted = reg(x0_hat, x0, level), reg(x0_hat, x0, level, sample_weight=factors)
+    torch.testing.assert_close(weighted.weight, plain.weight * factors)
+    torch.testing.assert_close(weighted.loss, (plain.weight * factors * plain.per_sample).mean())
+    with pytest.raises(ValueError, match=r"sample_weight must be one a sample, \[3\]; got \[3, 1\]"):
+        reg(x0_hat, x0, level, sample_weight=factors[:, None])
+
+
+def test_lambda_beside_a_sum_over_pixels_has_no_bound():
+    """EDM's loss sums 3·256² values; the default ratio asks for λ beyond the 1e6 that once held it."""
+    x0 = torch.randn(2, 3, 256, 256)
+    output = torch.randn(2, 3, 256, 256).requires_grad_()
+    base = 50.0 * (output - x0).square().sum((1, 2, 3)).mean()
+    reg = SpectralRegularizer("amplitude", weight="auto")
+    term = reg(output, x0, NoiseLevel.flow(torch.tensor([0.1, 0.2])), base_loss=base, output=output)
+    assert float(term.lam) > 1e6
+    assert float(term.gradient_ratio) == pytest.approx(2.0, rel=1e-3)
+    assert int(reg.weight.clamped) == 0
+
+
+def test_a_lambda_held_at_a_bound_is_counted_and_told():
+    _checks._WARNED.discard("clamped λ")
+    auto = specreg.AutoWeight(1.0, bounds=(0.0, 2.0))
+    with pytest.warns(UserWarning, match=r"holds λ at 2, a bound of \(0.0, 2.0\), where its ratio of 1 asks for 5"):
+        auto.update(torch.tensor(5.0), torch.tensor(1.0))
+    auto.update(torch.tensor(5.0), torch.tensor(1.0))
+    assert int(auto.clamped) == 2
+
+
+def test_a_term_before_lambda_was_measured_says_that_it_is_nothing():
+    _checks._WARNED.discard("unmeasured λ")
+    x0, x0_hat, level = masked_inputs()
+    reg = SpectralRegularizer("amplitude", weight="auto").eval()
+    with pytest.warns(UserWarning, match="has not measured λ yet, so this term is 0"):
+        term = reg(x0_hat, x0, level)
+    assert float(term.loss) == 0

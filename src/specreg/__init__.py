@@ -10,10 +10,11 @@ Importing it loads torch, numpy and PyWavelets, nothing heavier.
 
 from specreg import losses
 from specreg.auto_weight import AutoWeight
-from specreg.diffusion import NoiseLevel, ddim_estimate, recover_x0
+from specreg.diffusion import NoiseLevel, check_wiring, ddim_estimate, recover_x0, x0_pair
 from specreg.diffusion import band_weight as band_weights
 from specreg.diffusion import noise_weight as noise_weights
 from specreg.regularizer import SpectralRegularizer, SpectralTerm
+from specreg.watch import unpack_tokens, watch
 
 __version__ = "0.1.0"
 
@@ -24,8 +25,12 @@ __all__ = [
     "SpectralTerm",
     "__version__",
     "band_weights",
+    "check_wiring",
     "ddim_estimate",
     "losses",
     "noise_weights",
     "recover_x0",
+    "unpack_tokens",
+    "watch",
+    "x0_pair",
 ]

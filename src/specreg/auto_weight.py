@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from specreg import _checks
+from specreg.own_state import OwnState
 
 
-class AutoWeight(nn.Module):
+class AutoWeight(OwnState):
     """λ for which the spectral term's gradient at the network's output is `ratio` times as large as the base loss's.
 
     λ = ratio · m, where m is an exponential mean, geometric since gradients move over decades, of ‖∂L/∂o‖ / ‖∂L_S/∂o‖
@@ -18,21 +22,24 @@ class AutoWeight(nn.Module):
 
     Under torch.distributed the norms are those of the global batch (every rank must call), so all ranks use one λ.
     A batch whose norms are zero or not finite does not update λ and is counted in `skipped`; before the first update λ
-    is 0. λ has no gradient, and its state stays in float32 when the module is cast.
+    is 0. λ has no gradient. Its state is float32 and stays out of other modules' state dicts (see `OwnState`).
+
+    The norms are those of whole batches. Where the base loss has weights with heavy tails (1/σ², say), the sample of
+    least noise decides them and λ follows it from call to call; a larger `smoothing` and batch even that out.
 
     Args:
         ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive. At the default nothing measured became worse
             (docs/choosing.md); 5 moves spectra further, at a cost in denoising error. The gradient of a squared error
             fades as the error does, that of an absolute error does not, so λ falls during training.
         smoothing: share of the mean kept at each call, in [0, 1); 0.98 forgets in about 50 calls.
-        bounds: smallest and largest λ.
+        bounds: smallest and largest λ. Calls whose λ is held at a bound are counted in `clamped`, and the first one
+            warns (on the CPU, where it can be seen without waiting).
     """
 
-    log_mean: Tensor
-    mass: Tensor
-    skipped: Tensor
+    OWN: ClassVar = ("log_mean", "mass", "skipped", "clamped")
+    COUNTERS: ClassVar = ("skipped", "clamped")
 
-    def __init__(self, ratio: float = 2.0, *, smoothing: float = 0.98, bounds: tuple[float, float] = (0.0, 1e6)):
+    def __init__(self, ratio: float = 2.0, *, smoothing: float = 0.98, bounds: tuple[float, float] = (0.0, math.inf)):
         super().__init__()
         low, high = bounds
         if not all(isinstance(x, (int, float)) for x in (ratio, smoothing, low, high)):
@@ -41,37 +48,44 @@ class AutoWeight(nn.Module):
             raise ValueError(f"ratio must be a positive finite number; got {ratio}")
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be at least 0 and below 1; got {smoothing}")
-        if not 0 <= low < high < float("inf"):
-            raise ValueError(f"bounds must be two finite numbers, 0 <= low < high; got {bounds}")
+        if not (0 <= low < high and low < float("inf")):
+            raise ValueError(f"bounds must be two numbers, 0 <= low < high; got {bounds}")
         self.ratio, self.smoothing, self.bounds = float(ratio), float(smoothing), (float(low), float(high))
-        self.register_buffer("log_mean", torch.zeros(()))  # of log ‖∂L/∂o‖ / ‖∂L_S/∂o‖, not yet divided by mass
-        self.register_buffer("mass", torch.zeros(()))  # of the exponential mean: 0 before any call, towards 1
-        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))  # calls that could not be measured
+        self.log_mean = torch.zeros(())  # of log ‖∂L/∂o‖ / ‖∂L_S/∂o‖, not yet divided by mass
+        self.mass = torch.zeros(())  # of the exponential mean: 0 before any call, towards 1
+        self.skipped = torch.zeros((), dtype=torch.int64)  # calls that could not be measured
+        self.clamped = torch.zeros((), dtype=torch.int64)  # calls whose λ was held at a bound
 
     @property
     def value(self) -> Tensor:
         """Current λ, `[]`; 0 before the first measurement."""
-        mean = self.ratio * (self.log_mean / self.mass.clamp_min(1e-12)).exp()
+        mean = self._unbounded()
         return torch.where(self.mass > 0, mean.clamp(*self.bounds), torch.zeros_like(mean))
+
+    def _unbounded(self) -> Tensor:
+        return self.ratio * (self.log_mean / self.mass.clamp_min(1e-12)).exp()
 
     @torch.no_grad()
     def update(self, base_norm: Tensor, spectral_norm: Tensor) -> Tensor:
         """Return λ, `[]`, updated by the two gradient norms of the global batch, `[]` each."""
+        if self.log_mean.device != base_norm.device:
+            self.move_state(base_norm.device)
         log_ratio = base_norm.float().log() - spectral_norm.float().log()
         good = log_ratio.isfinite()
         keep = self.smoothing
         self.log_mean.copy_(torch.where(good, keep * self.log_mean + (1 - keep) * log_ratio, self.log_mean))
         self.mass.copy_(torch.where(good, keep * self.mass + (1 - keep), self.mass))
         self.skipped += ~good
-        return self.value
-
-    def _apply(self, fn: Any, recurse: bool = True) -> AutoWeight:
-        """Move with the parent module, but stay in float32 when that is cast to half precision."""
-        kept = dict(self.named_buffers())
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in kept.items():
-            setattr(self, name, buffer.to(getattr(self, name).device))
-        return self
+        lam, unbounded = self.value, self._unbounded()
+        held = (self.mass > 0) & (lam != unbounded)
+        self.clamped += held
+        if held.device.type == "cpu" and not torch.compiler.is_compiling() and bool(held):
+            _checks.warn_once(
+                "clamped λ",
+                f"AutoWeight holds λ at {float(lam):g}, a bound of {self.bounds}, where its ratio of {self.ratio:g} "
+                f"asks for {float(unbounded):g}; .clamped counts such calls",
+            )
+        return lam
 
     def extra_repr(self) -> str:
         """Return the options as arguments of the constructor."""
@@ -84,29 +98,45 @@ def gradient_norms(base_loss: Tensor, spectral_loss: Tensor, output: Tensor) -> 
     Both graphs stay usable. Every loss is read as the mean over ranks of what each rank passes; all ranks must call.
 
     Raises:
-        TypeError: `base_loss` is not a scalar tensor, or `output` is float16, in which gradients overflow.
+        TypeError: `base_loss` is not a scalar tensor.
         ValueError: a loss does not depend on `output`.
     """
     if not (isinstance(base_loss, Tensor) and base_loss.ndim == 0):
         came = f"shape {list(base_loss.shape)}" if isinstance(base_loss, Tensor) else type(base_loss).__name__
         raise TypeError(f"base_loss must be the scalar that is minimized, such as base.mean(); got {came}")
-    if torch.float16 in (output.dtype, base_loss.dtype):
-        raise TypeError("output is float16: take output = output.float() and compute both losses from that")
     if not output.requires_grad:
         raise ValueError(
             "output must require a gradient: pass the tensor that the network returned, before any detach()"
         )
     squares = []
     for name, loss in (("base_loss", base_loss), ("x0_hat", spectral_loss)):
-        gradient = None
-        if loss.requires_grad:
-            (gradient,) = torch.autograd.grad(loss, output, retain_graph=True, allow_unused=True)
-        if gradient is None:
+        norm = _gradient_norm(loss, output) if loss.requires_grad else None
+        if norm is None:
             hint = "; inside torch.compile gradients do not exist yet" if torch.compiler.is_compiling() else ""
             raise ValueError(f"{name} must be computed from output; it does not depend on it{hint}")
-        squares.append(torch.linalg.vector_norm(gradient, dtype=torch.float32).square())
+        squares.append(norm.square())
     both = torch.stack(squares)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(both)
     base, spectral = both.sqrt().unbind()
     return base, spectral
+
+
+def _gradient_norm(loss: Tensor, output: Tensor) -> Tensor | None:
+    """Return ‖∂loss/∂output‖, float32 `[]`, or None where loss does not depend on output.
+
+    The gradient at a float16 output is float16 itself: that of a mean over its values would vanish, that of a sum
+    scaled up would overflow. So it is taken twice, of the loss and of the loss times the number of values (a power of 2
+    near it), and the second counts where it is finite.
+    """
+    scales = [1.0]
+    if output.dtype == torch.float16:
+        scales.append(2.0 ** math.ceil(math.log2(max(1, output.numel()))))
+    norm: Tensor | None = None
+    for scale in scales:
+        gradients = torch.autograd.grad(loss * scale, output, retain_graph=True, allow_unused=True)
+        if (gradient := cast("Tensor | None", gradients[0])) is None:
+            return None
+        found: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32) / scale
+        norm = found if norm is None else torch.where(found.isfinite(), found, norm)
+    return norm

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from specreg import _checks, losses
 from specreg.auto_weight import AutoWeight, gradient_norms
@@ -16,6 +16,9 @@ from specreg.diffusion import noise_weight as noise_weights
 from specreg.diffusion.band_weight import BandWeight
 from specreg.diffusion.noise_level import NoiseLevel
 from specreg.diffusion.noise_weight import NoiseWeight
+from specreg.diffusion.pair import check_wiring, x0_pair
+from specreg.diffusion.parameterization import AnyPrediction
+from specreg.own_state import OwnState
 from specreg.transforms import radial
 
 Ramp = Literal["linear", "cosine"]
@@ -45,7 +48,7 @@ class SpectralTerm(NamedTuple):
         return {name: value.detach().mean() for name, value in values.items()}
 
 
-class SpectralRegularizer(nn.Module):
+class SpectralRegularizer(OwnState):
     """A spectral loss on the predicted clean sample, weighted by λ, by noise level and optionally by frequency band.
 
     Args:
@@ -70,7 +73,8 @@ class SpectralRegularizer(nn.Module):
         by_band: whether terms carry errors by band, for logging; costs one more transform per call.
 
     Calls count, for the ramp and for automatic λ, while the module is in training mode and gradients are enabled.
-    Both are in `state_dict()`: save it with the model's to resume with the same λ.
+    Both are in `state_dict()`: save it beside the model's to resume with the same λ. A module that holds the
+    regularizer does not have them in its own state (see `specreg.own_state`).
 
     Example:
         >>> import torch, specreg
@@ -80,7 +84,7 @@ class SpectralRegularizer(nn.Module):
         >>> term.loss.backward()
     """
 
-    calls: Tensor
+    OWN: ClassVar = ("calls",)
 
     def __init__(
         self,
@@ -125,7 +129,8 @@ class SpectralRegularizer(nn.Module):
         self.warmup, self.cooldown, self.total, self.ramp = warmup, cooldown, total, ramp
         self.wants_bands = by_band
         self.layout = layout if layout is None else _checks.layout_letters(layout)
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.calls = torch.zeros((), dtype=torch.int64)
+        self._checked = False
         if by_band and not hasattr(self.spectral_loss, "by_band"):
             raise TypeError(f"by_band=True needs a loss with a by_band method; {loss!r} has none")
         if band_weight is not None and not isinstance(self.spectral_loss, losses.SpectralLoss):
@@ -149,6 +154,8 @@ class SpectralRegularizer(nn.Module):
         *,
         base_loss: Tensor | None = None,
         output: Tensor | None = None,
+        mask: Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> SpectralTerm:
         """Return the term for predictions `x0_hat`, data `x0` and their noise level (B values or 1).
 
@@ -158,7 +165,11 @@ class SpectralRegularizer(nn.Module):
             level: their noise level.
             base_loss: the scalar that training minimizes without the term; with `output`, what `AutoWeight` needs.
                 With a constant λ the two may be given, on every rank, to measure `gradient_ratio`.
-            output: what the network returned (under fp16: its float32 copy), from which both were computed.
+            output: what the network returned, from which both were computed.
+            mask: which values count, of a shape that broadcasts to x0's: boolean, or weights from 0 to 1. Where it is 0
+                the prediction is replaced by x0, so that nothing there has an error or a gradient; the mean stays
+                that over all coefficients.
+            sample_weight: factors of the samples' losses, `[B]`: a trainer's own weights, such as min-SNR's.
         """
         learning = torch.is_grad_enabled() and self.training
         if (base_loss is None) != (output is None) or (self.automatic and learning and base_loss is None):
@@ -169,6 +180,8 @@ class SpectralRegularizer(nn.Module):
             )
         if self.layout is not None:
             x0_hat, x0 = _checks.arrange("x0_hat", x0_hat, self.layout), _checks.arrange("x0", x0, self.layout)
+        if mask is not None:
+            x0_hat = _masked(x0_hat, x0, mask, self.layout)
         off = self.weight == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
             per_sample = self._losses(x0_hat, x0, level)
@@ -178,6 +191,12 @@ class SpectralRegularizer(nn.Module):
                 f"noise weights must be one a sample, [{len(per_sample)}], or one for all; "
                 f"got {list(level_weight.shape)}"
             )
+        if sample_weight is not None:
+            if sample_weight.shape != per_sample.shape:
+                raise ValueError(
+                    f"sample_weight must be one a sample, [{len(per_sample)}]; got {list(sample_weight.shape)}"
+                )
+            level_weight = level_weight * sample_weight.detach().to(level_weight)
         bands: Any = self.spectral_loss.by_band(x0_hat, x0) if self.wants_bands else {}  # type: ignore[attr-defined]
         if off:  # not 0 · level_weight: λ_EDM is infinite without noise
             zero = per_sample.new_zeros(())
@@ -186,10 +205,70 @@ class SpectralRegularizer(nn.Module):
         norms = None
         if learning and base_loss is not None and output is not None:
             norms = gradient_norms(base_loss, (level_weight * per_sample).mean(), output)
+        elif self.automatic:
+            self._warn_if_unmeasured(per_sample)
         lam = self._lambda(norms, learning, per_sample)
         weight = (lam * level_weight).expand_as(per_sample)
         ratio = lam * norms[1] / norms[0] if norms else None
         return SpectralTerm((weight * per_sample).mean(), per_sample, weight, bands, lam, ratio)
+
+    def from_output(
+        self,
+        output: Tensor,
+        target: Tensor,
+        level: NoiseLevel,
+        *,
+        prediction: AnyPrediction,
+        x0: Tensor | None = None,
+        x_t: Tensor | None = None,
+        base_loss: Tensor | None = None,
+        mask: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        sigma_data: float = 0.5,
+        check: bool = False,
+    ) -> SpectralTerm:
+        """Return the term from what every trainer has, the network's output and its regression target `[B, ...]`.
+
+        Args:
+            output: what the network returned.
+            target: what training regresses it on.
+            level: the noise level, B values or 1.
+            prediction: what the network predicts; see `recover_x0`.
+            x0: the clean samples; or
+            x_t: the noisy samples, before any scaling of the network's input. Wavelet losses need neither.
+            base_loss: see `forward`; None for the mean squared error of output and target, for AutoWeight's measure.
+            mask: see `forward`.
+            sample_weight: see `forward`.
+            sigma_data: standard deviation of the data; only "edm" uses it.
+            check: whether the first call checks, with x0 and x_t, that prediction and level are right
+                (see `check_wiring`).
+        """
+        if check and not self._checked:
+            if x0 is None or x_t is None:
+                raise TypeError("check=True needs both x0= and x_t= in the first call")
+            check_wiring(target, x_t, x0, level, prediction=prediction, sigma_data=sigma_data)
+            self._checked = True
+        if x0 is None and x_t is None and not losses.sees_difference_alone(self.spectral_loss):
+            raise TypeError(f"{self.spectral_loss!r} needs x0= or x_t=; only wavelet losses need neither")
+        with _checks.without_autocast(output.device):
+            wide = output if output.dtype == torch.float64 else output.float()
+            x0_hat, clean = x0_pair(wide, target, level, prediction=prediction, x0=x0, x_t=x_t, sigma_data=sigma_data)
+            measured: dict[str, Any] = {}
+            if base_loss is not None or self.automatic:
+                base_loss = (wide - target).square().mean() if base_loss is None else base_loss
+                measured = {"base_loss": base_loss, "output": output}
+            term: SpectralTerm = self(x0_hat, clean, level, mask=mask, sample_weight=sample_weight, **measured)
+            return term
+
+    def _warn_if_unmeasured(self, like: Tensor) -> None:
+        """Warn once where an automatic λ is used before it was measured, when it is 0."""
+        mass: Any = self.weight.mass  # type: ignore[union-attr]
+        if mass.device.type == "cpu" and not torch.compiler.is_compiling() and float(mass) == 0:
+            _checks.warn_once(
+                "unmeasured λ",
+                "AutoWeight has not measured λ yet, so this term is 0: it measures in training mode with gradients "
+                "enabled (validation before the first training step has no term)",
+            )
 
     def _losses(self, x0_hat: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:
         """Return the spectral loss of each sample, `[B]`."""
@@ -209,7 +288,7 @@ class SpectralRegularizer(nn.Module):
     def _lambda(self, norms: tuple[Tensor, Tensor] | None, learning: bool, like: Tensor) -> Tensor:
         """Return λ of this call, `[]`, in the dtype and on the device of `like`; updates λ's state if `learning`."""
         if self.calls.device != like.device:
-            self.to(like.device)  # a regularizer is moved to the data's device on its first call
+            self.move_state(like.device)
         if isinstance(self.weight, AutoWeight):
             lam = (self.weight.update(*norms) if norms else self.weight.value).to(like)
         else:
@@ -239,6 +318,18 @@ class SpectralRegularizer(nn.Module):
         said += [f"cooldown={self.cooldown}, total={self.total}"] if self.cooldown else []
         said += [f"ramp={self.ramp!r}"] if self.warmup or self.cooldown else []
         return ", ".join(said)
+
+
+def _masked(x0_hat: Tensor, x0: Tensor, mask: Tensor, layout: str | None) -> Tensor:
+    """Return x0_hat with x0 where `mask` is 0, and the mixture where it is between 0 and 1."""
+    if layout is not None:
+        mask = _checks.arrange("mask", mask, layout)
+    try:
+        mask = mask.detach().to(x0_hat).expand_as(x0_hat)
+    except RuntimeError:
+        raise ValueError(f"mask must broadcast to the samples, {list(x0_hat.shape)}; got {list(mask.shape)}") from None
+    clean = x0.detach().to(x0_hat)
+    return torch.where(mask == 0, clean, torch.where(mask == 1, x0_hat, clean + mask * (x0_hat - clean)))
 
 
 def _loss(

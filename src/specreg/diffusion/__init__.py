@@ -1,6 +1,7 @@
 """Noise levels, schedules, parameterizations and samplers: everything between x0 and x_t."""
 
 from specreg.diffusion.noise_level import NoiseLevel
+from specreg.diffusion.pair import check_wiring, x0_pair
 from specreg.diffusion.parameterization import Prediction, coefficients, ddim_estimate, recover_x0, target
 from specreg.diffusion.precond import Preconditioned, Preconditioning
 from specreg.diffusion.samplers import Churn, StackedGenerator, ancestral, ddim, edm_sigmas, flow, heun
@@ -15,6 +16,7 @@ __all__ = [
     "StackedGenerator",
     "alphas_cumprod",
     "ancestral",
+    "check_wiring",
     "coefficients",
     "ddim",
     "ddim_estimate",
@@ -26,4 +28,5 @@ __all__ = [
     "target",
     "vp_sigma",
     "vp_t",
+    "x0_pair",
 ]

@@ -200,3 +200,10 @@ class Sum(SpectralLoss):
     def extra_repr(self) -> str:
         """Return nothing: the losses print themselves."""
         return ""
+
+
+def sees_difference_alone(loss: object) -> bool:
+    """Return whether a loss is a function of x0_hat − x0, as those on linear coefficients are: wavelets, their sums."""
+    if isinstance(loss, Sum):
+        return all(sees_difference_alone(part) for part in loss.losses)
+    return isinstance(loss, Wavelet)

@@ -1,0 +1,137 @@
+"""The pair that a spectral loss compares, from a network's output and its regression target alone.
+
+Every parameterization is affine, x0_hat = a·x_t + b·output, and the target is the output that gives x0. So the pair
+follows from output and target, whatever was done to x_t in between: noise that was perturbed, latents encoded twice,
+pairs matched again (OT-CFM), values rounded to bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from specreg._checks import append_dims
+from specreg.diffusion.noise_level import NoiseLevel, combine
+from specreg.diffusion.parameterization import _TABLE, AnyPrediction, coefficients, recover_x0
+
+PREDICTIONS = tuple(_TABLE)
+
+
+def x0_pair(
+    output: Tensor,
+    target: Tensor,
+    level: NoiseLevel,
+    *,
+    prediction: AnyPrediction,
+    x0: Tensor | None = None,
+    x_t: Tensor | None = None,
+    sigma_data: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Return (x0_hat, x0), each `[B, ...]`, for a network's output and its regression target `[B, ...]`.
+
+    Args:
+        output: what the network returned.
+        target: what training regresses it on.
+        level: the noise level, B values or 1.
+        prediction: see `recover_x0`.
+        x0: the clean samples; the pair is then (x0 + b·(output − target), x0).
+        x_t: the noisy samples, where x0 is out of reach; the pair is then (a·x_t + b·output, a·x_t + b·target). With
+            neither the pair is (b·output, b·target), whose difference is right and whose values are not: enough for
+            wavelet losses, which see the difference alone.
+        sigma_data: standard deviation of the data; only "edm" uses it.
+
+    Raises:
+        ValueError: for shapes that do not match, and as `coefficients` does.
+    """
+    a, b = coefficients(level, prediction, sigma_data=sigma_data)
+    one = torch.ones_like(b)
+    if x0 is not None:
+        return combine(one, x0, b, combine(one, output, -one, target)), x0
+    if x_t is not None:
+        return combine(a, x_t, b, output), combine(a, x_t, b, target)
+    nothing = torch.zeros_like(target)
+    return combine(one, nothing, b, output), combine(one, nothing, b, target)
+
+
+def check_wiring(
+    target: Tensor,
+    x_t: Tensor,
+    x0: Tensor,
+    level: NoiseLevel,
+    *,
+    prediction: AnyPrediction,
+    sigma_data: float = 0.5,
+) -> None:
+    """Raise ValueError unless a network that hits its regression target exactly is read as x0, and say what would fit.
+
+    Names, signs and times that are wrong make no error anywhere else: training runs, with the term on the wrong
+    samples. Call it once with the tensors of a real step; it waits for them.
+
+    Args:
+        target: what training regresses the network's output on, `[B, ...]`.
+        x_t: what the network is given, before any scaling of its input, of the same shape.
+        x0: the clean samples, of the same shape.
+        level: what will be passed as the level.
+        prediction: what will be passed as the prediction.
+        sigma_data: see `recover_x0`.
+    """
+    target, x_t, x0 = (x.detach() for x in (target, x_t, x0))
+    error = _error(target, x_t, x0, level, prediction, sigma_data)
+    if error <= 1:
+        return
+    named = f"{prediction!r}" if isinstance(prediction, str) else type(prediction).__name__
+    raise ValueError(
+        f"check_wiring: with prediction={named} the regression target is not read as x0 "
+        f"({error:.3g} times the error that rounding explains). {_advice(target, x_t, x0, level, sigma_data)}"
+    )
+
+
+def _error(
+    target: Tensor, x_t: Tensor, x0: Tensor, level: NoiseLevel, prediction: AnyPrediction, sigma_data: float
+) -> float:
+    """Return the RMS error of x0 recovered from the target, of the worst sample, in units of what rounding may do."""
+    try:
+        a, b = coefficients(level, prediction, sigma_data=sigma_data)
+        found = recover_x0(target, x_t, level, prediction=prediction, sigma_data=sigma_data)
+    except ValueError:
+        return float("inf")
+    rms = [x.double().flatten(1).square().mean(1).sqrt() for x in (found - x0.to(found), x_t, target, x0)]
+    rounding = max(torch.finfo(x.dtype).eps for x in (target, x_t, x0))
+    allowed = 4 * rounding * (a.abs() * rms[1] + b.abs() * rms[2] + rms[3]) + 1e-3 * rms[3]
+    worst = float((rms[0] / allowed.clamp_min(1e-30)).max())
+    return worst if worst == worst else float("inf")
+
+
+def _advice(target: Tensor, x_t: Tensor, x0: Tensor, level: NoiseLevel, sigma_data: float) -> str:
+    """Return which name, sign or direction of time fits, or what x_t looks like."""
+    swapped = NoiseLevel(level.sigma, level.alpha)
+    tries = (
+        (target, level, "prediction={!r} would fit"),
+        (target, swapped, "prediction={!r} would fit with the time reversed, NoiseLevel.flow(t, data_at=1)"),
+        (-target, level, "the target has the other sign: prediction={!r} fits −target"),
+    )
+    for wanted, at, said in tries:
+        for name in PREDICTIONS:
+            if _error(wanted, x_t, x0, at, cast("AnyPrediction", name), sigma_data) <= 1:
+                return said.format(name) + "."
+    alpha, sigma = _fitted(x_t, x0)
+    says = f"alpha {_few(level.alpha)}, sigma {_few(level.sigma)}"
+    seen = f"alpha {_few(alpha)}, sigma {_few(sigma)}"
+    return (
+        f"No other name, sign or direction fits. x_t looks like {seen}; the level says {says}: another timestep "
+        "(one step off?), scaled latents, or an x_t that is not alpha·x0 + sigma·eps of this x0."
+    )
+
+
+def _fitted(x_t: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Return alpha by least squares of x_t on x0 and the RMS of the rest, `[B]` each."""
+    flat_t, flat_0 = x_t.double().flatten(1), x0.double().flatten(1)
+    alpha = (flat_t * flat_0).sum(1) / flat_0.square().sum(1).clamp_min(1e-30)
+    return alpha, (flat_t - append_dims(alpha, 2) * flat_0).square().mean(1).sqrt()
+
+
+def _few(values: Tensor) -> str:
+    shown = ", ".join(f"{value:.3g}" for value in values[:3].tolist())
+    return f"[{shown}{', …' if len(values) > 3 else ''}]"

@@ -1,0 +1,76 @@
+"""Watching a network, and tokens back to latents."""
+
+import diffusers
+import pytest
+import torch
+
+import specreg
+
+
+class Net(torch.nn.Module):
+    def __init__(self, wrap=lambda x: x):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))
+        self.wrap = wrap
+
+    def forward(self, x, t, *, context=None):
+        return self.wrap(self.scale * x)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: {"sample": x}, lambda x: [x, None]])
+def test_the_last_call_is_remembered_by_position_and_by_keyword(wrap):
+    network, a, b = Net(wrap), torch.randn(2, 3), torch.randn(2, 3)
+    seen = specreg.watch(network)
+    network(a, 1)
+    assert seen.x_t is a
+    network(t=torch.tensor([1]), x=b)
+    assert seen.x_t is b
+    torch.testing.assert_close(seen.output, 2 * b)
+    seen.output.sum().backward()
+    assert float(network.scale.grad) == pytest.approx(float(b.sum()), rel=1e-5)
+    seen.remove()
+    network(a, 1)
+    with pytest.raises(RuntimeError, match="was not called since"):
+        _ = seen.x_t
+
+
+def test_diffusers_networks_are_watched():
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32,), down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",), layers_per_block=1,
+    )  # fmt: skip
+    x = torch.randn(1, 1, 8, 8)
+    with specreg.watch(unet) as seen:
+        output = unet(x, timestep=torch.tensor([3])).sample
+        assert seen.output is output
+        assert seen.x_t is x
+
+
+def test_a_name_can_be_given():
+    network, x, context = Net(), torch.randn(2, 3), torch.randn(2, 5)
+    with specreg.watch(network, name="context") as seen:
+        network(x, 1, context=context)
+        assert seen.x_t is context
+        with pytest.raises(TypeError, match="not called with a tensor context=; got no keyword"):
+            network(x, 1)
+
+
+def test_what_is_no_tensor_is_refused():
+    network = Net(lambda x: "text")
+    with specreg.watch(network), pytest.raises(TypeError, match="to return a tensor; got str"):
+        network(torch.ones(1), 1)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_tokens_are_patches_in_the_order_of_pixel_unshuffle(patch):
+    """Flux's packing is pixel_unshuffle by 2 with the positions as tokens."""
+    latents = torch.randn(2, 16, 8, 12)
+    tokens = torch.nn.functional.pixel_unshuffle(latents, patch).flatten(2).mT
+    assert torch.equal(specreg.unpack_tokens(tokens, 8, 12, patch=patch), latents)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"expected 24 tokens of a multiple of 4 values for 8×12; got \[2, 23, 64\]"):
+        specreg.unpack_tokens(torch.zeros(2, 23, 64), 8, 12)
+    with pytest.raises(ValueError, match="in multiples of 2; got"):
+        specreg.unpack_tokens(torch.zeros(2, 24, 64), 7, 12)
