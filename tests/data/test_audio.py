@@ -95,6 +95,19 @@ def test_every_format_is_read_mixed_and_resampled_and_said(folder, caplog):
     np.testing.assert_allclose(data[4].audio[0], tone(1.1)[: data[4].audio.shape[-1]] / 2, atol=1e-7)
 
 
+def test_links_to_folders_are_part_of_the_set(folder, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    soundfile.write(outside / "l.wav", tone(1.0), 8000)
+    (folder / "link").symlink_to(outside, target_is_directory=True)
+    (folder / "gone.wav").symlink_to(outside / "none.wav")
+    data = AudioDataset(folder, mel=SMALL, crop_frames=20)
+    assert data.names == ("a.wav", "b.flac", "c.ogg", "link/l.wav", "sub/d.mp3", "sub/e.WAV")
+    assert set(data.report.damaged) == {"gone.wav"}
+    alone = tmp_path_factory.mktemp("alone")
+    (alone / "only").symlink_to(outside, target_is_directory=True)
+    assert AudioDataset(alone, mel=SMALL, crop_frames=20).names == ("only/l.wav",)
+
+
 def test_resampling_keeps_what_the_new_rate_can_hold(tmp_path):
     t = np.arange(32_000) / 16_000
     low, high = np.sin(2 * np.pi * 1000 * t), np.sin(2 * np.pi * 6000 * t)  # 6 kHz is beyond 8 kHz's half

@@ -70,6 +70,18 @@ def test_folder_zip_and_array_give_the_same_items(tmp_path: Path) -> None:
     assert labels.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_links_to_folders_are_part_of_the_set(tmp_path: Path) -> None:
+    for name in ("set/0.png", "disk/1.png", "disk/more/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(noise(4, 4)))
+    (tmp_path / "set/disk").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "set/gone.png").symlink_to(tmp_path / "nowhere.png")
+    data = ImageDataset(tmp_path / "set")
+    assert data.names == ("0.png", "disk/1.png", "disk/more/2.png", "gone.png")
+    with pytest.raises(ValueError, match=r"cannot read the image gone\.png .*No such file"):
+        data.item(3)
+
+
 def test_range_is_exactly_minus_one_to_one(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[[0, 255], [51, 204]]], dtype=np.uint8))
     assert ImageDataset(tmp_path / "x.npy")[0].tolist() == [[[-1, 1], [pytest.approx(-0.6), pytest.approx(0.6)]]]

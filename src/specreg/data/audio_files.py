@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from specreg.data.folders import list_files
 
 SUFFIXES = frozenset((".flac", ".mp3", ".ogg", ".wav"))
 SEEKABLE = frozenset((".flac", ".wav"))  # a part can be read without decoding what precedes it
@@ -43,7 +45,7 @@ class Header(NamedTuple):
 
 
 def list_audio(folder: Path) -> Listing:
-    """Return the sound files of a folder and its subfolders, or those that LJSpeech's metadata.csv lists.
+    """Return the sound files of a folder (with its subfolders and links), or those that LJSpeech's metadata.csv lists.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -56,17 +58,20 @@ def list_audio(folder: Path) -> Listing:
         with metadata.open(encoding="utf-8", newline="") as lines:
             rows = csv.reader(lines, delimiter="|", quoting=csv.QUOTE_NONE)
             listed = {f"wavs/{row[0]}.wav" for row in rows if row and row[0]}
-        there = {f"wavs/{path.name}" for path in wavs.glob("*.wav")}
+        there = {f"wavs/{name}" for name in list_files(wavs) if name.endswith(".wav")}
         found = Listing(
             tuple(sorted(listed & there)), True, tuple(sorted(listed - there)), tuple(sorted(there - listed))
         )
     else:
-        paths = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
-        shown = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
-        found = Listing(tuple(sorted(shown)), False, (), ())
+        found = Listing(tuple(name for name in list_files(folder) if _is_sound(name)), False, (), ())
     if not found.names:
         raise ValueError(f"no sound in {folder}: no file there ends in {', '.join(sorted(SUFFIXES))}")
     return found
+
+
+def _is_sound(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def select(names: Sequence[str], part: Part, held_out: Sequence[str] | float, *, seed: int = 0) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from specreg.data.folders import list_files
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -24,7 +26,7 @@ MAX_BYTES = 1 << 30
 
 
 class ImageFiles:
-    """Image files of a folder (with its subfolders), a zip or a pk3 (which is a zip).
+    """Image files of a folder (with its subfolders and links to folders), a zip or a pk3 (which is a zip).
 
     `names` are POSIX paths relative to the root, sorted by code point; hidden files are left out. Each process opens
     an archive by itself, so the object can be pickled and forked.
@@ -39,7 +41,7 @@ class ImageFiles:
         if not self.path.exists():
             raise FileNotFoundError(f"no such file or folder: {self.path}")
         if self.path.is_dir():
-            found = [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
+            found = list_files(self.path)
         elif zipfile.is_zipfile(self.path):
             found = self._archive().namelist()
         else:
