@@ -11,7 +11,7 @@ import torch
 
 import reference_vectors as vectors
 from specreg.data.audio import AudioDataset, AudioReport
-from specreg.data.audio_files import decoder_versions, read_mono, select
+from specreg.data.audio_files import decoder_versions, read_mono
 from specreg.data.mel import MelSettings, log_mel
 
 SMALL = MelSettings(sample_rate=8000, n_fft=256, hop=64, n_mels=20)
@@ -256,15 +256,6 @@ def test_ljspeech_layout(tmp_path):
     assert train.names == ("wavs/LJ003-0001.wav", "wavs/LJ050-0278.wav")
     assert train.report.damaged == {"wavs/LJ004-0001.wav": "listed in metadata.csv, not there"}
     assert train.report.unlisted == ["wavs/LJ003-9999.wav"]
-
-
-def test_a_held_out_fraction_does_not_move_when_clips_are_added():
-    names = [f"{k}.wav" for k in range(2000)]
-    held_out = select(names, "held_out", 0.1)
-    assert 150 < len(held_out) < 250
-    assert set(held_out) | set(select(names, "train", 0.1)) == set(names)
-    assert select(names[:1000], "held_out", 0.1) == tuple(n for n in names[:1000] if n in held_out)
-    assert select(names, "held_out", 0.1, seed=1) != held_out
 
 
 def test_refusals(folder, tmp_path):

@@ -100,6 +100,15 @@ def test_a_plain_folder_needs_to_say_what_is_held_out(tiny):
         open_clips(config, diffwave_config(config), "train")
 
 
+def test_an_own_set_in_ljspeech_s_layout_needs_to_say_it_too(tmp_path, tiny):
+    (tmp_path / "wavs").mkdir()
+    soundfile.write(tmp_path / "wavs" / "a.wav", np.full(6000, 0.1), 8000)
+    (tmp_path / "metadata.csv").write_text("a|text\n")
+    config = tiny("data.held_out=null", f"data.path={tmp_path}")
+    with pytest.raises(ConfigError, match=r"data\.held_out: expected .*no clips named as LJSpeech's"):
+        open_clips(config, diffwave_config(config), "train")
+
+
 def test_ljspeech_s_held_out_clips_are_never_trained_on(tmp_path, tiny):
     (tmp_path / "wavs").mkdir()
     names = ["LJ001-0001", "LJ002-0007", "LJ003-0001", "LJ050-0002"]

@@ -19,17 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specreg._checks import choice
-from specreg.data.audio_files import (
-    LJSPEECH_HELD_OUT,
-    Header,
-    Part,
-    decoder_versions,
-    list_audio,
-    read_header,
-    read_mono,
-    resampled_length,
-    select,
-)
+from specreg.data.audio_files import Header, decoder_versions, read_header, read_mono, resampled_length
+from specreg.data.audio_listing import LJSPEECH_HELD_OUT, Listing, Part, list_audio, select
 from specreg.data.mel import MelSettings, log_mel
 
 Short = Literal["pad", "skip"]
@@ -146,13 +137,7 @@ class AudioDataset(Dataset[AudioClip]):
                 f"{crop_frames} · {self.mel.hop}"
             )
         listing = list_audio(self.path)
-        if held_out is None and not listing.is_ljspeech and part != "all":
-            raise ValueError(f"{self.path}: part {part!r} needs held_out, patterns or a fraction; got None")
-        if isinstance(held_out, float) and not 0 < held_out < 1:
-            raise ValueError(f"held_out, as a fraction, must be between 0 and 1; got {held_out}")
-        if isinstance(held_out, (str, int)):
-            raise TypeError(f"held_out must be a list of patterns or a fraction; got {held_out!r}")
-        out = LJSPEECH_HELD_OUT if held_out is None else held_out
+        out = _held_out(self.path, listing, part, held_out, seed)
         names, absent = (select(some, part, out, seed=seed) for some in (listing.names, listing.absent))
         self.report = AudioReport(
             len(names) + len(absent), unlisted=list(select(listing.unlisted, part, out, seed=seed))
@@ -272,3 +257,26 @@ class AudioDataset(Dataset[AudioClip]):
                     np.save(out, values.numpy())
                 partial.replace(path)
         return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+
+
+def _held_out(
+    path: Path, listing: Listing, part: Part, held_out: Sequence[str] | float | None, seed: int
+) -> Sequence[str] | float:
+    """Return the patterns or the fraction to hold out; raises where they leave a part without any clip."""
+    if isinstance(held_out, float) and not 0 < held_out < 1:
+        raise ValueError(f"held_out, as a fraction, must be between 0 and 1; got {held_out}")
+    if isinstance(held_out, (str, int)):
+        raise TypeError(f"held_out must be a list of patterns or a fraction; got {held_out!r}")
+    if part == "all":
+        return LJSPEECH_HELD_OUT if held_out is None else held_out
+    if held_out is None and not listing.is_ljspeech:
+        raise ValueError(f"{path}: part {part!r} needs held_out, patterns or a fraction; got None")
+    out = LJSPEECH_HELD_OUT if held_out is None else held_out
+    count, of = len(select(listing.names, "held_out", out, seed=seed)), len(listing.names)
+    if count == 0 or (part == "train" and count == of):
+        share = str(out) if isinstance(out, float) else ", ".join(out) or "no pattern"
+        raise ValueError(
+            f"{path}: held_out (data.held_out of a run) must leave clips in both parts; {share} holds out {count} of "
+            f"{of} clips, of which the first is {Path(listing.names[0]).stem}"
+        )
+    return out

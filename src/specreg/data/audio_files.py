@@ -1,39 +1,20 @@
-"""Sound files in a folder: listing, headers, and decoding to mono float32 at one rate.
+"""Sound files: headers, and decoding to mono float32 at one rate.
 
 soundfile and librosa are imported on first use, so that importing specreg stays light.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from specreg.data.folders import list_files
-
-SUFFIXES = frozenset((".flac", ".mp3", ".ogg", ".wav"))
 SEEKABLE = frozenset((".flac", ".wav"))  # a part can be read without decoding what precedes it
 MP3_SLACK = 2 * 1152  # samples; the length in an mp3's header may count the encoder's padding
-LJSPEECH_HELD_OUT = ("LJ001-*", "LJ002-*")
-
-Part = Literal["all", "train", "held_out"]
-
-
-class Listing(NamedTuple):
-    """The sound files of a folder."""
-
-    names: tuple[str, ...]  # POSIX paths relative to the folder, sorted
-    is_ljspeech: bool
-    absent: tuple[str, ...]  # listed in metadata.csv, not on disk
-    unlisted: tuple[str, ...]  # in wavs/, not in metadata.csv
 
 
 class Header(NamedTuple):
@@ -42,60 +23,6 @@ class Header(NamedTuple):
     samples: int
     sample_rate: int  # Hz
     channels: int
-
-
-def list_audio(folder: Path) -> Listing:
-    """Return the sound files of a folder (with its subfolders and links), or those that LJSpeech's metadata.csv lists.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no sound file in it.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
-    metadata, wavs = folder / "metadata.csv", folder / "wavs"
-    if metadata.is_file() and wavs.is_dir():
-        with metadata.open(encoding="utf-8", newline="") as lines:
-            rows = csv.reader(lines, delimiter="|", quoting=csv.QUOTE_NONE)
-            listed = {f"wavs/{row[0]}.wav" for row in rows if row and row[0]}
-        there = {f"wavs/{name}" for name in list_files(wavs) if name.endswith(".wav")}
-        found = Listing(
-            tuple(sorted(listed & there)), True, tuple(sorted(listed - there)), tuple(sorted(there - listed))
-        )
-    else:
-        found = Listing(tuple(name for name in list_files(folder) if _is_sound(name)), False, (), ())
-    if not found.names:
-        raise ValueError(f"no sound in {folder}: no file there ends in {', '.join(sorted(SUFFIXES))}")
-    return found
-
-
-def _is_sound(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
-
-
-def select(names: Sequence[str], part: Part, held_out: Sequence[str] | float, *, seed: int = 0) -> tuple[str, ...]:
-    """Return the names of one part, in order; which part a clip is in does not depend on the other clips.
-
-    Args:
-        names: paths of clips.
-        part: "train", "held_out" or "all".
-        held_out: shell patterns of the file names without folder and ending, such as "LJ001-*"; or a fraction, drawn
-            by a hash of (seed, name).
-        seed: seed of that hash.
-    """
-    if part == "all":
-        return tuple(names)
-    if isinstance(held_out, float):
-        out = {name for name in names if _share(seed, name) < held_out}
-    else:
-        out = {name for name in names if any(fnmatchcase(Path(name).stem, pattern) for pattern in held_out)}
-    return tuple(name for name in names if (name in out) == (part == "held_out"))
-
-
-def _share(seed: int, name: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def read_header(path: Path) -> Header:

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from specreg.config import ConfigError
 from specreg.data.audio import AudioDataset
-from specreg.data.audio_files import Part, list_audio, read_header
+from specreg.data.audio_files import read_header
+from specreg.data.audio_listing import Part, list_audio
 from specreg.data.mel import MelSettings
 from specreg.modalities.protocol import Description
 from specreg.modalities.sound.config import SoundConfig
@@ -56,7 +57,8 @@ def open_clips(config: SoundConfig, network: DiffWaveConfig, part: Part) -> Audi
     whole = data.test_path is not None  # then nothing is held out of data.path
     if not whole and data.held_out is None and not list_audio(folder).is_ljspeech:
         raise ConfigError(
-            f"data.held_out: expected file-name patterns or a fraction, since {folder} is not LJSpeech; got nothing"
+            f"data.held_out: expected file-name patterns or a fraction, since {folder} has no clips "
+            "named as LJSpeech's (LJ001-0001, …); got nothing"
         )
     return AudioDataset(
         path,
