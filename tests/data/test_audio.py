@@ -234,28 +234,13 @@ def test_damage_further_on_is_found_by_decoding_or_named_when_read(folder):
     (folder / "cut.ogg").write_bytes(whole[: len(whole) // 2])
     soundfile.write(folder / "nan.wav", np.full(8000, np.nan, np.float32), 8000, subtype="FLOAT")
     by_header = AudioDataset(folder, mel=SMALL, crop_frames=20)
-    for name in ("cut.flac", "nan.wav"):
-        with pytest.raises(ValueError, match=name):
-            by_header[by_header.names.index(name)]
+    with pytest.raises(ValueError, match=r"cut\.flac"):
+        by_header[by_header.names.index("cut.flac")]
     decoded = AudioDataset(folder, mel=SMALL, crop_frames=20, verify="decode")
-    assert set(by_header.report.damaged) == {"cut.ogg"}  # its header cannot be read without its end
+    # The header of an ogg cannot be read without its end, and floats are decoded in any case.
+    assert set(by_header.report.damaged) == {"cut.ogg", "nan.wav"}
     assert set(decoded.report.damaged) == {"cut.flac", "cut.ogg", "nan.wav"}
     assert decoded.report.damaged["nan.wav"] == "it holds NaN or infinity"
-
-
-def test_ljspeech_layout(tmp_path):
-    (tmp_path / "wavs").mkdir()
-    names = ["LJ001-0001", "LJ002-0007", "LJ003-0001", "LJ050-0278"]
-    for name in [*names, "LJ003-9999"]:
-        soundfile.write(tmp_path / "wavs" / f"{name}.wav", tone(0.5), 8000)
-    rows = [f'{name}|A "quote, kept|A "quote, kept' for name in [*names, "LJ004-0001"]]
-    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
-    held_out = AudioDataset(tmp_path, mel=SMALL, crop_frames=20, part="held_out")
-    train = AudioDataset(tmp_path, mel=SMALL, crop_frames=20, part="train")
-    assert held_out.names == ("wavs/LJ001-0001.wav", "wavs/LJ002-0007.wav")
-    assert train.names == ("wavs/LJ003-0001.wav", "wavs/LJ050-0278.wav")
-    assert train.report.damaged == {"wavs/LJ004-0001.wav": "listed in metadata.csv, not there"}
-    assert train.report.unlisted == ["wavs/LJ003-9999.wav"]
 
 
 def test_refusals(folder, tmp_path):

@@ -131,6 +131,20 @@ def test_sample_rate_is_the_data_s_own_and_the_checkpoint_s_where_there_is_one(t
     assert all(torch.equal(a, b) for a, b in zip(build_diffwave(tuned).parameters(), network.parameters(), strict=True))
 
 
+def test_the_first_file_by_name_may_be_damaged(tiny, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"")
+    config = tiny(f"data.path={tmp_path}", "data.held_out=['c']")
+    with pytest.raises(ValueError, match=r"cannot read the sound .*a\.wav"):
+        diffwave_config(config)
+    for name in ("b", "c"):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(6000, 0.1), 6000)
+    settings = diffwave_config(config)
+    assert settings.sample_rate == 6000
+    data = open_clips(config, settings, "train")
+    assert data.names == ("b.wav",)
+    assert set(data.report.damaged) == {"a.wav"}
+
+
 def test_objective_takes_the_network_s_own_schedule(tiny):
     config = tiny("vocoder.noise_schedule=[0.1, 0.2]", "diffusion.updates=2", "vocoder.inference_noise_schedule=[0.1]")
     objective = build_objective(config, saved=describe(diffwave_config(config)))

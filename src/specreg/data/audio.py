@@ -19,7 +19,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specreg._checks import choice
-from specreg.data.audio_files import Header, decoder_versions, read_header, read_mono, resampled_length
+from specreg.data.audio_files import (
+    UNSCALED,
+    Header,
+    decoder_versions,
+    read_header,
+    read_mono,
+    read_peak,
+    resampled_length,
+)
 from specreg.data.audio_listing import LJSPEECH_HELD_OUT, Listing, Part, list_audio, select
 from specreg.data.mel import MelSettings, log_mel
 
@@ -36,7 +44,7 @@ def _say(notice: str) -> None:
 
 
 NAMED = 20  # files that one line of the log names; the report names all
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """Part of the name of every cached file: raised when decoding, padding or the spectrogram computes other values."""
 
 
@@ -67,6 +75,8 @@ class AudioReport:
     """Number of resampled clips, by the sample rate of their files, Hz."""
     mixed_down: int = 0
     """Number of clips whose channels are averaged."""
+    clipped: list[str] = field(default_factory=list)
+    """Clips among those decoded so far whose peaks reach beyond ±1, by a factor of 2 at most, and are clipped."""
     unlisted: list[str] = field(default_factory=list)
     """Files left out because LJSpeech's metadata.csv does not list them."""
 
@@ -78,6 +88,7 @@ class AudioReport:
             ("files left out, unreadable", [f"{name}, {why}" for name, why in self.damaged.items()]),
             ("files left out, shorter than a crop", self.skipped_short),
             ("files padded with silence, shorter than a crop", self.padded_short),
+            ("clips with peaks beyond ±1, clipped", self.clipped),
             ("files left out, not in metadata.csv", self.unlisted),
         ):
             shown = [*names[:NAMED], f"and {len(names) - NAMED} more, named in the report"][: len(names)]
@@ -98,8 +109,9 @@ class AudioDataset(Dataset[AudioClip]):
             LJ002-* in LJSpeech's layout, and elsewhere refused unless the part is "all".
         seed: seed of that hash.
         short: treatment of a clip shorter than a crop: "pad" it with silence at its end, or "skip" it.
-        verify: "header" reads the headers only; "decode" reads every sample once, so that a file with damage beyond
-            its header is found here and not in training, where it is an error.
+        verify: "header" reads the headers, and the samples where a header leaves the length or the range open (some
+            mp3, floats); "decode" reads every sample once, so that a file with damage beyond its header is found
+            here and not in training, where it is an error.
         max_damaged: number of damaged files, each of them named, beyond which an error is raised.
         cache: a folder for the decoded sound and its spectrograms, float32, written on first use and then mapped into
             memory; None computes both at every access. An entry is used only for the same path, size and time of the
@@ -191,8 +203,9 @@ class AudioDataset(Dataset[AudioClip]):
         for name in names:
             try:
                 header = read_header(self.path / name)
-                if verify == "decode":
-                    read_mono(self.path / name, header.sample_rate)
+                # Floats may have any range: better decoded here than an error hours into training.
+                decoded = verify == "decode" or header.subtype in UNSCALED
+                clipped = decoded and read_peak(self.path / name) > 1
             except ValueError as error:
                 report.damaged[name] = str(error).removeprefix(f"cannot read the sound {self.path / name}: ")
                 continue
@@ -202,6 +215,7 @@ class AudioDataset(Dataset[AudioClip]):
             if length >= self.crop_samples or short == "pad":
                 kept[name] = length
                 self._note(header)
+                report.clipped += [name] if clipped else []
         if len(report.damaged) > max_damaged:
             listed = ", ".join(f"{name} ({why})" for name, why in list(report.damaged.items())[:5])
             raise ValueError(

@@ -30,8 +30,7 @@ def diffwave_config(config: SoundConfig, saved: Description | None = None) -> Di
         return load_diffwave(_checkpoint(config)).model.config
     options = config.vocoder.model_dump()
     if options["sample_rate"] is None:
-        folder = _folder(config)
-        options["sample_rate"] = read_header(folder / list_audio(folder).names[0]).sample_rate
+        options["sample_rate"] = _sample_rate(_folder(config))
     return DiffWaveConfig(**options)
 
 
@@ -96,6 +95,18 @@ def _folder(config: SoundConfig) -> Path:
     if config.data.path is None:
         raise ConfigError("data.path: expected a folder of sound files (data.kind is audio); got nothing")
     return config.data.path
+
+
+def _sample_rate(folder: Path) -> int:
+    """Return the rate of the first clip that can be read, Hz; whether too many cannot is the data set's to say."""
+    first: ValueError | None = None
+    for name in list_audio(folder).names:
+        try:
+            return read_header(folder / name).sample_rate
+        except ValueError as error:
+            first = first or error
+    assert first is not None  # a listing has at least one clip
+    raise first
 
 
 def _checkpoint(config: SoundConfig) -> Path:
