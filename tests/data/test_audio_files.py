@@ -126,6 +126,8 @@ def test_the_content_decides_and_not_the_ending(tmp_path):
 )
 def test_integers_in_floats_are_named(tmp_path, scale, bits):
     soundfile.write(tmp_path / "x.wav", (NOISE * scale).round(), RATE, subtype="DOUBLE")
+    with pytest.raises(ValueError, match=rf"no clip is left of the 1 files .* 1 damaged, .*: x\.wav, .*{bits}-bit"):
+        AudioDataset(tmp_path, mel=SMALL, crop_frames=20)
     soundfile.write(tmp_path / "y.wav", NOISE, RATE, subtype="DOUBLE")
     words = rf"x\.wav: expected samples from -1 to 1; its floats are whole .* as of {bits}-bit sound .* by {scale}$"
     with pytest.raises(ValueError, match=words):

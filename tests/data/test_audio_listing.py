@@ -40,7 +40,7 @@ def ljspeech(folder, files, metadata):
 )
 def test_an_id_of_metadata_names_its_file_in_any_form(tmp_path, id_, file):
     found = ljspeech(tmp_path, [file, "other.wav"], f"{id_}|text\ngone.wav|text\n".encode())
-    assert found == ((f"wavs/{file}",), False, ("wavs/gone.wav",), ("wavs/other.wav",))
+    assert found == ((f"wavs/{file}",), False, ("wavs/gone.wav",), ("wavs/other.wav",), ())
 
 
 def test_an_id_with_an_ending_is_that_file_and_one_without_is_the_wav(tmp_path):
@@ -62,7 +62,7 @@ def test_an_id_with_an_ending_is_that_file_and_one_without_is_the_wav(tmp_path):
 )
 def test_metadata_is_read_in_the_encodings_of_spreadsheets(tmp_path, encode):
     found = ljspeech(tmp_path, ["a.wav", "b.wav"], encode("a|\u00e9t\u00e9\nb|deux\n"))
-    assert found == (("wavs/a.wav", "wavs/b.wav"), False, (), ())
+    assert found == (("wavs/a.wav", "wavs/b.wav"), False, (), (), ())
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,22 @@ def test_an_own_set_in_ljspeech_s_layout_must_say_what_is_held_out(tmp_path):
     with pytest.raises(ValueError, match=r"\* holds out 2 of 2 clips"):
         AudioDataset(tmp_path, mel=SMALL, crop_frames=20, part="train", held_out=["*"])
     assert len(AudioDataset(tmp_path, mel=SMALL, crop_frames=20, part="held_out", held_out=["*"])) == 2
+
+
+@pytest.mark.parametrize("layout", ["plain", "LJSpeech"])
+def test_sounds_in_formats_that_are_not_read_are_named(tmp_path, layout, caplog):
+    where = tmp_path / "wavs" if layout == "LJSpeech" else tmp_path
+    where.mkdir(exist_ok=True)
+    (where / "b.M4A").write_bytes(b"")
+    (where / ".c.opus").write_bytes(b"")
+    if layout == "LJSpeech":
+        (tmp_path / "metadata.csv").write_text("a|text\n")
+    name = (where / "b.M4A").relative_to(tmp_path).as_posix()
+    with pytest.raises(ValueError, match=rf"no sound in .*; sounds in formats that are not read: 1, such as {name}$"):
+        list_audio(tmp_path)
+    soundfile.write(where / "a.wav", np.full(4000, 0.1), 8000)
+    assert AudioDataset(tmp_path, mel=SMALL, crop_frames=20).report.not_read == [name]
+    assert f"files left out, of a format that is not read: 1 ({name})" in caplog.text
 
 
 def test_a_held_out_fraction_does_not_move_when_clips_are_added():

@@ -78,7 +78,9 @@ class AudioReport:
     clipped: list[str] = field(default_factory=list)
     """Clips among those decoded so far whose peaks reach beyond ±1, by a factor of 2 at most, and are clipped."""
     unlisted: list[str] = field(default_factory=list)
-    """Files left out because LJSpeech's metadata.csv does not list them."""
+    """Files left out because LJSpeech's metadata.csv does not list them; not among `files`."""
+    not_read: list[str] = field(default_factory=list)
+    """Sounds of the whole folder in formats that are not read, such as m4a; not among `files`."""
 
     def notices(self, sample_rate: int) -> list[str]:
         """Return messages for the user, one line each; `sample_rate` is the data set's, Hz."""
@@ -90,6 +92,7 @@ class AudioReport:
             ("files padded with silence, shorter than a crop", self.padded_short),
             ("clips with peaks beyond ±1, clipped", self.clipped),
             ("files left out, not in metadata.csv", self.unlisted),
+            ("files left out, of a format that is not read", self.not_read),
         ):
             shown = [*names[:NAMED], f"and {len(names) - NAMED} more, named in the report"][: len(names)]
             said += [f"{what}: {len(names)} ({'; '.join(shown)})"] if names else []
@@ -152,16 +155,19 @@ class AudioDataset(Dataset[AudioClip]):
         out = _held_out(self.path, listing, part, held_out, seed)
         names, absent = (select(some, part, out, seed=seed) for some in (listing.names, listing.absent))
         self.report = AudioReport(
-            len(names) + len(absent), unlisted=list(select(listing.unlisted, part, out, seed=seed))
+            len(names) + len(absent),
+            unlisted=list(select(listing.unlisted, part, out, seed=seed)),
+            not_read=list(listing.not_read),
         )
         self.report.damaged = dict.fromkeys(absent, "listed in metadata.csv, not there")
         self.names, self._lengths = self._scan(names, short, verify, max_damaged)
         for notice in self.report.notices(self.mel.sample_rate):
             _say(f"{self.path}: {notice}")
         if not self.names:
+            first = next((f"; the first: {name}, {why}" for name, why in self.report.damaged.items()), "")
             raise ValueError(
                 f"no clip is left of the {self.report.files} files in part {part!r} of {self.path}: "
-                f"{len(self.report.damaged)} damaged, {len(self.report.skipped_short)} too short"
+                f"{len(self.report.damaged)} damaged, {len(self.report.skipped_short)} too short{first}"
             )
 
     @property

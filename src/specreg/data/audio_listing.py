@@ -14,6 +14,13 @@ from typing import Literal, NamedTuple
 from specreg.data.folders import list_files
 
 SUFFIXES = frozenset((".flac", ".mp3", ".ogg", ".wav"))
+# Sounds that are not read: named, so that a folder of them is not smaller than it looks without a word.
+NOT_READ = frozenset(
+    (
+        *(".aac", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".m4a"),
+        *(".mka", ".mp4", ".oga", ".opus", ".sph", ".w64", ".webm", ".wma", ".wv"),
+    )
+)
 LJSPEECH_HELD_OUT = ("LJ001-*", "LJ002-*")
 
 Part = Literal["all", "train", "held_out"]
@@ -26,6 +33,7 @@ class Listing(NamedTuple):
     is_ljspeech: bool  # a metadata.csv beside wavs/, and clips that LJSPEECH_HELD_OUT names
     absent: tuple[str, ...]  # listed in metadata.csv, not on disk
     unlisted: tuple[str, ...]  # in wavs/, not in metadata.csv
+    not_read: tuple[str, ...] = ()  # sounds in formats that are not read
 
 
 def list_audio(folder: Path) -> Listing:
@@ -43,13 +51,15 @@ def list_audio(folder: Path) -> Listing:
     metadata, wavs = folder / "metadata.csv", folder / "wavs"
     has_table = metadata.is_file() and wavs.is_dir()
     there = [f"wavs/{name}" for name in list_files(wavs)] if has_table else list_files(folder)
-    there = [name for name in there if _is_sound(name)]
+    not_read = tuple(name for name in there if _ends_in(NOT_READ, name))
+    there = [name for name in there if _ends_in(SUFFIXES, name)]
     if not there:
+        but = f"; sounds in formats that are not read: {len(not_read)}, such as {not_read[0]}" if not_read else ""
         raise ValueError(
-            f"no sound in {wavs if has_table else folder}: no file there ends in {', '.join(sorted(SUFFIXES))}"
+            f"no sound in {wavs if has_table else folder}: no file there ends in {', '.join(sorted(SUFFIXES))}{but}"
         )
     if not has_table:
-        return Listing(tuple(there), False, (), ())
+        return Listing(tuple(there), False, (), (), not_read)
     ids, table = _ids(metadata), _by_id(there)
     names = {id_: _file_of(id_, table) for id_ in ids}
     listed = {name for name in names.values() if name is not None}
@@ -61,7 +71,7 @@ def list_audio(folder: Path) -> Listing:
         )
     absent = sorted(f"wavs/{_without_ending(_key(id_))}.wav" for id_, name in names.items() if name is None)
     is_ljspeech = bool(select(list(listed), "held_out", LJSPEECH_HELD_OUT))
-    return Listing(tuple(sorted(listed)), is_ljspeech, tuple(absent), tuple(sorted({*there} - listed)))
+    return Listing(tuple(sorted(listed)), is_ljspeech, tuple(absent), tuple(sorted({*there} - listed)), not_read)
 
 
 def select(names: Sequence[str], part: Part, held_out: Sequence[str] | float, *, seed: int = 0) -> tuple[str, ...]:
@@ -88,9 +98,9 @@ def _share(seed: int, name: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _is_sound(name: str) -> bool:
+def _ends_in(suffixes: frozenset[str], name: str) -> bool:
     path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in suffixes and not any(part.startswith(".") for part in path.parts)
 
 
 def _ids(metadata: Path) -> list[str]:
