@@ -136,9 +136,14 @@ def test_dataset_then_train_on_it_in_colour(tmp_path):
         pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
     (tmp_path / "photos" / "torn.png").write_bytes(b"no image")
+    (tmp_path / "photos" / "phone.heic").write_bytes(b"")
+    raw = specreg("train", "textures", "data.path=photos", "data.resolution=16", cwd=tmp_path)
+    assert raw.returncode == 2
+    assert "`specreg dataset SRC OUT.zip` makes pictures of one size" in " ".join(raw.stderr.split())
     shown = specreg("dataset", "photos", "crops.zip", "--resolution", "16", "--mode", "tiles", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
-    assert "torn.png" in shown.stdout
+    assert "torn.png (its content is none of PNG, JPEG" in shown.stdout
+    assert "phone.heic (.heic is not read; convert it to PNG or JPEG)" in shown.stdout
     assert (tmp_path / "crops-test.zip").exists()
     shown = specreg(
         "compare", "textures", "data.path=crops.zip", "data.test_path=crops-test.zip", "--arms", "haar",

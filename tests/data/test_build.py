@@ -145,6 +145,8 @@ def test_every_skipped_source_is_named_under_its_reason(tmp_path: Path, pile: Pa
         Image.fromarray(scene(32, 32, 50)).save(pile / name)
     (pile / "broken.png").write_bytes((pile / "scene00.png").read_bytes()[:200])
     (pile / "nothing.jpg").write_bytes(b"")
+    (pile / "phone.heic").write_bytes(b"")
+    (pile / "phone_norm.avif").write_bytes(b"")
     seen_through = Image.fromarray(scene(32, 32, 51)).convert("RGBA")
     seen_through.save(pile / "opaque.png")
     seen_through.putpixel((3, 3), (0, 0, 0, 254))
@@ -163,20 +165,33 @@ def test_every_skipped_source_is_named_under_its_reason(tmp_path: Path, pile: Pa
         progress=lambda done, sources: calls.append((done, sources)),
     )
     assert report.skipped == {
-        "excluded": ["Wall_NM.tga", "sky1.png", "wall_gloss.jpg", "wall_norm.png"],
-        "unreadable": ["broken.png", "nothing.jpg"],
+        "excluded": ["Wall_NM.tga", "phone_norm.avif", "sky1.png", "wall_gloss.jpg", "wall_norm.png"],
+        "unreadable": ["broken.png", "nothing.jpg", "phone.heic"],
         "alpha": ["alpha.png"],
         "too small": ["tiny.bmp"],
         "duplicate": ["zz_copy.bmp"],
         "near duplicate": ["zz_jpeg.jpg", "zz_larger.webp", "zz_pale.gif"],
         "low contrast": [],
     }
-    assert (report.sources, report.used) == (25, 13)
-    assert calls == [(i, 25) for i in range(1, 26)]
+    assert list(report.unreadable) == report.skipped["unreadable"]
+    assert report.unreadable["broken.png"].startswith("image file is truncated")
+    assert report.unreadable["phone.heic"] == ".heic is not read; convert it to PNG or JPEG"
+    assert (report.sources, report.used) == (27, 13)
+    assert calls == [(i, 27) for i in range(1, 28)]
     kept = build_dataset(pile, tmp_path / "m.zip", resolution=16, keep_maps=True)
     assert "excluded" in kept.skipped
     assert not kept.skipped["excluded"]
     assert "*_norm" in DEFAULT_EXCLUDE
+
+
+def test_a_scan_beyond_the_limit_is_left_out_with_the_reason(
+    tmp_path: Path, pile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(scene(50, 40, 60)).save(pile / "scan.tif")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1999)
+    report = build_dataset(pile, tmp_path / "o.zip", resolution=16)
+    assert report.skipped["unreadable"] == ["scan.tif"]
+    assert report.unreadable["scan.tif"].startswith("more than 0.001999 megapixels may be a decompression bomb; cut it")
 
 
 def test_grey_output_and_odd_modes(tmp_path: Path) -> None:

@@ -70,6 +70,18 @@ def test_folder_zip_and_array_give_the_same_items(tmp_path: Path) -> None:
     assert labels.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_links_to_folders_are_part_of_the_set(tmp_path: Path) -> None:
+    for name in ("set/0.png", "disk/1.png", "disk/more/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(noise(4, 4)))
+    (tmp_path / "set/disk").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "set/gone.png").symlink_to(tmp_path / "nowhere.png")
+    data = ImageDataset(tmp_path / "set")
+    assert data.names == ("0.png", "disk/1.png", "disk/more/2.png", "gone.png")
+    with pytest.raises(ValueError, match=r"cannot read the image gone\.png .*No such file"):
+        data.item(3)
+
+
 def test_range_is_exactly_minus_one_to_one(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[[0, 255], [51, 204]]], dtype=np.uint8))
     assert ImageDataset(tmp_path / "x.npy")[0].tolist() == [[[-1, 1], [pytest.approx(-0.6), pytest.approx(0.6)]]]
@@ -106,6 +118,64 @@ def test_every_mode_is_read(tmp_path: Path) -> None:
     deep = ImageDataset(write_zip(tmp_path / "16.zip", {"16.png": png(wide)}))
     assert deep.channels == 1
     np.testing.assert_allclose(deep[0][0, 0] * 127.5 + 127.5, [0, 1, 128, 255], atol=1e-4)
+
+
+def tiff(pixels: NDArray[np.integer]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="TIFF")
+    return buffer.getvalue()
+
+
+def test_32_bit_integers_of_8_bit_images_stay_what_they_are(tmp_path: Path) -> None:
+    pixels = noise(4, 4)
+    pixels[0, :2] = 0, 255
+    path = write_zip(tmp_path / "x.zip", {"x.tif": tiff(pixels.astype(np.int32)), "y.png": png(pixels)})
+    data = ImageDataset(path)
+    assert torch.equal(data[0], data[1])
+    np.testing.assert_allclose(data[0], expected(pixels), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("x.tif", tiff(np.array([[0, 256]], dtype=np.int32)), "its 32-bit integers go from 0 to 256, .* expected"),
+        ("x.tif", tiff(np.array([[-1, 255]], dtype=np.int32)), "its 32-bit integers go from -1 to 255"),
+        ("x.tif", tiff(np.array([[0, 200]], dtype=np.uint16)), "its 16-bit values end at 200 of 65535: 8-bit values"),
+        ("x.png", png(np.array([[0, 255]], dtype=np.uint16)), "its 16-bit values end at 255 of 65535: 8-bit values"),
+        ("x.pgm", b"P5 2 1 65535\n\0\1\0\2", "its 16-bit values end at 2 of 65535: 8-bit values"),
+    ],
+)  # fmt: skip
+def test_values_of_another_range_are_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=rf"cannot read the image {name} .*{words}"):
+        ImageDataset(write_zip(tmp_path / "x.zip", {name: data}))
+
+
+def test_16_bits_of_every_format_stay_good(tmp_path: Path) -> None:
+    wide = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    files = {"x.tif": tiff(wide), "y.png": png(wide), "z.pgm": b"P5 4 1 65535\n" + wide.astype(">u2").tobytes()}
+    for image in ImageDataset(write_zip(tmp_path / "x.zip", files)):
+        np.testing.assert_allclose(image[0, 0] * 127.5 + 127.5, [0, 1, 128, 255], atol=1e-4)
+    assert ImageDataset(write_zip(tmp_path / "black.zip", {"x.png": png(0 * wide)}))[0].unique().tolist() == [-1]
+
+
+def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    files = {"a.png": png(noise(4, 4)), "b.HEIC": b"", "c.heic": b"", "sub/d.avif": b"", "._e.heic": b"", "f.txt": b""}
+    path = write_zip(tmp_path / "x.zip", files)
+    with pytest.warns(UserWarning, match=r"x\.zip: pictures in formats that are not read: 1 \.avif, 2 \.heic; convert"):
+        assert len(ImageDataset(path)) == 1
+    del files["a.png"]
+    with pytest.raises(
+        ValueError, match=r"no image in .*: none of its 5 files ends .*: 1 \.avif, 2 \.heic; convert them"
+    ):
+        ImageDataset(write_zip(tmp_path / "y.zip", files))
+
+
+def test_other_endings_of_the_same_formats_are_read(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(noise(8, 8)).save(buffer, format="JPEG")
+    path = write_zip(tmp_path / "x.zip", dict.fromkeys(("a.jpg", "b.jfif", "c.JPE"), buffer.getvalue()))
+    assert len({image.sum().item() for image in ImageDataset(path)}) == 1
+    assert len(ImageDataset(path)) == 3
 
 
 def test_labels_of_edm_archives(tmp_path: Path) -> None:
@@ -146,10 +216,11 @@ def test_other_sizes_and_damage_are_named_on_access(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", {"0.png": good, "9.png": png(noise(8, 6, 3)), **damaged})
     data = ImageDataset(path)
     assert data.names == ("0.png", "9.png", "cut.png", "junk.png", "script.png")
-    with pytest.raises(ValueError, match=r"9\.png .*expected 8×8 pixels \(H×W\), found 8×6"):
+    remedy = r"; `specreg dataset SRC OUT\.zip` makes pictures of one size and leaves damaged ones out$"
+    with pytest.raises(ValueError, match=r"9\.png .*expected 8×8 pixels \(H×W\), found 8×6" + remedy):
         data.item(1)
     for i in (2, 3, 4):
-        with pytest.raises(ValueError, match=f"cannot read the image {data.names[i]}"):
+        with pytest.raises(ValueError, match=f"cannot read the image {data.names[i]} .*{remedy}"):
             data[i]
     with pytest.raises(ValueError, match=r"0\.png .*expected 16×16 .* found 8×8"):
         ImageDataset(path, resolution=16)
@@ -167,7 +238,8 @@ def test_flipped_bits_in_the_archive_are_noticed(tmp_path: Path) -> None:
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_zip(tmp_path / "x.zip", {"0.png": png(noise(40, 40))})
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 1600 pixels: where Pillow itself only warns
-    with pytest.raises(ValueError, match=r"0\.png .*decompression bomb"):
+    words = r"0\.png .*: more than 0\.001 megapixels may be a decompression bomb; cut it .*1600 pixels"
+    with pytest.raises(ValueError, match=words):
         ImageDataset(path)
 
 

@@ -73,9 +73,19 @@ def test_js_divergence_is_scipy_s():
         (REAL, {"bins": 1}, "bins must be between 2 and the 3000 real features; got 1"),
         (REAL, {"significance": 1.0}, "significance must be between 0 and 1"),
         (REAL * np.nan, {}, "samples must be finite; 3000 rows are not"),
+        (
+            np.zeros((9, 4)),
+            {"reference": np.zeros((200, 4))},
+            "at least 100 different features, one for .* bin; got 1$",
+        ),
+        (
+            REAL,
+            {"reference": REAL.round(), "bins": 2900},
+            r"at least 2900 different features, one for .* bin; got \d+$",
+        ),
         (REAL[0], {}, r"samples must be features \[N, D\]"),
     ],
 )
 def test_refusals(samples, options, words):
     with pytest.raises(ValueError, match=words):
-        ndb(samples, REAL, **options)
+        ndb(samples, **{"reference": REAL, **options})

@@ -65,10 +65,11 @@ def test_however_clips_are_shared_out_the_scores_are_the_same(split, clips, stan
 def test_values_are_the_formulas_of_the_clips(clips, stand_ins):
     outputs, references = clips
     found = sound.summarize(analysed(outputs, references)).values
-    pairs = {name: Pair(outputs[name], references[name]) for name in outputs}
+    audible = [name for name in outputs if name != "silent"]
+    pairs = {name: Pair(outputs[name], references[name]) for name in audible}
     distances = list(mr_stft(pairs).values.values())
     assert found["mr_stft"] == pytest.approx(np.mean(distances))
-    loudness = [1 + outputs[name].abs().mean().item() for name in outputs]
+    loudness = [1 + outputs[name].abs().mean().item() for name in audible]
     assert found["distill_mos"] == pytest.approx(np.mean(loudness), rel=1e-6)
 
     def gaussian(side):
@@ -129,5 +130,49 @@ def test_no_clips_and_clips_without_a_value_say_so(stand_ins):
     assert nothing.missing["mr_stft"] == "no clip has a value; the first: no clips"
     silent = {"x": torch.zeros(20_000)}
     found = sound.summarize(analysed(silent, silent))
-    assert found.missing["pesq"] == "no clip has a value; the first: ValueError: both clips are silent"
-    assert found.failures["pesq"] == {"x": "ValueError: both clips are silent"}
+    why = "the recording cannot be scored against: all samples are 0"
+    assert found.missing["pesq"] == f"no clip has a value; the first: {why}"
+    assert found.failures["pesq"] == {"x": why}
+
+
+def saturated(seed=0, share=0.6):
+    """Noise at full scale for a share of its samples, and at a tenth of it for the others."""
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(20_000))
+    return torch.where(torch.arange(20_000) < share * 20_000, noise.sign(), noise.clamp(-1, 1) / 10).float()
+
+
+@pytest.mark.parametrize(
+    ("real", "words"),
+    [
+        (torch.full((20_000,), 0.5), "all samples are 0.5"),
+        (torch.ones(20_000), "all samples are 1"),
+        (saturated(), "60% of the samples are saturated, at ±1"),
+    ],
+    ids=["constant", "constant at full scale", "saturated"],
+)
+def test_nothing_is_scored_against_recordings_that_are_constant_or_saturated(real, words, stand_ins):
+    found = sound.summarize(analysed({"x": real, "y": real}, {"x": real, "y": real}))
+    assert found.values == {}
+    assert found.failures["mr_stft"] == dict.fromkeys("xy", f"the recording cannot be scored against: {words}")
+    assert found.failures["distill_mos"] == dict.fromkeys("xy", words)
+    assert found.missing["ndb"] == f"no recording can be scored against; the first, x: {words}"
+    assert found.missing["frechet_resemblyzer"] == found.missing["ndb_js"] == found.missing["ndb"]
+    assert sound.score_truth({"x": real, "y": real}, RATE) == {}
+
+
+def test_bad_clips_beside_good_recordings_keep_their_bad_scores(stand_ins):
+    real = {name: clip(k) for k, name in enumerate("xyz")}
+    silent = {name: torch.zeros(11_000) for name in real}
+    found = sound.summarize(analysed(silent, real)).values
+    assert found["ndb"] > 0.5
+    assert found["lsd_db"] > 20
+    loud = real | {"x": saturated(share=0.4)}
+    assert sound.summarize(analysed(loud, loud)).failures.get("mr_stft") is None
+
+
+def test_clips_of_another_range_are_refused(stand_ins):
+    real = {"x": clip(0)}
+    with pytest.raises(ValueError, match=r"x: expected a clip with samples from -1 to 1; they reach \d+"):
+        analysed(real, {"x": (clip(0) * 32768).round()})
+    with pytest.raises(ValueError, match=r"x: expected a clip with samples from -1 to 1; they reach \d+"):
+        analysed({"x": (clip(0) * 32768).round()}, real)

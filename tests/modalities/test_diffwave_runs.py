@@ -100,6 +100,15 @@ def test_a_plain_folder_needs_to_say_what_is_held_out(tiny):
         open_clips(config, diffwave_config(config), "train")
 
 
+def test_an_own_set_in_ljspeech_s_layout_needs_to_say_it_too(tmp_path, tiny):
+    (tmp_path / "wavs").mkdir()
+    soundfile.write(tmp_path / "wavs" / "a.wav", np.full(6000, 0.1), 8000)
+    (tmp_path / "metadata.csv").write_text("a|text\n")
+    config = tiny("data.held_out=null", f"data.path={tmp_path}")
+    with pytest.raises(ConfigError, match=r"data\.held_out: expected .*no clips named as LJSpeech's"):
+        open_clips(config, diffwave_config(config), "train")
+
+
 def test_ljspeech_s_held_out_clips_are_never_trained_on(tmp_path, tiny):
     (tmp_path / "wavs").mkdir()
     names = ["LJ001-0001", "LJ002-0007", "LJ003-0001", "LJ050-0002"]
@@ -120,6 +129,20 @@ def test_sample_rate_is_the_data_s_own_and_the_checkpoint_s_where_there_is_one(t
     assert diffwave_config(tuned) == network.config
     assert open_clips(tuned, network.config, "train").mel.sample_rate == 4000
     assert all(torch.equal(a, b) for a, b in zip(build_diffwave(tuned).parameters(), network.parameters(), strict=True))
+
+
+def test_the_first_file_by_name_may_be_damaged(tiny, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"")
+    config = tiny(f"data.path={tmp_path}", "data.held_out=['c']")
+    with pytest.raises(ValueError, match=r"cannot read the sound .*a\.wav"):
+        diffwave_config(config)
+    for name in ("b", "c"):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(6000, 0.1), 6000)
+    settings = diffwave_config(config)
+    assert settings.sample_rate == 6000
+    data = open_clips(config, settings, "train")
+    assert data.names == ("b.wav",)
+    assert set(data.report.damaged) == {"a.wav"}
 
 
 def test_objective_takes_the_network_s_own_schedule(tiny):

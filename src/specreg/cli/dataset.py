@@ -59,7 +59,8 @@ def dataset(
     )
     for reason, names in built.skipped.items():
         if names:
-            out.print(f"skipped, {reason}: {len(names)} sources ({_few(names)})", soft_wrap=True)
+            shown = [f"{name} ({built.unreadable[name]})" if name in built.unreadable else name for name in names]
+            out.print(f"skipped, {reason}: {len(names)} sources ({_few(shown)})", soft_wrap=True)
 
 
 def _few(names: list[str], most: int = 5) -> str:

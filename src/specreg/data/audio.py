@@ -20,16 +20,15 @@ from torch.utils.data import Dataset
 
 from specreg._checks import choice
 from specreg.data.audio_files import (
-    LJSPEECH_HELD_OUT,
+    UNSCALED,
     Header,
-    Part,
     decoder_versions,
-    list_audio,
     read_header,
     read_mono,
+    read_peak,
     resampled_length,
-    select,
 )
+from specreg.data.audio_listing import LJSPEECH_HELD_OUT, Listing, Part, list_audio, select
 from specreg.data.mel import MelSettings, log_mel
 
 Short = Literal["pad", "skip"]
@@ -45,7 +44,7 @@ def _say(notice: str) -> None:
 
 
 NAMED = 20  # files that one line of the log names; the report names all
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """Part of the name of every cached file: raised when decoding, padding or the spectrogram computes other values."""
 
 
@@ -76,8 +75,12 @@ class AudioReport:
     """Number of resampled clips, by the sample rate of their files, Hz."""
     mixed_down: int = 0
     """Number of clips whose channels are averaged."""
+    clipped: list[str] = field(default_factory=list)
+    """Clips among those decoded so far whose peaks reach beyond ±1, by a factor of 2 at most, and are clipped."""
     unlisted: list[str] = field(default_factory=list)
-    """Files left out because LJSpeech's metadata.csv does not list them."""
+    """Files left out because LJSpeech's metadata.csv does not list them; not among `files`."""
+    not_read: list[str] = field(default_factory=list)
+    """Sounds of the whole folder in formats that are not read, such as m4a; not among `files`."""
 
     def notices(self, sample_rate: int) -> list[str]:
         """Return messages for the user, one line each; `sample_rate` is the data set's, Hz."""
@@ -87,7 +90,9 @@ class AudioReport:
             ("files left out, unreadable", [f"{name}, {why}" for name, why in self.damaged.items()]),
             ("files left out, shorter than a crop", self.skipped_short),
             ("files padded with silence, shorter than a crop", self.padded_short),
+            ("clips with peaks beyond ±1, clipped", self.clipped),
             ("files left out, not in metadata.csv", self.unlisted),
+            ("files left out, of a format that is not read", self.not_read),
         ):
             shown = [*names[:NAMED], f"and {len(names) - NAMED} more, named in the report"][: len(names)]
             said += [f"{what}: {len(names)} ({'; '.join(shown)})"] if names else []
@@ -107,8 +112,9 @@ class AudioDataset(Dataset[AudioClip]):
             LJ002-* in LJSpeech's layout, and elsewhere refused unless the part is "all".
         seed: seed of that hash.
         short: treatment of a clip shorter than a crop: "pad" it with silence at its end, or "skip" it.
-        verify: "header" reads the headers only; "decode" reads every sample once, so that a file with damage beyond
-            its header is found here and not in training, where it is an error.
+        verify: "header" reads the headers, and the samples where a header leaves the length or the range open (some
+            mp3, floats); "decode" reads every sample once, so that a file with damage beyond its header is found
+            here and not in training, where it is an error.
         max_damaged: number of damaged files, each of them named, beyond which an error is raised.
         cache: a folder for the decoded sound and its spectrograms, float32, written on first use and then mapped into
             memory; None computes both at every access. An entry is used only for the same path, size and time of the
@@ -146,25 +152,22 @@ class AudioDataset(Dataset[AudioClip]):
                 f"{crop_frames} · {self.mel.hop}"
             )
         listing = list_audio(self.path)
-        if held_out is None and not listing.is_ljspeech and part != "all":
-            raise ValueError(f"{self.path}: part {part!r} needs held_out, patterns or a fraction; got None")
-        if isinstance(held_out, float) and not 0 < held_out < 1:
-            raise ValueError(f"held_out, as a fraction, must be between 0 and 1; got {held_out}")
-        if isinstance(held_out, (str, int)):
-            raise TypeError(f"held_out must be a list of patterns or a fraction; got {held_out!r}")
-        out = LJSPEECH_HELD_OUT if held_out is None else held_out
+        out = _held_out(self.path, listing, part, held_out, seed)
         names, absent = (select(some, part, out, seed=seed) for some in (listing.names, listing.absent))
         self.report = AudioReport(
-            len(names) + len(absent), unlisted=list(select(listing.unlisted, part, out, seed=seed))
+            len(names) + len(absent),
+            unlisted=list(select(listing.unlisted, part, out, seed=seed)),
+            not_read=list(listing.not_read),
         )
         self.report.damaged = dict.fromkeys(absent, "listed in metadata.csv, not there")
         self.names, self._lengths = self._scan(names, short, verify, max_damaged)
         for notice in self.report.notices(self.mel.sample_rate):
             _say(f"{self.path}: {notice}")
         if not self.names:
+            first = next((f"; the first: {name}, {why}" for name, why in self.report.damaged.items()), "")
             raise ValueError(
                 f"no clip is left of the {self.report.files} files in part {part!r} of {self.path}: "
-                f"{len(self.report.damaged)} damaged, {len(self.report.skipped_short)} too short"
+                f"{len(self.report.damaged)} damaged, {len(self.report.skipped_short)} too short{first}"
             )
 
     @property
@@ -206,8 +209,9 @@ class AudioDataset(Dataset[AudioClip]):
         for name in names:
             try:
                 header = read_header(self.path / name)
-                if verify == "decode":
-                    read_mono(self.path / name, header.sample_rate)
+                # Floats may have any range: better decoded here than an error hours into training.
+                decoded = verify == "decode" or header.subtype in UNSCALED
+                clipped = decoded and read_peak(self.path / name) > 1
             except ValueError as error:
                 report.damaged[name] = str(error).removeprefix(f"cannot read the sound {self.path / name}: ")
                 continue
@@ -217,6 +221,7 @@ class AudioDataset(Dataset[AudioClip]):
             if length >= self.crop_samples or short == "pad":
                 kept[name] = length
                 self._note(header)
+                report.clipped += [name] if clipped else []
         if len(report.damaged) > max_damaged:
             listed = ", ".join(f"{name} ({why})" for name, why in list(report.damaged.items())[:5])
             raise ValueError(
@@ -272,3 +277,26 @@ class AudioDataset(Dataset[AudioClip]):
                     np.save(out, values.numpy())
                 partial.replace(path)
         return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+
+
+def _held_out(
+    path: Path, listing: Listing, part: Part, held_out: Sequence[str] | float | None, seed: int
+) -> Sequence[str] | float:
+    """Return the patterns or the fraction to hold out; raises where they leave a part without any clip."""
+    if isinstance(held_out, float) and not 0 < held_out < 1:
+        raise ValueError(f"held_out, as a fraction, must be between 0 and 1; got {held_out}")
+    if isinstance(held_out, (str, int)):
+        raise TypeError(f"held_out must be a list of patterns or a fraction; got {held_out!r}")
+    if part == "all":
+        return LJSPEECH_HELD_OUT if held_out is None else held_out
+    if held_out is None and not listing.is_ljspeech:
+        raise ValueError(f"{path}: part {part!r} needs held_out, patterns or a fraction; got None")
+    out = LJSPEECH_HELD_OUT if held_out is None else held_out
+    count, of = len(select(listing.names, "held_out", out, seed=seed)), len(listing.names)
+    if count == 0 or (part == "train" and count == of):
+        share = str(out) if isinstance(out, float) else ", ".join(out) or "no pattern"
+        raise ValueError(
+            f"{path}: held_out (data.held_out of a run) must leave clips in both parts; {share} holds out {count} of "
+            f"{of} clips, of which the first is {Path(listing.names[0]).stem}"
+        )
+    return out

@@ -1,108 +1,67 @@
-"""Sound files in a folder: listing, headers, and decoding to mono float32 at one rate.
+"""Sound files: headers, and decoding to mono float32 at one rate.
 
 soundfile and librosa are imported on first use, so that importing specreg stays light.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-SUFFIXES = frozenset((".flac", ".mp3", ".ogg", ".wav"))
-SEEKABLE = frozenset((".flac", ".wav"))  # a part can be read without decoding what precedes it
+from specreg.data.audio_lengths import check_wav_length, mp3_length_is_declared, skip_id3
+
+SEEKABLE = frozenset(("FLAC", "RF64", "WAV", "WAVEX"))  # a part can be read without decoding what precedes it
 MP3_SLACK = 2 * 1152  # samples; the length in an mp3's header may count the encoder's padding
-LJSPEECH_HELD_OUT = ("LJ001-*", "LJ002-*")
-
-Part = Literal["all", "train", "held_out"]
-
-
-class Listing(NamedTuple):
-    """The sound files of a folder."""
-
-    names: tuple[str, ...]  # POSIX paths relative to the folder, sorted
-    is_ljspeech: bool
-    absent: tuple[str, ...]  # listed in metadata.csv, not on disk
-    unlisted: tuple[str, ...]  # in wavs/, not in metadata.csv
+UNSCALED = frozenset(("DOUBLE", "FLOAT", "PCM_32"))  # encodings that may hold values of another range
+OVERSHOOT = 2.0  # float masters and lossy decoders may go this far beyond 1 at their peaks, which are clipped
+BLOCK = 1 << 20  # samples decoded at a time where only their number is wanted
 
 
 class Header(NamedTuple):
-    """Length, rate and channels from a file's header."""
+    """What a file's header says; where it lacks the length, the samples are counted by decoding."""
 
     samples: int
     sample_rate: int  # Hz
     channels: int
-
-
-def list_audio(folder: Path) -> Listing:
-    """Return the sound files of a folder and its subfolders, or those that LJSpeech's metadata.csv lists.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no sound file in it.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
-    metadata, wavs = folder / "metadata.csv", folder / "wavs"
-    if metadata.is_file() and wavs.is_dir():
-        with metadata.open(encoding="utf-8", newline="") as lines:
-            rows = csv.reader(lines, delimiter="|", quoting=csv.QUOTE_NONE)
-            listed = {f"wavs/{row[0]}.wav" for row in rows if row and row[0]}
-        there = {f"wavs/{path.name}" for path in wavs.glob("*.wav")}
-        found = Listing(
-            tuple(sorted(listed & there)), True, tuple(sorted(listed - there)), tuple(sorted(there - listed))
-        )
-    else:
-        paths = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
-        shown = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
-        found = Listing(tuple(sorted(shown)), False, (), ())
-    if not found.names:
-        raise ValueError(f"no sound in {folder}: no file there ends in {', '.join(sorted(SUFFIXES))}")
-    return found
-
-
-def select(names: Sequence[str], part: Part, held_out: Sequence[str] | float, *, seed: int = 0) -> tuple[str, ...]:
-    """Return the names of one part, in order; which part a clip is in does not depend on the other clips.
-
-    Args:
-        names: paths of clips.
-        part: "train", "held_out" or "all".
-        held_out: shell patterns of the file names without folder and ending, such as "LJ001-*"; or a fraction, drawn
-            by a hash of (seed, name).
-        seed: seed of that hash.
-    """
-    if part == "all":
-        return tuple(names)
-    if isinstance(held_out, float):
-        out = {name for name in names if _share(seed, name) < held_out}
-    else:
-        out = {name for name in names if any(fnmatchcase(Path(name).stem, pattern) for pattern in held_out)}
-    return tuple(name for name in names if (name in out) == (part == "held_out"))
-
-
-def _share(seed: int, name: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    format: str  # of the content, which the name's ending may contradict: "WAV", "MP3", ...
+    subtype: str  # encoding of the samples: "PCM_16", "FLOAT", ...
+    counted: bool  # whether the header lacks the length
 
 
 def read_header(path: Path) -> Header:
-    """Return a file's header; raises ValueError that names the file where it is damaged."""
+    """Return a file's header; raises ValueError that names the file where it is damaged or cut short."""
+    try:
+        stat = path.stat()
+        return _header(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise ValueError(f"cannot read the sound {path}: {error.strerror}") from None
+
+
+@lru_cache(maxsize=1 << 17)  # an entry for each file of a large set: all arms and parts of a comparison read them
+def _header(path: Path, size: int, changed: int) -> Header:
     soundfile = _soundfile()
     try:
         info = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        if info.format in ("WAV", "WAVEX", "RF64"):
+            check_wav_length(path)
+        samples, unknown = int(info.frames), int(info.frames) == np.iinfo(np.int64).max  # flac from a pipe
+        counted = unknown or (info.format == "MP3" and not mp3_length_is_declared(path))
+        if counted:
+            samples = sum(map(len, _to_the_end(path)))
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         raise ValueError(f"cannot read the sound {path}: {error}") from None
-    if info.frames < 1:
+    if samples < 1:
         raise ValueError(f"cannot read the sound {path}: it holds no samples")
-    return Header(int(info.frames), int(info.samplerate), int(info.channels))
+    return Header(samples, int(info.samplerate), int(info.channels), info.format, info.subtype, counted)
 
 
 def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
@@ -110,37 +69,104 @@ def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
     return -(-samples * to_rate // from_rate)
 
 
+def read_peak(path: Path) -> float:
+    """Return the largest absolute value of a file's samples, which is beyond 1 where `read_mono` clips them.
+
+    Raises:
+        ValueError: as `read_mono`, or 32-bit integers that never use their upper 16 bits; the message names the file.
+    """
+    header = read_header(path)  # raises where the file cannot be read
+    stat = path.stat()
+    peak = _peak(path, stat.st_size, stat.st_mtime_ns)
+    if header.subtype == "PCM_32" and 0 < peak <= 2**-16:
+        raise ValueError(f"cannot read the sound {path}: it holds 16-bit values as 32-bit integers, without scaling")
+    return peak
+
+
+@lru_cache(maxsize=1 << 17)
+def _peak(path: Path, size: int, changed: int) -> float:
+    return float(np.abs(_decode(path, read_header(path))).max())
+
+
 def read_mono(path: Path, sample_rate: int, *, start: int = 0, samples: int | None = None) -> NDArray[np.float32]:
     """Return a file as mono float32 `[T]` in [-1, 1] at `sample_rate` Hz: channels averaged, then resampled (soxr).
 
-    With `start` and `samples`, in samples at that rate, only that part is returned, up to the end of the clip.
+    Peaks of float samples, of lossy decoders and of resampling that reach beyond ±1 are clipped. With `start` and
+    `samples`, in samples at that rate, only that part is returned, up to the end of the clip.
 
     Raises:
-        ValueError: the file is damaged, shorter than its header says, or holds NaN or infinity; the message names it.
+        ValueError: the file is damaged, shorter than its header says, holds NaN or infinity, or has another range, as
+            integers in floats have; the message names it.
     """
-    soundfile = _soundfile()
     header = read_header(path)
+    if header.sample_rate == sample_rate and header.format in SEEKABLE and not header.counted:
+        # This needs no librosa and reads only a part of the file.
+        begin = min(start, header.samples)
+        count = header.samples - begin if samples is None else min(samples, header.samples - begin)
+        sound, start, samples = _decode(path, header, begin, count), 0, None
+    else:
+        sound = _decode(path, header)
+    mono: NDArray[np.float32] = sound.clip(-1, 1).mean(axis=1, dtype=np.float32)
+    if header.sample_rate != sample_rate:
+        mono = _resample(mono, header.sample_rate, sample_rate).clip(-1, 1)
+    return mono[start : None if samples is None else start + samples]
+
+
+def _decode(path: Path, header: Header, begin: int = 0, count: int | None = None) -> NDArray[np.float32]:
+    """Return `count` samples of a file from `begin`, or all, `[T, channels]`, with their values checked."""
+    soundfile = _soundfile()
+    expected = header.samples - begin if count is None else count
     try:
-        if header.sample_rate == sample_rate and path.suffix.lower() in SEEKABLE:
-            # This needs no librosa and reads only a part of the file.
-            begin = min(start, header.samples)
-            count = header.samples - begin if samples is None else min(samples, header.samples - begin)
-            sound, _ = soundfile.read(str(path), start=begin, frames=count, dtype="float32", always_2d=True)
-            expected, start, samples = count, 0, None
+        sound: NDArray[np.float32]
+        if header.counted:
+            sound = np.concatenate([*_to_the_end(path)])[begin : begin + expected]
         else:
-            sound, _ = soundfile.read(str(path), dtype="float32", always_2d=True)
-            expected = header.samples
+            sound, _ = soundfile.read(str(path), frames=expected, start=begin, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise ValueError(f"cannot read the sound {path}: {error}") from None
-    slack = MP3_SLACK if path.suffix.lower() == ".mp3" else 0
+    slack = MP3_SLACK if header.format == "MP3" else 0
     if len(sound) < expected - slack:
         raise ValueError(f"cannot read the sound {path}: expected {expected} samples, found {len(sound)}")
-    mono: NDArray[np.float32] = sound.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(mono).all():
+    if not np.isfinite(sound).all():
         raise ValueError(f"cannot read the sound {path}: it holds NaN or infinity")
-    if header.sample_rate != sample_rate:
-        mono = _resample(mono, header.sample_rate, sample_rate)
-    return mono[start : None if samples is None else start + samples]
+    peak = float(np.abs(sound).max(initial=0))
+    if peak > 1 and (sound == sound.round()).all():
+        bits = next((bits for bits in (16, 24) if peak <= 1 << (bits - 1)), 32)
+        raise ValueError(
+            f"cannot read the sound {path}: expected samples from -1 to 1; its floats are whole numbers up to "
+            f"{peak:.0f}, as of {bits}-bit sound that was not divided by {1 << (bits - 1)}"
+        )
+    if peak > OVERSHOOT:
+        raise ValueError(f"cannot read the sound {path}: expected samples from -1 to 1; they reach {peak:.6g}")
+    return sound
+
+
+def _to_the_end(path: Path) -> Iterator[NDArray[np.float32]]:
+    """Yield a file in blocks `[T, channels]` up to its last sample, whatever length its header has or lacks.
+
+    libsndfile guesses an mp3's length from its first frame and stops there; a pipe is read to its end.
+    """
+    soundfile = _soundfile()
+    with ExitStack() as stack:
+        source: str | int = str(path)
+        if soundfile.info(source).format == "MP3":
+            with path.open("rb") as file:
+                skip_id3(file)
+                data = file.read()
+            source, sink = os.pipe()
+            feeder = Thread(target=_feed, args=(sink, data), daemon=True)
+            feeder.start()
+            stack.callback(feeder.join)
+            stack.callback(os.close, source)  # before the join: this ends a feeder that nobody reads from
+        opened = stack.enter_context(soundfile.SoundFile(source, closefd=False))
+        opened.seekable = lambda: False  # else soundfile seeks after each read, also beyond a flac's unknown end
+        while len(block := opened.read(BLOCK, dtype="float32", always_2d=True)):
+            yield block
+
+
+def _feed(sink: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), os.fdopen(sink, "wb") as pipe:
+        pipe.write(data)
 
 
 def write_wav(path: Path, audio: NDArray[np.float32], sample_rate: int) -> None:

@@ -59,6 +59,8 @@ class DatasetReport:
     surplus: int = 0
     """Number of tiles dropped for `max_tiles`."""
     skipped: dict[Reason, list[str]] = field(default_factory=lambda: {reason: [] for reason in get_args(Reason)})
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """What is wrong with each source that is skipped as unreadable; HEIC and its like are among them."""
 
 
 def build_dataset(
@@ -115,13 +117,14 @@ def build_dataset(
     if files.path.resolve() in (out.resolve(), out_test.resolve()):
         raise ValueError(f"the archive to write, {out}, would replace the source {files.path}")
     patterns = (*(() if keep_maps else DEFAULT_EXCLUDE), *exclude)
-    report = DatasetReport(train=out, sources=len(files.names))
+    names = sorted((*files.names, *files.not_read))
+    report = DatasetReport(train=out, sources=len(names))
     pictures = _Pictures(len(files.names))
     out.parent.mkdir(parents=True, exist_ok=True)
 
     with _Archive(out) as train, _Archive(out_test) as test:
-        for done, name in enumerate(files.names, start=1):
-            reason, image = _admit(files, name, patterns, resolution, pictures)
+        for done, name in enumerate(names, start=1):
+            reason, image = _admit(files, name, patterns, resolution, pictures, report)
             if image is not None:
                 share, draw = _draw(seed, name)
                 image = image.convert("L" if channels == 1 else "RGB")
@@ -138,7 +141,7 @@ def build_dataset(
             if reason is not None:
                 report.skipped[reason].append(name)
             if progress is not None:
-                progress(done, len(files.names))
+                progress(done, len(names))
         report.images_train, report.images_test = len(train.sources), len(test.sources)
         if not train.sources:
             counts = ", ".join(f"{len(names)} {reason}" for reason, names in report.skipped.items() if names)
@@ -156,7 +159,7 @@ def build_dataset(
 
 
 def _admit(
-    files: ImageFiles, name: str, patterns: Sequence[str], resolution: int, pictures: _Pictures
+    files: ImageFiles, name: str, patterns: Sequence[str], resolution: int, pictures: _Pictures, report: DatasetReport
 ) -> tuple[Reason | None, Image | None]:
     """Return either the reason to skip a source, or the image to cut."""
     stem = str(PurePosixPath(name).with_suffix("")).lower()
@@ -164,7 +167,8 @@ def _admit(
         return "excluded", None
     try:
         image = files.image(name)
-    except ValueError:
+    except ValueError as error:
+        report.unreadable[name] = str(error).removeprefix(f"cannot read the image {name} in {files.path}: ")
         return "unreadable", None
     if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] != 255:
         return "alpha", None

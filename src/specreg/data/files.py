@@ -9,24 +9,38 @@ import io
 import os
 import warnings
 import zipfile
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from specreg.data.folders import list_files
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"))
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
+)
+# Pictures that are not read: named, so that a folder of them is not smaller than it looks without a word.
+NOT_READ = frozenset(
+    (
+        *(".arw", ".avif", ".cr2", ".cr3", ".dds", ".dng", ".exr", ".hdr", ".heic", ".heif", ".hif", ".j2k", ".jp2"),
+        *(".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2", ".svg", ".xcf"),
+    )
+)
 # Only these decoders are tried, whatever a file's name: some others start external programs (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "TGA")
 MAX_BYTES = 1 << 30
 
 
 class ImageFiles:
-    """Image files of a folder (with its subfolders), a zip or a pk3 (which is a zip).
+    """Image files of a folder (with its subfolders and links to folders), a zip or a pk3 (which is a zip).
 
-    `names` are POSIX paths relative to the root, sorted by code point; hidden files are left out. Each process opens
+    `names` are POSIX paths relative to the root, sorted by code point; hidden files are left out. `not_read` are
+    those of pictures in formats that are not read, such as HEIC. Each process opens
     an archive by itself, so the object can be pickled and forked.
 
     Raises FileNotFoundError for a missing path, ValueError for a file that is no archive and where there is no image.
@@ -39,14 +53,21 @@ class ImageFiles:
         if not self.path.exists():
             raise FileNotFoundError(f"no such file or folder: {self.path}")
         if self.path.is_dir():
-            found = [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
+            found = list_files(self.path)
         elif zipfile.is_zipfile(self.path):
             found = self._archive().namelist()
         else:
             raise ValueError(f"expected a folder, zip or pk3 of images; {self.path} is none of them")
-        self.names = tuple(sorted(name for name in set(found) if _is_image(name)))
+        self.names, self.not_read = (_ending_in(suffixes, found) for suffixes in (SUFFIXES, NOT_READ))
         if not self.names:
-            raise ValueError(f"no image in {self.path}: none of its {len(found)} files ends in {_endings()}")
+            but = f"; {self.left_out()}" if self.not_read else ""
+            raise ValueError(f"no image in {self.path}: none of its {len(found)} files ends in {_endings()}{but}")
+
+    def left_out(self) -> str:
+        """Return a sentence about the pictures in formats that are not read."""
+        endings = Counter(PurePosixPath(name).suffix.lower() for name in self.not_read)
+        counts = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+        return f"pictures in formats that are not read: {counts}; convert them to PNG or JPEG"
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file; raises FileNotFoundError where it is missing."""
@@ -65,15 +86,27 @@ class ImageFiles:
 
         Raises ValueError that names the file where it is damaged or has more pixels than Pillow's limit.
         """
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
+                if (ending := PurePosixPath(name).suffix.lower()) in NOT_READ:
+                    raise ValueError(f"{ending} is not read; convert it to PNG or JPEG")
                 image = Image.open(io.BytesIO(self.read(name)), formats=FORMATS)
                 image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _eight_bit(image)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+            raise ValueError(
+                f"cannot read the image {name} in {self.path}: more than {most:.4g} megapixels may be a decompression "
+                f"bomb; cut it into parts or reduce it ({error})"
+            ) from error
+        except UnidentifiedImageError:
+            raise ValueError(
+                f"cannot read the image {name} in {self.path}: its content is none of {', '.join(FORMATS)}, or damaged"
+            ) from None
         except Exception as error:  # decoders raise anything on damaged bytes: SyntaxError, struct.error, ...
             raise ValueError(f"cannot read the image {name} in {self.path}: {error}") from error
 
@@ -86,10 +119,14 @@ class ImageFiles:
         return {**self.__dict__, "_handle": None}
 
 
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+def _ending_in(suffixes: frozenset[str], found: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        sorted(name for name in set(found) if PurePosixPath(name).suffix.lower() in suffixes and not _is_hidden(name))
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def _endings() -> str:
@@ -97,15 +134,29 @@ def _endings() -> str:
 
 
 def _eight_bit(image: Image) -> Image:
-    """Return an image of any mode as "L", "LA", "RGB" or "RGBA"; 16-bit grey is scaled by 255 / 65535, not clipped."""
+    """Return an image of any mode as "L", "LA", "RGB" or "RGBA"; grey of more bits is scaled as its format says.
+
+    16 bits are scaled by 255 / 65535, not clipped. 32-bit integers are what numpy arrays become by default: values from
+    0 to 255 stay as they are, others have no known range.
+    """
     from PIL import Image
 
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
+        low, high = int(wide.min()), int(wide.max())
+        if image.mode == "I" and image.format == "TIFF":  # Pillow has 16 bits of PNG and PPM in this mode as well
+            if low < 0 or high > 255:
+                raise ValueError(
+                    f"its 32-bit integers go from {low} to {high}, which is no known range: expected 0 to 255; save it "
+                    "with 8 or 16 bits"
+                )
+            return Image.fromarray(wide.astype(np.uint8))
+        if low < 0 or high > 65535:
             raise ValueError("grey values beyond 16 bits have no fixed range")
+        if 0 < high <= 255:
+            raise ValueError(f"its 16-bit values end at {high} of 65535: 8-bit values without scaling; save 8 bits")
         return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
     grey = image.mode in ("1", "L", "LA", "La")

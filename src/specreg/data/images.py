@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from specreg._checks import warn_once
 from specreg.data.files import ImageFiles
+
+REMEDY = "`specreg dataset SRC OUT.zip` makes pictures of one size and leaves damaged ones out"
 
 
 class ImageDataset(Dataset[Tensor]):
@@ -24,7 +27,8 @@ class ImageDataset(Dataset[Tensor]):
     `dataset.json` at the root, as EDM writes it: {"labels": [["00000/img00000000.png", 6], ...]} or null.
 
     `resolution` (pixels a side) and `channels` (1 grey, 3 colour) default to those of the first image.
-    Colours are converted, sizes are not: reading a damaged image or one of another size raises ValueError.
+    Colours are converted, sizes are not: reading a damaged image or one of another size raises ValueError, which names
+    `specreg dataset`. Pictures in formats that are not read, such as HEIC, are left out with a warning.
     Transparency is dropped. Each process opens the archive by itself, so workers may fork or spawn.
     """
 
@@ -49,7 +53,7 @@ class ImageDataset(Dataset[Tensor]):
         """Side of the images, pixels; raises ValueError for images that are not square."""
         height, width = self.shape[1:]
         if height != width:
-            raise ValueError(f"the images in {self.path} are {height}×{width} pixels, not square")
+            raise ValueError(f"the images in {self.path} are {height}×{width} pixels, not square; {REMEDY}")
         return height
 
     def item(self, i: int) -> Tensor:
@@ -70,7 +74,8 @@ class ImageDataset(Dataset[Tensor]):
     def _checked(self, i: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if pixels.shape[:2] != self.shape[1:]:
             expected, found = ("×".join(map(str, size)) for size in (self.shape[1:], pixels.shape[:2]))
-            raise ValueError(f"{self.names[i]} in {self.path}: expected {expected} pixels (H×W), found {found}")
+            remedy = f"; {REMEDY}" if isinstance(self._source, _Files) else ""
+            raise ValueError(f"{self.names[i]} in {self.path}: expected {expected} pixels (H×W), found {found}{remedy}")
         return pixels
 
 
@@ -80,10 +85,15 @@ class _Files:
     def __init__(self, path: Path) -> None:
         self.files = ImageFiles(path)
         self.names = self.files.names
+        if self.files.not_read:
+            warn_once(f"not read in {path}", f"{path}: {self.files.left_out()}")
 
     def pixels(self, i: int, channels: int | None) -> NDArray[np.uint8]:
         """Return image i, `[H, W, C]`; C is that of the file where `channels` is None."""
-        image = self.files.image(self.names[i])
+        try:
+            image = self.files.image(self.names[i])
+        except ValueError as error:
+            raise ValueError(f"{error}; {REMEDY}") from error
         grey = image.mode in ("L", "LA") if channels is None else channels == 1
         pixels = np.asarray(image.convert("L" if grey else "RGB"))
         return pixels.reshape(*pixels.shape[:2], -1)

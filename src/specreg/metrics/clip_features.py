@@ -26,6 +26,9 @@ VOCODING = {"PESQ": "pesq", "MR-STFT": "mr_stft", "LSD": "lsd_db"}
 Rows = dict[str, NDArray[Any]]
 """Feature rows `[N, D]` of each clip, by the clip's name."""
 
+FULL_SCALE = 1 - 2**-15  # and beyond: the largest values of 16-bit sound
+BEYOND = 2.0  # float clips may overshoot ±1, but not by more
+
 T = TypeVar("T")
 
 
@@ -50,6 +53,8 @@ class ClipFeatures(NamedTuple):
 
     scores: dict[str, ClipScores]  # by metric: those that are a mean over clips
     rows: dict[str, ClipRows]  # by metric: "fad" and "frechet_resemblyzer" (embeddings), "ndb" (log-mel frames)
+    output_faults: dict[str, str]  # by clip, why it cannot be scored: see `fault`
+    reference_faults: dict[str, str]  # by clip, why nothing can be scored against it
 
 
 def analyse(
@@ -75,13 +80,18 @@ def analyse(
         device: where embeddings and predictors run.
         tolerance: samples by which the lengths of a pair may differ.
 
+    Opinion scores of clips that are constant or saturated, and metrics of pairs with such a recording, are failures.
+
     Raises:
-        ValueError: outputs and references do not pair up.
+        ValueError: outputs and references do not pair up, or clips are far beyond [-1, 1].
     """
     weights = weights or Weights()
+    bad_outputs, bad_references = _faults(outputs), _faults(references)
     if paired:
-        found = vocoding_scores(pair_clips(outputs, references, tolerance=tolerance), sample_rate)
-        scores = {VOCODING[name]: each for name, each in found.items()}
+        pairs = pair_clips(outputs, references, tolerance=tolerance)
+        found = vocoding_scores(_without(pairs, bad_references), sample_rate)
+        failures = {name: f"the recording cannot be scored against: {why}" for name, why in bad_references.items()}
+        scores = {VOCODING[name]: _failed(each, failures) for name, each in found.items()}
     else:
         reason = "compares a vocoder's clips with their recordings"
         scores = {key: ClipScores(name, "", missing=reason) for name, key in VOCODING.items()}
@@ -92,10 +102,19 @@ def analyse(
         rows[key] = _embedded(build, outputs, references, sample_rate)
     for key, predictor in _predictors(weights, device).items():
         try:
-            scores[key] = mean_opinion_scores(predictor(), outputs, sample_rate) if outputs else ClipScores(key, "")
+            made = mean_opinion_scores(predictor(), _without(outputs, bad_outputs), sample_rate) if outputs else None
+            scores[key] = _failed(made or ClipScores(key, ""), bad_outputs)
         except Unavailable as error:
             scores[key] = ClipScores(key, "", missing=str(error))
-    return ClipFeatures(scores, rows)
+    return ClipFeatures(scores, rows, bad_outputs, bad_references)
+
+
+def fault(clip: Tensor) -> str | None:
+    """Return why a clip `[T]` cannot be scored, if it is constant or more than half of it is at full scale."""
+    if bool((clip == clip.flatten()[0]).all()):
+        return f"all samples are {float(clip.flatten()[0]):.4g}"
+    saturated = float((clip.abs() >= FULL_SCALE).double().mean())
+    return f"{saturated:.0%} of the samples are saturated, at ±1" if saturated > 0.5 else None
 
 
 def merge(parts: Iterable[ClipFeatures]) -> ClipFeatures:
@@ -113,7 +132,8 @@ def merge(parts: Iterable[ClipFeatures]) -> ClipFeatures:
             raise ValueError(f"parts must have the same metrics; got {asked[0]} and {asked[1]}")
     scores = {key: _merged_scores([part.scores[key] for part in parts]) for key in parts[0].scores}
     rows = {key: _merged_rows([part.rows[key] for part in parts]) for key in parts[0].rows}
-    return ClipFeatures(scores, rows)
+    output_faults = _union(part.output_faults for part in parts)
+    return ClipFeatures(scores, rows, output_faults, _union(part.reference_faults for part in parts))
 
 
 def _merged_scores(parts: list[ClipScores]) -> ClipScores:
@@ -138,6 +158,25 @@ def _union(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
             raise ValueError(f"{len(twice)} clips are in more than one part: {', '.join(twice[:5])}")
         whole |= part
     return whole
+
+
+def _faults(clips: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the clips that cannot be scored, with the reason; raises ValueError for clips of another range."""
+    for name, clip in clips.items():
+        if clip.numel() and (peak := float(clip.abs().max())) > BEYOND:
+            raise ValueError(f"{name}: expected a clip with samples from -1 to 1; they reach {peak:.6g}")
+    return {name: why for name, clip in clips.items() if clip.numel() and (why := fault(clip)) is not None}
+
+
+def _without(clips: Mapping[str, T], faults: Mapping[str, str]) -> dict[str, T]:
+    return {name: clip for name, clip in clips.items() if name not in faults}
+
+
+def _failed(scores: ClipScores, failures: Mapping[str, str]) -> ClipScores:
+    """Return scores with the failures of clips that were not scored."""
+    if scores.missing is not None:
+        return scores
+    return ClipScores(scores.metric, scores.unit, scores.values, {**scores.failures, **failures})
 
 
 def _frames(clips: Mapping[str, Tensor], log_mel: Callable[[Tensor], Tensor]) -> Rows:

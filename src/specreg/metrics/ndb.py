@@ -44,7 +44,7 @@ def ndb(
 
     Args:
         samples: generated features, `[N, D]`.
-        reference: real features, `[M, D]`, M of at least `bins`.
+        reference: real features, `[M, D]`, at least `bins` of which differ.
         bins: K, the number of bins.
         significance: level of the two-sided test in each bin, in (0, 1).
         whiten: whether each feature is divided by its standard deviation over the real features, as the authors do;
@@ -52,7 +52,8 @@ def ndb(
         seed: seed of k-means, which runs ten times and keeps the best result.
 
     Raises:
-        ValueError: shapes that do not match, too few features, or values that are not finite.
+        ValueError: shapes that do not match, too few features or too few that differ (those of constant or saturated
+            data are all equal), or values that are not finite.
     """
     real, fake = _features("reference", reference), _features("samples", samples)
     if real.shape[1] != fake.shape[1]:
@@ -61,6 +62,8 @@ def ndb(
         raise ValueError(f"bins must be between 2 and the {len(real)} real features; got {bins}")
     if not 0 < significance < 1:
         raise ValueError(f"significance must be between 0 and 1; got {significance}")
+    if (different := _different(real, bins)) < bins:
+        raise ValueError(f"reference must have at least {bins} different features, one for each bin; got {different}")
     scale = real.std(axis=0) if whiten else np.ones(real.shape[1])
     scale[scale == 0] = 1
     centre = real.mean(axis=0)
@@ -68,8 +71,8 @@ def ndb(
     p = np.bincount(clusters.labels_, minlength=bins) / len(real)
     q = np.bincount(clusters.predict((fake - centre) / scale), minlength=bins) / len(fake)
     z = proportion_z(p, q, len(real), len(fake))
-    different = int((two_sided_p(z) < significance).sum())
-    return NDBResult(different / bins, different, bins, js_divergence(p, q), z, p, q)
+    differing = int((two_sided_p(z) < significance).sum())
+    return NDBResult(differing / bins, differing, bins, js_divergence(p, q), z, p, q)
 
 
 def proportion_z(p: ArrayLike, q: ArrayLike, count_p: int, count_q: int) -> NDArray[np.float64]:
@@ -105,6 +108,16 @@ def _features(name: str, values: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(features).all():
         raise ValueError(f"{name} must be finite; {int((~np.isfinite(features)).any(1).sum())} rows are not")
     return features
+
+
+def _different(features: NDArray[np.float64], enough: int) -> int:
+    """Return the number of different rows, counted no further than `enough`."""
+    rows: set[bytes] = set()
+    for row in features + 0.0:  # -0 becomes 0
+        rows.add(row.tobytes())
+        if len(rows) == enough:
+            break
+    return len(rows)
 
 
 def _kmeans(bins: int, seed: int) -> Any:

@@ -117,6 +117,7 @@ def summarize(features: ClipFeatures) -> SoundScores:
             scores.failures[key] = {name: found.failures[name] for name in sorted(found.failures)}
     for key, rows in features.rows.items():
         try:
+            _check_usable(rows.references, features.reference_faults)
             scores.values.update(_bins(rows) if key == "ndb" else {key: _distance(rows)})
         except (ImportError, ValueError) as error:
             scores.missing.update(dict.fromkeys(("ndb", "ndb_js") if key == "ndb" else (key,), str(error)))
@@ -135,10 +136,18 @@ def summarize_truth(features: ClipFeatures) -> dict[str, float]:
         names = sorted(rows.outputs)
         even, odd = ({name: rows.outputs[name] for name in names[k::2]} for k in (0, 1))
         try:
+            _check_usable(rows.outputs, features.output_faults)
             found[f"floor: {key}"] = _distance(ClipRows(even, odd, rows.missing))
         except ValueError:
             continue  # the scores of the outputs say why
     return found
+
+
+def _check_usable(real: Rows, faults: Mapping[str, str]) -> None:
+    """Raise ValueError where no real clip can be scored: what is as constant as they are would be perfect."""
+    if real and real.keys() <= faults.keys():
+        first = min(real)
+        raise ValueError(f"no recording can be scored against; the first, {first}: {faults[first]}")
 
 
 def _distance(rows: ClipRows) -> float:

@@ -35,7 +35,7 @@ class SoundModel(Section):
 class VocoderConfig(Section):
     """A DiffWave from scratch, under the names of the public checkpoint's `params`; a checkpoint brings its own."""
 
-    sample_rate: PositiveInt | None = Field(None, description="Hz; None: that of the first clip")
+    sample_rate: PositiveInt | None = Field(None, description="Hz; None: that of the first clip that can be read")
     hop_samples: PositiveInt = Field(256, description="samples from one mel frame to the next")
     n_fft: PositiveInt = Field(1024, description="window of the mel spectrogram, samples")
     n_mels: PositiveInt = 80

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from specreg.config import ConfigError
 from specreg.data.audio import AudioDataset
-from specreg.data.audio_files import Part, list_audio, read_header
+from specreg.data.audio_files import read_header
+from specreg.data.audio_listing import Part, list_audio
 from specreg.data.mel import MelSettings
 from specreg.modalities.protocol import Description
 from specreg.modalities.sound.config import SoundConfig
@@ -29,8 +30,7 @@ def diffwave_config(config: SoundConfig, saved: Description | None = None) -> Di
         return load_diffwave(_checkpoint(config)).model.config
     options = config.vocoder.model_dump()
     if options["sample_rate"] is None:
-        folder = _folder(config)
-        options["sample_rate"] = read_header(folder / list_audio(folder).names[0]).sample_rate
+        options["sample_rate"] = _sample_rate(_folder(config))
     return DiffWaveConfig(**options)
 
 
@@ -56,7 +56,8 @@ def open_clips(config: SoundConfig, network: DiffWaveConfig, part: Part) -> Audi
     whole = data.test_path is not None  # then nothing is held out of data.path
     if not whole and data.held_out is None and not list_audio(folder).is_ljspeech:
         raise ConfigError(
-            f"data.held_out: expected file-name patterns or a fraction, since {folder} is not LJSpeech; got nothing"
+            f"data.held_out: expected file-name patterns or a fraction, since {folder} has no clips "
+            "named as LJSpeech's (LJ001-0001, …); got nothing"
         )
     return AudioDataset(
         path,
@@ -94,6 +95,18 @@ def _folder(config: SoundConfig) -> Path:
     if config.data.path is None:
         raise ConfigError("data.path: expected a folder of sound files (data.kind is audio); got nothing")
     return config.data.path
+
+
+def _sample_rate(folder: Path) -> int:
+    """Return the rate of the first clip that can be read, Hz; whether too many cannot is the data set's to say."""
+    first: ValueError | None = None
+    for name in list_audio(folder).names:
+        try:
+            return read_header(folder / name).sample_rate
+        except ValueError as error:
+            first = first or error
+    assert first is not None  # a listing has at least one clip
+    raise first
 
 
 def _checkpoint(config: SoundConfig) -> Path:
