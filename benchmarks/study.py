@@ -63,6 +63,17 @@ FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weight
 
 STUDIES = {
     "tiles": Study("demo", [*TILES, *SHORT], LENGTHS),
+    "tiles-weights": Study(
+        "demo",
+        [
+            *TILES,
+            *SHORT,
+            "arms={constant amplitude: {name: amplitude, weight: auto, noise_weight: constant}, "
+            "constant sum: {name: amplitude+haar, weight: auto, noise_weight: constant}, "
+            "power 2: {name: amplitude+haar, weight: auto, noise_options: {power: 2}}}",
+        ],
+        {steps: ["constant amplitude", "constant sum", "power 2"] for steps in (400, 800)},
+    ),
     "tiles-confirm": Study(
         "demo", [*TILES, *SHORT], dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST)
     ),
