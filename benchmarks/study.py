@@ -68,11 +68,11 @@ STUDIES = {
         [
             *TILES,
             *SHORT,
-            "arms={constant amplitude: {name: amplitude, weight: auto, noise_weight: constant}, "
-            "constant sum: {name: amplitude+haar, weight: auto, noise_weight: constant}, "
-            "power 2: {name: amplitude+haar, weight: auto, noise_options: {power: 2}}}",
+            "arms={constant-amplitude: {name: amplitude, weight: auto, noise_weight: constant}, "
+            "constant-sum: {name: amplitude+haar, weight: auto, noise_weight: constant}, "
+            "power-2: {name: amplitude+haar, weight: auto, noise_options: {power: 2}}}",
         ],
-        {steps: ["constant amplitude", "constant sum", "power 2"] for steps in (400, 800)},
+        {steps: ["constant-amplitude", "constant-sum", "power-2"] for steps in (400, 800)},
     ),
     "tiles-confirm": Study(
         "demo", [*TILES, *SHORT], dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST)
