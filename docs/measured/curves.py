@@ -56,19 +56,36 @@ def block(measured: Measured) -> str:
     return "\n".join(lines)
 
 
+def brief(measured: Measured, steps: str) -> str:
+    """Return one length in Markdown: every metric, MSE alone and the arms at a ratio of 2."""
+    metrics, at = measured["metrics"], measured["values"][steps]
+    arms = [arm for arm in at if "@auto:" not in arm or arm.endswith("@auto:2")]
+    lines = ["| " + " | ".join([f"{steps} steps", *(LABELS.get(arm, arm) for arm in arms)]) + " |"]
+    lines.append("|---" * (len(arms) + 1) + "|")
+    for name, about in metrics.items():
+        cells = [_named(measured, name, about), *(_cell(measured, steps, arm, name, about) for arm in arms)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def arms_of(measured: Measured) -> list[str]:
     """Return the arms in the order of the first length, the baseline first."""
     return list(next(iter(measured["values"].values())))
 
 
-def _table(measured: Measured, name: str, about: Measured) -> list[str]:
+def _named(measured: Measured, name: str, about: Measured) -> str:
+    """Return a metric's name, unit and direction, and what real images have."""
     unit = f", {about['unit']}" if about["unit"] else ""
     arrow = {"lower": "↓", "higher": "↑", "zero": "→ 0"}[about["better"]]
     floor = measured["truth"].get(name, measured["truth"].get(f"floor: {name}"))
     real = "" if floor is None else f" (real images: {number(floor, about['digits'])})"
+    return f"{about['label']}{unit} {arrow}{real}"
+
+
+def _table(measured: Measured, name: str, about: Measured) -> list[str]:
     lengths = list(measured["values"])
     lines = [
-        "| " + " | ".join([f"{about['label']}{unit} {arrow}{real}", *lengths]) + " |",
+        "| " + " | ".join([_named(measured, name, about), *lengths]) + " |",
         "|---" * (len(lengths) + 1) + "|",
     ]
     for arm in arms_of(measured):

@@ -1,0 +1,56 @@
+"""Write the tables of the pages from the numbers in this folder: `python docs/measured/write.py`, or `--check` them.
+
+A table stands between `<!-- measured: WHAT NAME … -->` and `<!-- end -->`. WHAT is "comparison" (NAME.json as
+summarize.py keeps it), "curves" (all of a study), or "brief" (one length of it, with the arms at a ratio of 2).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import curves
+import summarize
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKED = re.compile(
+    r"(<!-- measured: (?P<what>\w+) (?P<name>[\w.-]+)(?: (?P<more>\w+))? -->\n).*?(<!-- end -->)", re.DOTALL
+)
+
+
+def table(what: str, name: str, more: str | None) -> str:
+    """Return the Markdown that belongs between two markers."""
+    measured = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
+    if what == "comparison":
+        return summarize.block(measured)
+    if what == "curves":
+        return curves.block(measured)
+    if what == "brief":
+        return curves.brief(measured, more or "")
+    raise ValueError(f"expected comparison, curves or brief in a marker; got {what!r}")
+
+
+def written(text: str) -> str:
+    """Return a page with its tables as the numbers have them now."""
+    return MARKED.sub(lambda m: f"{m[1]}{table(m['what'], m['name'], m['more'])}\n{m[5]}", text)
+
+
+def main() -> int:
+    """Write or check the pages; 1 where a check finds a difference."""
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (new := written(text)) != text:
+            stale.append(page.name)
+            if "--check" not in sys.argv:
+                page.write_text(new, encoding="utf-8")
+    print(f"{'other than measured' if '--check' in sys.argv else 'written'}: {', '.join(stale) or 'none'}")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
