@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from specreg.data.files import ImageFiles
+from specreg.data.files import ImageFiles, posix_name
 
 
 class ImageDataset(Dataset[Tensor]):
@@ -93,7 +93,7 @@ class _Files:
         where = f"dataset.json in {self.files.path}"
         try:
             entries = json.loads(self.files.read("dataset.json"))["labels"]
-            table = {name.replace("\\", "/"): label for name, label in entries or ()}
+            table = {posix_name(name): label for name, label in entries or ()}
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:

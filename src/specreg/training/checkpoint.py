@@ -8,7 +8,6 @@ SHA-256 of each, checked on load.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from specreg._files import read_json, write_json
+from specreg._files import flush_to_disk, read_json, write_json, write_safetensors
 
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -46,15 +45,14 @@ def save(folder: Path, checkpoint: Checkpoint, *, config: str, keep: int) -> Pat
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     metadata = {"config": config, "step": str(checkpoint.step)}
-    save_file(_contiguous(checkpoint.model), partial / "model.safetensors", metadata=metadata)
-    save_file(_contiguous(checkpoint.ema), partial / "ema.safetensors", metadata=metadata)
+    write_safetensors(partial / "model.safetensors", _contiguous(checkpoint.model), metadata)
+    write_safetensors(partial / "ema.safetensors", _contiguous(checkpoint.ema), metadata)
     torch.save(checkpoint.optimizer, partial / "optimizer.pt")
     write_json(partial / "state.json", {"step": checkpoint.step, **checkpoint.state})
     sums = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
     write_json(partial / "checksums.json", sums)
     for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(path)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     for old in _steps(folder)[:-keep]:
