@@ -39,7 +39,7 @@ ALLOWED = {
     "losses": {"_checks", "_compile", "transforms"},
     "auto_weight": {"_checks"},
     "regularizer": LOSS,
-    "models": {"_checks", "diffusion"},
+    "models": {"_checks", "_files", "diffusion"},
     "data": {"_checks"},
     "metrics": {"_checks", "transforms"},
     "objectives": {"_checks", "regularizer", "diffusion"},

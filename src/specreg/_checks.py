@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,11 @@ def nearest(value: object, options: Iterable[str]) -> str:
     """Return the sentence " (did you mean 'x'?)" for the closest option, or nothing when none is close."""
     close = difflib.get_close_matches(str(value), list(options), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def quoted(value: object) -> str:
+    """Return a value of the user for a message: text and paths in quotes as they stand, without escapes."""
+    return f"'{value}'" if isinstance(value, (str, PurePath)) else repr(value)
 
 
 def shown(value: object, most: int = 80) -> str:

@@ -40,8 +40,11 @@ def flush_to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, as `write_text` does."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+    """Write a value as JSON, as `write_text` does; file names that are not UTF-8 are escaped."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        text = json.dumps(value, indent=1)
+    write_text(path, text)
 
 
 def read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,22 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")]
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Let output escape characters that its encoding lacks (λ in code page 1252), as Python's stderr does.
+
+    By default such a character raises: on Windows, redirected output is rarely UTF-8.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if stream.errors == "strict" or (stream.errors == "surrogateescape" and not _is_unicode(stream.encoding)):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_unicode(encoding: str) -> bool:
+    return encoding.lower().startswith("utf")
 
 
 def example(text: str) -> str:
@@ -91,10 +108,10 @@ def run_folder(parent: Path, config: Config, *, unlike: str, kind: str) -> Path:
 
 
 def print_yaml(config: Config) -> None:
-    """Print a config as YAML, in colours on a terminal."""
+    """Print a config as YAML, in colours on a terminal; YAML's own escapes where the output is not Unicode."""
     from specreg.config import dump
 
-    text = dump(config)
+    text = dump(config, ascii_only=not _is_unicode(out.encoding))
     out.print(Syntax(text, "yaml", background_color="default") if out.is_terminal else text, soft_wrap=True)
 
 

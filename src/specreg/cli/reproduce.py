@@ -107,8 +107,9 @@ def _table2(
         content = table2.run(config, folder, seeds=seeds, arms=arms, console=err)
     if not processes.state().is_main_process:
         return
+    report = build_report(folder)  # before anything is printed: output may be closed
     title = f"Table 2, {config.training.steps} steps, {seeds} seeds"
     print_table(title, ["arm", *table2.COLUMNS.values()], table2.beside(content), lines=True)
     print_left_out(content)
     print_path("table", folder / "table2.md")
-    print_path("report", build_report(folder))
+    print_path("report", report)

@@ -61,6 +61,7 @@ def train(
     if results is None:  # not the main process
         return None
     truth.save(target / "truth")
+    report = build_report(target)  # before anything is printed: output may be closed
     metrics = modalities.of(config).metrics
     rows = [
         [metrics[name].label, f"{value:.{metrics[name].digits}f} {metrics[name].unit}"]
@@ -68,14 +69,14 @@ def train(
     ]
     print_table(f"{config.title}, step {results['step']}", ["metric", "value"], rows)
     print_left_out(results)
-    print_path("report", build_report(target))
+    print_path("report", report)
     return None
 
 
 def path_overrides(checkpoint: Path | None, data: Path | None) -> list[str]:
     """Return what --checkpoint and --data mean as overrides."""
     given = {"model.checkpoint": checkpoint, "data.path": data}
-    found = [f"{key}={str(path)!r}" for key, path in given.items() if path is not None]
+    found = [f"{key}={path}" for key, path in given.items() if path is not None]
     return [*found, "model.kind=pretrained"] if checkpoint is not None else found
 
 
