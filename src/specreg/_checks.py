@@ -96,6 +96,11 @@ def widest_dtype(device: torch.device | str) -> torch.dtype:
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
+def in_float64(x: Tensor) -> Tensor:
+    """Return `x` in float64, for results that need its precision: on its device, or on the CPU where that has none."""
+    return x.double() if widest_dtype(x.device) == torch.float64 else x.cpu().double()
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return a context without autocast, also for devices that autocast does not support."""
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
