@@ -1,7 +1,7 @@
 """A stand-in for Apple's GPU on the CPU: tensors whose device says "mps", and which refuse float64 as that one does.
 
-`Apple` is active as a context: whatever is made on or moved to "mps" in it is an `AppleTensor`, which holds a CPU tensor
-and computes with it. float64 and complex128 on that device raise MPS's TypeError; tensors of two devices do not mix.
+In the context of an `Apple`, whatever is made on or moved to "mps" is an `AppleTensor`, which holds a CPU tensor and
+computes with it. float64 and complex128 on that device raise MPS's TypeError; tensors of two devices do not mix.
 """
 
 from typing import Any

@@ -46,7 +46,7 @@ ALLOWED = {
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "config": {"_checks", "losses", "diffusion"},
     "modalities": TRAINING,
-    "training": TRAINING,
+    "training": TRAINING | {"_checks"},
     "evaluation": {"_files", "processes", "config", "modalities", "training"},
     "compare": {"_files", "processes", "config", "metrics", "modalities", "training", "evaluation"},
     "reproduce": {

@@ -30,7 +30,20 @@ class Checkpoint(NamedTuple):
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
-    state: dict[str, Any]  # shape of one x0, network, EMA updates, seconds spent, states of gradient scaler and λ
+    state: dict[str, Any]  # shape of one x0, network, sources, EMA updates, seconds, states of scaler and λ
+
+
+class Source(NamedTuple):
+    """A file or folder that a run is made of."""
+
+    path: str  # absolute
+    content: str | None  # digest of its content; None where nothing is there
+
+    def same(self, other: Source) -> bool:
+        """Return whether both are the same data; where one is not there any more, whether they were at one place."""
+        if self.content is None or other.content is None:
+            return self.path == other.path
+        return self.content == other.content
 
 
 class CheckpointError(ValueError):
@@ -83,6 +96,11 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def sources(state: Mapping[str, Any]) -> dict[str, Source]:
+    """Return the files and folders that a run is made of, by the names of their fields, from a checkpoint's state."""
+    return {key: Source(*source) for key, source in state.get("sources", {}).items()}
+
+
 def load_ema(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what sampling needs of a checkpoint, verified: the averaged weights, and the state with the step."""
     _verify(path)
@@ -96,7 +114,7 @@ def _verify(path: Path) -> None:
             raise CheckpointError(f"{file}: is missing from the checkpoint")
         if _sha256(file) != expected:
             raise CheckpointError(
-                f"{file}: does not match its checksum; delete {path} to resume from the checkpoint before it"
+                f"{file}: does not match its checksum; move {path} elsewhere to resume from the checkpoint before it"
             )
 
 
