@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -120,15 +120,57 @@ def print_path(what: str, path: Any) -> None:
     out.print(Text.assemble(f"{what}: ", (str(path), "bold")), soft_wrap=True)
 
 
-def print_table(title: str, header: list[str], rows: list[list[str]], *, lines: bool = False) -> None:
-    """Print a table; what does not fit is folded, between words where there is room for the longest, and never cut."""
-    table = Table(title=title, title_justify="left", show_lines=lines)
-    for column in zip(header, *rows, strict=True):
-        longest = max((len(word) for text in column for word in text.split()), default=0)
-        table.add_column(column[0], overflow="fold", min_width=min(longest, 16))
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, names: int = 1, lines: bool = False
+) -> None:
+    """Print a table whose first `names` columns say what a row is.
+
+    Columns that do not fit beside these follow in further tables below; what still does not fit is folded, between
+    words where there is room, and never cut.
+    """
+    columns = list(zip(header, *rows, strict=True))
+    longest = [max((len(word) for text in column for word in text.split()), default=0) for column in columns]
+    whole = [max(len(line) for text in column for line in text.splitlines() or [""]) for column in columns]
+    # Half of the width is for the names, unless they need less; a value of many characters is folded.
+    share = max(1, (out.width // 2 - 1) // names - _MARGIN)
+    least = [max(1, min(width, share if i < names else 16)) for i, width in enumerate(longest)]
+    for part in _columns_that_fit(least, names, out.width):
+        shown = [*range(names), *part]
+        room = out.width - 1 - len(shown) * _MARGIN
+        # rich would make room by narrowing the widest columns, which are the names
+        widths = _widened([least[i] for i in shown], [whole[i] for i in shown], room)
+        table = Table(title=title if part[:1] in ([], [names]) else None, title_justify="left", show_lines=lines)
+        for i, width in zip(shown, widths, strict=True):
+            table.add_column(header[i], overflow="fold", width=width)
+        for row in rows:
+            table.add_row(*(row[i] for i in shown))
+        out.print(table)
+
+
+def _widened(least: Sequence[int], whole: Sequence[int], room: int) -> list[int]:
+    """Return widths from `least` up to `whole`, the narrowest first, that fit into `room`."""
+    widths = list(least)
+    while (short := [i for i in range(len(widths)) if widths[i] < whole[i]]) and sum(widths) < room:
+        widths[min(short, key=widths.__getitem__)] += 1
+    return widths
+
+
+_MARGIN = 3
+"""Characters that a table needs beside the text of a column."""
+
+
+def _columns_that_fit(widths: Sequence[int], names: int, width: int) -> list[list[int]]:
+    """Return the columns after the first `names`, in parts that fit beside these into `width` characters."""
+    parts: list[list[int]] = [[]]
+    free = room = width - 1 - sum(widths[:names]) - names * _MARGIN
+    for i in range(names, len(widths)):
+        needed = widths[i] + _MARGIN
+        if needed > free and parts[-1]:
+            parts.append([])
+            free = room
+        parts[-1].append(i)
+        free -= needed
+    return parts
 
 
 def print_left_out(results: Mapping[str, Any]) -> None:

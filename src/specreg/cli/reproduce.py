@@ -83,7 +83,7 @@ def _table1(
             features=features,
             console=err,
         )
-    print_table(f"Table 1, {samples} samples a seed", ["", *table1.columns(content)], table1.lines_of(content))
+    print_table(f"Table 1, {samples} samples a seed", ["", *table1.columns(content)], table1.lines_of(content), names=2)
     print_path("table", folder / "table1.md")
 
 
