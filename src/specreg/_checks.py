@@ -108,12 +108,21 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def dimensions(ndim: int | None) -> int | None:
+    """Return `ndim`, the number of trailing axes to transform; a ValueError where it can be none."""
+    if ndim is not None and (type(ndim) is not int or not 1 <= ndim <= 3):
+        raise ValueError(f"ndim must be 1, 2 or 3, or None for all spatial axes; got {ndim!r}")
+    return ndim
+
+
 SPACE = "tldhw"
 """Letters of a layout that stand for axes to transform: time, length, depth, height, width."""
 
 
 def layout_letters(layout: str) -> str:
     """Return `layout` if it is one: `b`, at most one `c`, and one to three of `SPACE`, each once, in any order."""
+    if not isinstance(layout, str):
+        raise ValueError(f'layout must be a string, such as "btchw" or "blc", or None; got {layout!r}')
     space = [letter for letter in layout if letter in SPACE]
     known = set(layout) <= {"b", "c", *SPACE} and len(set(layout)) == len(layout)
     if not known or "b" not in layout or not 1 <= len(space) <= 3:

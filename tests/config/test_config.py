@@ -112,7 +112,7 @@ def test_a_field_of_several_kinds_has_one_sentence():
     with pytest.raises(ConfigError) as error:
         parse({}, ["data.kind=audio", "data.held_out=1.5"])
     assert str(error.value) == (
-        "config: data.held_out: input should be less than 1, or input should be a valid tuple; got 1.5"
+        "config: data.held_out: input should be less than 1, or input should be a list; got 1.5"
     )
 
 
@@ -161,6 +161,11 @@ def test_the_given_tree_is_not_changed():
         (["model.width=9"], "model.width must be even; got 9"),
         (["model.attention=[3]"], "model.attention: there are levels 0 to 2; got 3"),
         (["training.steps=[1"], "is not a YAML value"),
+        (["training=3"], "training: input should be a section of keys with values; got 3"),
+        (["data.squares=4"], "data.squares: input should be a list; got 4"),
+        (["spectral.options=3"], "spectral.options: input should be keys with values; got 3"),
+        (["spectral.options={ndim: two}"], "ndim must be 1, 2 or 3, or None .*; got 'two'"),
+        (["spectral.name=haar", "spectral.options={band_weights: 5}"], "band_weights must be .*; got 5"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(overrides, words):

@@ -131,11 +131,19 @@ def _sentence(where: str, section: type[Section], location: Sequence[str], probl
     if problem["type"] == "extra_forbidden":
         known = list(_section(section, location[:-1]).model_fields)
         return f"{where}: no such key {field!r}{_checks.nearest(location[-1], known)}; known: {', '.join(known)}"
-    messages = [each["msg"].removeprefix("Value error, ") for each in problems]
+    messages = [_PLAIN.get(each["type"], each["msg"].removeprefix("Value error, ")) for each in problems]
     if not location or "; got " in messages[0]:
         return f"{where}: {field}{': ' if field else ''}{messages[0]}"
     said = ", or ".join(dict.fromkeys(message[0].lower() + message[1:] for message in messages))
     return f"{where}: {field}: {said}; got {_checks.quoted(problem['input'])}"
+
+
+_PLAIN = {
+    "model_type": "input should be a section of keys with values",
+    "dict_type": "input should be keys with values",
+    "tuple_type": "input should be a list",
+}
+"""Sentences for pydantic's, which speak of Python."""
 
 
 def _section(section: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
