@@ -32,7 +32,7 @@ def sample(
     trained = evaluation.load_trained(run_folder, device)
     settings = {"count": count, "seed": seed, "sampler": sampler, "steps": steps, "eta": eta}
     given = {name: value for name, value in settings.items() if value is not None}
-    tree = trained.config.model_dump(mode="json")
+    tree = trained.config.model_dump(mode="json", exclude={"metrics"})  # nothing is scored, so no rule of scores holds
     config = modalities.parse({**tree, "sampling": {**tree["sampling"], **given}}, where="options")
     modality = modalities.of(config)
     prompts = modality.prompts(config, trained.description)

@@ -35,7 +35,10 @@ def train(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder, zip or array of images; folder of sound files.")] = None,
     loss: Annotated[
-        str | None, typer.Option(help="Spectral loss or one of the recipe's arms; none trains without.")
+        str | None,
+        typer.Option(
+            help="Spectral loss or one of the recipe's arms, with @λ, @auto or @auto:RATIO; none trains without."
+        ),
     ] = None,
     weighted: Annotated[bool, typer.Option("--weighted", help="λ = λ_EDM(σ) instead of a constant.")] = False,
     folder: Out = Path("runs"),
@@ -96,6 +99,13 @@ def with_options(config: Config, *, loss: str | None, weighted: bool) -> Config:
         tree["spectral"] = None
     elif arm in config.arms:
         tree["spectral"] = tree["arms"][arm]
+    elif "@" in name:
+        from specreg.compare import resolve_arms
+
+        spectral = resolve_arms(config, [name])[name]  # as --arms reads it
+        tree["spectral"] = spectral.model_dump(mode="json") if spectral else None
+        if weighted:
+            tree["spectral"] |= {"noise_weight": "edm", "noise_options": {}}
     else:
         section = tree["spectral"] or {}
         options = section.get("options", {}) if section.get("name") == name else {}
