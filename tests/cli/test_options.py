@@ -1,11 +1,15 @@
 """What options mean: --loss as --arms, drawing few samples of runs that are scored, sets without held-out images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from specreg.cli.app import app
+from specreg.cli.console import home, whole_number
 from specreg.cli.train import with_options
 from specreg.compare import resolve_arms
 from specreg.config import ConfigError
@@ -34,7 +38,6 @@ def test_other_names_of_losses_are_refused(tiny, loss, words):
 
 
 def test_one_image_is_drawn_of_a_run_that_is_scored_on_many(tiny, tmp_path):
-    pytest.importorskip("efficientnet_lite_pytorch")
     Trainer(tiny("metrics.kernel_distance=true", "training.steps=1"), tmp_path / "run").run()
     shown = CliRunner().invoke(app, ["sample", str(tmp_path / "run"), "--count", "1", "--out", str(tmp_path / "png")])
     assert shown.exit_code == 0, shown.output
@@ -60,3 +63,19 @@ def test_a_set_without_held_out_images_says_how_to_train_on_it(tmp_path):
         FileNotFoundError, match=r"data\.test_path: no such file .*crops-test\.zip; without data\.test_path"
     ):
         load_truth(config)
+
+
+def test_options_expand_home_and_take_numbers_as_people_write_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert home(Path("~/runs")) == tmp_path / "runs"
+    assert home(None) is None
+    assert [whole_number(2)(text) for text in ("50000", "5e4", "50_000", "2")] == [50_000, 50_000, 50_000, 2]
+    for text in ("1", "2.5", "many", "nan", "inf"):
+        with pytest.raises(typer.BadParameter, match=f"expected a whole number of at least 2; got {text}"):
+            whole_number(2)(text)
+    shown = CliRunner().invoke(app, ["report", "nowhere", "--to=~/x.html"])
+    assert isinstance(shown.exception, (ValueError, OSError))
+    shown = CliRunner().invoke(app, ["sample", str(tmp_path), "--count", "0"])
+    assert shown.exit_code == 2
+    assert "expected a whole number of at least 1; got 0" in " ".join(shown.output.replace("│", " ").split())

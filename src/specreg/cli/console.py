@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,11 +24,32 @@ if TYPE_CHECKING:
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
 
+
+def home(path: Path | None) -> Path | None:
+    """Return a path with ~ expanded: shells leave it in --out=~/runs."""
+    return None if path is None else Path(os.path.expanduser(path))
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers of at least `least`, as people write large ones: 5e4, 50_000."""
+
+    def read(text: str | int) -> int:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not value.is_integer() or value < least:
+            raise typer.BadParameter(f"expected a whole number of at least {least}; got {text}")
+        return int(value)
+
+    return read
+
+
 Source = Annotated[str, typer.Argument(help="A recipe (see `specreg recipes`) or a YAML file.", metavar="RECIPE|FILE")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes to it, such as training.steps=500.", metavar="KEY=VALUE")
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
+Out = Annotated[Path, typer.Option("--out", callback=home, help="Folder that holds the runs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")]
 
 
