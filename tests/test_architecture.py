@@ -42,7 +42,7 @@ ALLOWED = {
     "own_state": set(),
     "watch": set(),
     "regularizer": LOSS,
-    "models": {"_checks", "diffusion"},
+    "models": {"_checks", "_files", "diffusion"},
     "data": {"_checks"},
     "metrics": {"_checks", "transforms"},
     "objectives": {"_checks", "regularizer", "diffusion"},
@@ -50,7 +50,7 @@ ALLOWED = {
     "calibrated": {"_checks", "transforms", "diffusion", "objectives", "denoising"},
     "config": {"_checks", "losses", "diffusion"},
     "modalities": TRAINING,
-    "training": TRAINING,
+    "training": TRAINING | {"_checks"},
     "evaluation": {"_files", "processes", "config", "modalities", "training"},
     "compare": {"_files", "processes", "config", "metrics", "modalities", "training", "evaluation"},
     "reproduce": {

@@ -47,6 +47,28 @@ def test_a_blurring_network_loses_what_it_removes():
     assert found.error_db() == pytest.approx(float(10 * share.log10()), abs=1e-4)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_pull_on_an_estimate_of_two_updates_runs_through_the_second_call(recompute):
+    x0 = images(4)
+    regularizer = SpectralRegularizer("haar", weight=0.3, noise_weight="constant")
+    objective = objectives.ddpm(SCHEDULE, "v", regularizer, updates=2, recompute=recompute)
+    found = denoising_map(objective, lambda x_t, t: torch.tanh(x_t), x0, levels=1, bands=1, seed=7)
+
+    streams = [torch.Generator().manual_seed(7 + i) for i in range(len(x0))]
+    noise = torch.stack([torch.randn(x0.shape[1:], generator=stream) for stream in streams])
+    outputs = []
+
+    def network(x_t, t):
+        outputs.append(torch.tanh(x_t.requires_grad_()))
+        return outputs[-1]
+
+    t = torch.full((len(x0),), int(found.timesteps))
+    terms = objectives.ddpm(SCHEDULE, "v", regularizer, updates=2)(network, x0, t, noise)
+    (base,) = torch.autograd.grad(terms.base.mean(), outputs[0], retain_graph=True)
+    (spectral,) = torch.autograd.grad(terms.spectral.loss, outputs[0])
+    assert found.pull.item() == pytest.approx(float(spectral.square().mean() / base.square().mean()), rel=1e-5)
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
 def test_pull_is_the_gradient_ratio_in_each_band(prediction):
     x0, g = images(4), torch.Generator().manual_seed(2)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,11 @@ def nearest(value: object, options: Iterable[str]) -> str:
     """Return the sentence " (did you mean 'x'?)" for the closest option, or nothing when none is close."""
     close = difflib.get_close_matches(str(value), list(options), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def quoted(value: object) -> str:
+    """Return a value of the user for a message: text and paths in quotes as they stand, without escapes."""
+    return f"'{value}'" if isinstance(value, (str, PurePath)) else repr(value)
 
 
 def shown(value: object, most: int = 80) -> str:
@@ -90,11 +96,23 @@ def widest_dtype(device: torch.device | str) -> torch.dtype:
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
+def in_float64(x: Tensor) -> Tensor:
+    """Return `x` in float64, for results that need its precision: on its device, or on the CPU where that has none."""
+    return x.double() if widest_dtype(x.device) == torch.float64 else x.cpu().double()
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return a context without autocast, also for devices that autocast does not support."""
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def dimensions(ndim: int | None) -> int | None:
+    """Return `ndim`, the number of trailing axes to transform; a ValueError where it can be none."""
+    if ndim is not None and (type(ndim) is not int or not 1 <= ndim <= 3):
+        raise ValueError(f"ndim must be 1, 2 or 3, or None for all spatial axes; got {ndim!r}")
+    return ndim
 
 
 SPACE = "tldhw"
@@ -103,6 +121,8 @@ SPACE = "tldhw"
 
 def layout_letters(layout: str) -> str:
     """Return `layout` if it is one: `b`, at most one `c`, and one to three of `SPACE`, each once, in any order."""
+    if not isinstance(layout, str):
+        raise ValueError(f'layout must be a string, such as "btchw" or "blc", or None; got {layout!r}')
     space = [letter for letter in layout if letter in SPACE]
     known = set(layout) <= {"b", "c", *SPACE} and len(set(layout)) == len(layout)
     if not known or "b" not in layout or not 1 <= len(space) <= 3:

@@ -88,18 +88,19 @@ def denoising_map(
     outputs: list[Tensor] = []
 
     def network(x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        """Call the model; its output is a leaf of the graph in which the losses are computed."""
+        """Call the model; its first output is a leaf of the graph, which runs through the calls of further updates."""
+        if outputs and regularizer is not None:
+            later: Tensor = model(x_t, t, **condition).float()
+            return later
         with torch.no_grad():
             outputs.append(model(x_t, t, **condition).float())
         return outputs[-1].requires_grad_()
 
-    wide = _checks.widest_dtype(x0.device)
-
     def spectrum(x: Tensor) -> Tensor:
-        return fourier.half_spectrum(x.to(wide), ndim=len(shape))
+        return fourier.half_spectrum(_checks.in_float64(x), ndim=len(shape))
 
     def banded(values: Tensor) -> Tensor:
-        return radial.band_mean(values, shape, bands).mean(0).cpu().double()
+        return radial.band_mean(values, shape, bands).mean(0).cpu()
 
     def power(x: Tensor) -> Tensor:
         return banded(spectrum(x).abs().square())
@@ -115,7 +116,7 @@ def denoising_map(
         energy.append(banded(estimate.abs().square()))
         cross.append(banded((estimate * truth.conj()).real))
         if terms.spectral is not None and terms.spectral.loss.requires_grad:
-            output = outputs[-1]
+            output = outputs[0]
             (base,) = torch.autograd.grad(terms.base.mean(), output, retain_graph=True)
             (spectral,) = torch.autograd.grad(terms.spectral.loss, output)
             pulled = power(spectral)
@@ -125,7 +126,7 @@ def denoising_map(
         regularizer.train(learning)
     return DenoisingMap(
         timesteps,
-        objective.level(timesteps.to(x0.device)).log_snr.double().cpu(),
+        _checks.in_float64(objective.level(timesteps.to(x0.device)).log_snr).cpu(),
         radial.band_sizes(shape, bands),
         power(x0),
         torch.stack(error),

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
+from specreg.cli.train import path_overrides
 from specreg.config import ConfigError, dump
 from specreg.modalities import load, parse
 from specreg.recipes import RECIPES
@@ -36,6 +39,86 @@ def test_what_yaml_reads_otherwise_is_still_a_word():
     config = parse({}, ["training.precision=no", "name=2026-11-22"])
     assert config.training.precision == "no"
     assert config.name == "2026-11-22"
+
+
+NAMES = [
+    "crops #1.zip", "2024", "007", "1e3", "yes", "null.zip", "2026-11-22", "[1, 2", "a: b", "'quoted'", "{x}", " x",
+    "-", "1:30", "C:\\new\\table.zip", "\\\\server\\share\\photos", "Shot at 9.41.07\u202fAM.png", "caf\udce9.zip",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paths_are_taken_as_they_stand_and_survive_the_run_folder(name, tmp_path):
+    data = {"data": {"kind": "images"}}
+    config = parse(data, [f"data.path={name}", f"model.checkpoint={name}", "model.kind=pretrained"])
+    assert config.data.path == config.model.checkpoint == Path(name)
+    for ascii_only in (False, True):
+        (tmp_path / "config.yaml").write_bytes(
+            dump(config, ascii_only=ascii_only).encode("ascii" * ascii_only or "utf-8")
+        )
+        assert load(tmp_path / "config.yaml") == config
+    assert parse(data, path_overrides(None, Path(name))).data.path == Path(name)
+
+
+@pytest.mark.parametrize("text", ["2024", "007", "1_000", "2026-11-22", "yes", "1e4", "0x1F", "12:30"])
+def test_files_keep_paths_and_texts_as_they_are_written(text, tmp_path):
+    path, name = tmp_path / "x.yaml", text.replace(":", ".")
+    path.write_text(f"title: {text}\nname: {name}\ndata: {{kind: audio, path: {text}, held_out: [{text}]}}\n")
+    config = load(path, [f"data.test_path={text}", f"title={text}"])
+    assert (config.data.path, config.data.test_path) == (Path(text), Path(text))
+    assert (config.title, config.name, config.data.held_out) == (text, name, (text,))
+
+
+def test_a_path_may_be_absent_or_under_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/of/me")
+    monkeypatch.setenv("USERPROFILE", "/of/me")
+    config = parse({"data": {"path": "~/a", "test_path": "b"}}, ["data.test_path=null"])
+    assert (config.data.path, config.data.test_path) == (Path("/of/me/a"), None)
+    assert parse({}, ["data.path=~"]).data.path == Path("/of/me")
+    assert parse({}, ["data.path=~no-such-user/x"]).data.path == Path("~no-such-user/x")
+    assert parse({"data": {"path": 2024}}).data.path == Path("2024")
+
+
+def test_text_may_be_quoted():
+    assert parse({}, ["title='a: #1'"]).title == "a: #1"
+    assert parse({}, ["title=a: #1"]).title == "a: #1"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e4", 10_000), ("1E4", 10_000), ("1.5e1", 15), ("010", 10), ("1_000", 1000), ("0x10", 16), ("+3", 3)],
+)
+def test_whole_numbers_are_read_as_people_write_them(text, value, tmp_path):
+    assert parse({}, [f"training.steps={text}"]).training.steps == value
+    (tmp_path / "x.yaml").write_text(f"training: {{steps: {text}}}")
+    assert load(tmp_path / "x.yaml").training.steps == value
+
+
+def test_other_numbers_are_read_as_people_write_them():
+    options = ["spectral.name=haar", "spectral.options={band_weights: {1dd: 5e-1, 1ad: .5E+1, 1da: -2.}}"]
+    assert parse({}, options).spectral.options["band_weights"] == {"1dd": 0.5, "1ad": 5.0, "1da": -2.0}
+    assert parse({}, ["training.lr=1e-4", "training.weight_decay=1E-2"]).training.lr == 1e-4
+    with pytest.raises(ConfigError, match=r"training.steps: .*got '1:30'"):
+        parse({}, ["training.steps=1:30"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])  # PowerShell's > writes the last
+def test_files_may_be_in_any_unicode_encoding(encoding, tmp_path):
+    (tmp_path / "x.yaml").write_bytes("title: λ é\n".encode(encoding))
+    assert load(tmp_path / "x.yaml").title == "λ é"
+
+
+def test_a_field_of_several_kinds_has_one_sentence():
+    with pytest.raises(ConfigError) as error:
+        parse({}, ["data.kind=audio", "data.held_out=1.5"])
+    assert str(error.value) == (
+        "config: data.held_out: input should be less than 1, or input should be a list; got 1.5"
+    )
+
+
+def test_messages_show_text_as_the_user_wrote_it():
+    with pytest.raises(ConfigError, match="got 'C:\\\\x\u202fy'"):
+        parse({}, ["training.lr=C:\\x\u202fy"])
 
 
 def test_the_given_tree_is_not_changed():
@@ -78,6 +161,11 @@ def test_the_given_tree_is_not_changed():
         (["model.width=9"], "model.width must be even; got 9"),
         (["model.attention=[3]"], "model.attention: there are levels 0 to 2; got 3"),
         (["training.steps=[1"], "is not a YAML value"),
+        (["training=3"], "training: input should be a section of keys with values; got 3"),
+        (["data.squares=4"], "data.squares: input should be a list; got 4"),
+        (["spectral.options=3"], "spectral.options: input should be keys with values; got 3"),
+        (["spectral.options={ndim: two}"], "ndim must be 1, 2 or 3, or None .*; got 'two'"),
+        (["spectral.name=haar", "spectral.options={band_weights: 5}"], "band_weights must be .*; got 5"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(overrides, words):

@@ -191,6 +191,21 @@ def test_labels_of_edm_archives(tmp_path: Path) -> None:
     assert null.label(0) is None
 
 
+@pytest.mark.parametrize("written", ["00000\\img{}.png", "./00000/img{}.png", "00000//img{}.png"])
+def test_member_names_of_other_zip_programs_are_the_same_files_and_keep_their_labels(
+    tmp_path: Path, written: str
+) -> None:
+    pictures = [noise(4, 4, 3, seed=i) for i in range(2)]
+    entry = json.dumps({"labels": [[f"00000/img{i}.png", 7 + i] for i in range(2)]}).encode()
+    files = {written.format(i): png(pixels) for i, pixels in enumerate(pictures)}
+    folders = {"00000\\" if "\\" in written else "00000/": b""}
+    data = ImageDataset(write_zip(tmp_path / "x.zip", {"dataset.json": entry, **folders, **files}))
+    assert data.names == ("00000/img0.png", "00000/img1.png")
+    assert [data.label(i) for i in range(2)] == [7, 8]
+    for copy in (data, pickle.loads(pickle.dumps(data))):
+        np.testing.assert_allclose(copy.item(1).numpy(), expected(pictures[1]), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

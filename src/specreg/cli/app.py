@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from specreg.cli import checkpoints, compare, dataset, recipes, report, reproduce, sample, train
-from specreg.cli.console import example, one_sentence, out
+from specreg.cli.console import escape_what_cannot_be_encoded, example, one_sentence, out
 
 app = typer.Typer(
     name="specreg",
@@ -22,6 +22,7 @@ app = typer.Typer(
 
 def run() -> None:
     """Run the command; bad input becomes one sentence on stderr and exit code 2 (SPECREG_TRACEBACK=1 shows all)."""
+    escape_what_cannot_be_encoded()
     with one_sentence():
         app()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from specreg.cli.console import print_path
+from specreg.cli.console import home, print_path
 
 
 def convert(
@@ -16,7 +16,8 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help="A .safetensors or a .pt file to write.", metavar="OUT")],
     like: Annotated[
-        Path | None, typer.Option(help="A checkpoint of the same network, for files that do not say what they hold.")
+        Path | None,
+        typer.Option(callback=home, help="A checkpoint of the same network, for files that do not say what they hold."),
     ] = None,
 ) -> None:
     """Convert a trained network without running code that its file may hold."""

@@ -93,10 +93,11 @@ def _compare(
         result = comparing.compare(config, target, resolved, wanted, jobs=jobs, console=err)
     if not processes.state().is_main_process:
         return None
+    report = build_report(target)  # before anything is printed: output may be closed
     header, *rows = summary_rows(result)
     print_table(config.title, header, rows, lines=seeds > 1)
     for sentence in verdicts(result):
         out.print(sentence)
     print_left_out(result)
-    print_path("report", build_report(target))
+    print_path("report", report)
     return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,12 +24,49 @@ if TYPE_CHECKING:
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
 
+
+def home(path: Path | None) -> Path | None:
+    """Return a path with ~ expanded: shells leave it in --out=~/runs."""
+    return None if path is None else Path(os.path.expanduser(path))
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers of at least `least`, as people write large ones: 5e4, 50_000."""
+
+    def read(text: str | int) -> int:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not value.is_integer() or value < least:
+            raise typer.BadParameter(f"expected a whole number of at least {least}; got {text}")
+        return int(value)
+
+    return read
+
+
 Source = Annotated[str, typer.Argument(help="A recipe (see `specreg recipes`) or a YAML file.", metavar="RECIPE|FILE")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes to it, such as training.steps=500.", metavar="KEY=VALUE")
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
+Out = Annotated[Path, typer.Option("--out", callback=home, help="Folder that holds the runs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")]
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Let output escape characters that its encoding lacks (λ in code page 1252), as Python's stderr does.
+
+    By default such a character raises: on Windows, redirected output is rarely UTF-8.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if stream.errors == "strict" or (stream.errors == "surrogateescape" and not _is_unicode(stream.encoding)):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_unicode(encoding: str) -> bool:
+    return encoding.lower().startswith("utf")
 
 
 def example(text: str) -> str:
@@ -91,10 +130,10 @@ def run_folder(parent: Path, config: Config, *, unlike: str, kind: str) -> Path:
 
 
 def print_yaml(config: Config) -> None:
-    """Print a config as YAML, in colours on a terminal."""
+    """Print a config as YAML, in colours on a terminal; YAML's own escapes where the output is not Unicode."""
     from specreg.config import dump
 
-    text = dump(config)
+    text = dump(config, ascii_only=not _is_unicode(out.encoding))
     out.print(Syntax(text, "yaml", background_color="default") if out.is_terminal else text, soft_wrap=True)
 
 
@@ -103,15 +142,57 @@ def print_path(what: str, path: Any) -> None:
     out.print(Text.assemble(f"{what}: ", (str(path), "bold")), soft_wrap=True)
 
 
-def print_table(title: str, header: list[str], rows: list[list[str]], *, lines: bool = False) -> None:
-    """Print a table; what does not fit is folded, between words where there is room for the longest, and never cut."""
-    table = Table(title=title, title_justify="left", show_lines=lines)
-    for column in zip(header, *rows, strict=True):
-        longest = max((len(word) for text in column for word in text.split()), default=0)
-        table.add_column(column[0], overflow="fold", min_width=min(longest, 16))
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, names: int = 1, lines: bool = False
+) -> None:
+    """Print a table whose first `names` columns say what a row is.
+
+    Columns that do not fit beside these follow in further tables below; what still does not fit is folded, between
+    words where there is room, and never cut.
+    """
+    columns = list(zip(header, *rows, strict=True))
+    longest = [max((len(word) for text in column for word in text.split()), default=0) for column in columns]
+    whole = [max(len(line) for text in column for line in text.splitlines() or [""]) for column in columns]
+    # Half of the width is for the names, unless they need less; a value of many characters is folded.
+    share = max(1, (out.width // 2 - 1) // names - _MARGIN)
+    least = [max(1, min(width, share if i < names else 16)) for i, width in enumerate(longest)]
+    for part in _columns_that_fit(least, names, out.width):
+        shown = [*range(names), *part]
+        room = out.width - 1 - len(shown) * _MARGIN
+        # rich would make room by narrowing the widest columns, which are the names
+        widths = _widened([least[i] for i in shown], [whole[i] for i in shown], room)
+        table = Table(title=title if part[:1] in ([], [names]) else None, title_justify="left", show_lines=lines)
+        for i, width in zip(shown, widths, strict=True):
+            table.add_column(header[i], overflow="fold", width=width)
+        for row in rows:
+            table.add_row(*(row[i] for i in shown))
+        out.print(table)
+
+
+def _widened(least: Sequence[int], whole: Sequence[int], room: int) -> list[int]:
+    """Return widths from `least` up to `whole`, the narrowest first, that fit into `room`."""
+    widths = list(least)
+    while (short := [i for i in range(len(widths)) if widths[i] < whole[i]]) and sum(widths) < room:
+        widths[min(short, key=widths.__getitem__)] += 1
+    return widths
+
+
+_MARGIN = 3
+"""Characters that a table needs beside the text of a column."""
+
+
+def _columns_that_fit(widths: Sequence[int], names: int, width: int) -> list[list[int]]:
+    """Return the columns after the first `names`, in parts that fit beside these into `width` characters."""
+    parts: list[list[int]] = [[]]
+    free = room = width - 1 - sum(widths[:names]) - names * _MARGIN
+    for i in range(names, len(widths)):
+        needed = widths[i] + _MARGIN
+        if needed > free and parts[-1]:
+            parts.append([])
+            free = room
+        parts[-1].append(i)
+        free -= needed
+    return parts
 
 
 def print_left_out(results: Mapping[str, Any]) -> None:

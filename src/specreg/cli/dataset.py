@@ -54,6 +54,12 @@ def dataset(
     made = [f"{built.images_train} training images in {built.train}"]
     made += [f"{built.images_test} test images in {built.test}"] if built.test else ["no test images"]
     out.print(f"{built.used} of {built.sources} sources used: {', '.join(made)}", soft_wrap=True)
+    if built.test is None:
+        out.print(
+            "Train on it without data.test_path, and results are measured against the training images; "
+            "a larger --test-fraction or another --seed may hold images out.",
+            soft_wrap=True,
+        )
     out.print(
         f"left out: {built.low_contrast} flat images, {built.surplus} tiles beyond {max_tiles} a source",
     )

@@ -12,7 +12,9 @@ def recipes() -> None:
     """List the recipes that train, compare and demo know."""
     from specreg.recipes import RECIPES
 
-    table = Table("recipe", "what it runs", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("recipe", "what it runs"):
+        table.add_column(column, overflow="fold")
     for name, recipe in RECIPES.items():
         table.add_row(Text(name, "bold"), (recipe.__doc__ or "").strip())
     out.print(table)

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from specreg.cli.console import print_path
+from specreg.cli.console import home, print_path
 
 
 def report(
     run_folder: Annotated[Path, typer.Argument(help="A comparison or a run folder.", metavar="RUN")],
-    to: Annotated[Path | None, typer.Option("--to", help="Where to write it; default RUN/report.html.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", callback=home, help="Where to write it; default RUN/report.html.")
+    ] = None,
 ) -> None:
     """Write the report of a run or a comparison again, from its files alone."""
     from specreg.report import build_report

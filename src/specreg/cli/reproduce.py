@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from specreg.cli.console import err, print_left_out, print_path, print_table, resumable
+from specreg.cli.console import err, home, print_left_out, print_path, print_table, resumable, whole_number
 
 
 def reproduce(
@@ -17,11 +17,21 @@ def reproduce(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the recipes, such as training.steps=50.", metavar="KEY=VALUE")
     ] = None,
-    checkpoints: Annotated[Path, typer.Option(help="table1: folder of the public checkpoints.")] = Path("checkpoints"),
-    checkpoint: Annotated[Path | None, typer.Option(help="table2: the DiffWave .pt to fine-tune.")] = None,
-    data: Annotated[Path, typer.Option(help="Folder of the archives (table1) or clips (table2).")] = Path("datasets"),
-    samples: Annotated[int, typer.Option(min=2, help="table1: samples of each network and seed.")] = 50_000,
-    steps: Annotated[int | None, typer.Option(min=1, help="table2: of training; default 150000.")] = None,
+    checkpoints: Annotated[Path, typer.Option(callback=home, help="table1: folder of the public checkpoints.")] = Path(
+        "checkpoints"
+    ),
+    checkpoint: Annotated[
+        Path | None, typer.Option(callback=home, help="table2: the DiffWave .pt to fine-tune.")
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(callback=home, help="Folder of the archives (table1) or clips (table2).")
+    ] = Path("datasets"),
+    samples: Annotated[
+        int, typer.Option(parser=whole_number(2), metavar="INTEGER", help="table1: samples of each network and seed.")
+    ] = 50_000,
+    steps: Annotated[
+        int | None, typer.Option(parser=whole_number(1), metavar="INTEGER", help="table2: of training; default 150000.")
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Of training and sampling; default 3 (table1) or 5 (table2).")
     ] = None,
@@ -30,8 +40,10 @@ def reproduce(
         str | None,
         typer.Option(help="edm, or losses with or without -weighted (table1); losses as haar@1e-4 (table2)."),
     ] = None,
-    inception: Annotated[Path | None, typer.Option(help="table1: Inception weights for FID.")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Folder of the results; default runs/TABLE.")] = None,
+    inception: Annotated[Path | None, typer.Option(callback=home, help="table1: Inception weights for FID.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", callback=home, help="Folder of the results; default runs/TABLE.")
+    ] = None,
 ) -> None:
     """Rebuild a table of the paper from the files that exist. The same command again resumes where it stopped."""
     from specreg import _checks
@@ -83,7 +95,7 @@ def _table1(
             features=features,
             console=err,
         )
-    print_table(f"Table 1, {samples} samples a seed", ["", *table1.columns(content)], table1.lines_of(content))
+    print_table(f"Table 1, {samples} samples a seed", ["", *table1.columns(content)], table1.lines_of(content), names=2)
     print_path("table", folder / "table1.md")
 
 
@@ -107,8 +119,9 @@ def _table2(
         content = table2.run(config, folder, seeds=seeds, arms=arms, console=err)
     if not processes.state().is_main_process:
         return
+    report = build_report(folder)  # before anything is printed: output may be closed
     title = f"Table 2, {config.training.steps} steps, {seeds} seeds"
     print_table(title, ["arm", *table2.COLUMNS.values()], table2.beside(content), lines=True)
     print_left_out(content)
     print_path("table", folder / "table2.md")
-    print_path("report", build_report(folder))
+    print_path("report", report)

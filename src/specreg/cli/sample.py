@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from specreg.cli.console import err, print_path
+from specreg.cli.console import err, home, print_path, whole_number
 
 
 def sample(
     run_folder: Annotated[Path, typer.Argument(help="A run folder with checkpoints.", metavar="RUN")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("samples"),
-    count: Annotated[int, typer.Option(min=1, help="How many.")] = 16,
+    out_folder: Annotated[Path, typer.Option("--out", callback=home, help="Folder for the files.")] = Path("samples"),
+    count: Annotated[int, typer.Option(parser=whole_number(1), metavar="INTEGER", help="How many.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the first; sample i has seed + i.")] = 0,
     sampler: Annotated[str | None, typer.Option(help="Another sampler of the run's objective.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler, where it has a number of steps.")] = None,
@@ -32,7 +32,7 @@ def sample(
     trained = evaluation.load_trained(run_folder, device)
     settings = {"count": count, "seed": seed, "sampler": sampler, "steps": steps, "eta": eta}
     given = {name: value for name, value in settings.items() if value is not None}
-    tree = trained.config.model_dump(mode="json")
+    tree = trained.config.model_dump(mode="json", exclude={"metrics"})  # nothing is scored, so no rule of scores holds
     config = modalities.parse({**tree, "sampling": {**tree["sampling"], **given}}, where="options")
     modality = modalities.of(config)
     prompts = modality.prompts(config, trained.description)

@@ -35,7 +35,10 @@ def train(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder, zip or array of images; folder of sound files.")] = None,
     loss: Annotated[
-        str | None, typer.Option(help="Spectral loss or one of the recipe's arms; none trains without.")
+        str | None,
+        typer.Option(
+            help="Spectral loss or one of the recipe's arms, with @λ, @auto or @auto:RATIO; none trains without."
+        ),
     ] = None,
     weighted: Annotated[bool, typer.Option("--weighted", help="λ = λ_EDM(σ) instead of a constant.")] = False,
     folder: Out = Path("runs"),
@@ -61,6 +64,7 @@ def train(
     if results is None:  # not the main process
         return None
     truth.save(target / "truth")
+    report = build_report(target)  # before anything is printed: output may be closed
     metrics = modalities.of(config).metrics
     rows = [
         [metrics[name].label, f"{value:.{metrics[name].digits}f} {metrics[name].unit}"]
@@ -68,14 +72,14 @@ def train(
     ]
     print_table(f"{config.title}, step {results['step']}", ["metric", "value"], rows)
     print_left_out(results)
-    print_path("report", build_report(target))
+    print_path("report", report)
     return None
 
 
 def path_overrides(checkpoint: Path | None, data: Path | None) -> list[str]:
     """Return what --checkpoint and --data mean as overrides."""
     given = {"model.checkpoint": checkpoint, "data.path": data}
-    found = [f"{key}={str(path)!r}" for key, path in given.items() if path is not None]
+    found = [f"{key}={path}" for key, path in given.items() if path is not None]
     return [*found, "model.kind=pretrained"] if checkpoint is not None else found
 
 
@@ -95,6 +99,13 @@ def with_options(config: Config, *, loss: str | None, weighted: bool) -> Config:
         tree["spectral"] = None
     elif arm in config.arms:
         tree["spectral"] = tree["arms"][arm]
+    elif "@" in name:
+        from specreg.compare import resolve_arms
+
+        spectral = resolve_arms(config, [name])[name]  # as --arms reads it
+        tree["spectral"] = spectral.model_dump(mode="json") if spectral else None
+        if weighted:
+            tree["spectral"] |= {"noise_weight": "edm", "noise_options": {}}
     else:
         section = tree["spectral"] or {}
         options = section.get("options", {}) if section.get("name") == name else {}

@@ -23,8 +23,9 @@ from specreg.compare.arms import BASELINE, CALIBRATED, cell_config
 from specreg.compare.comparison import FAILURE, Comparison
 from specreg.compare.timing import kept_step_seconds
 from specreg.config import Config, ConfigError, SpectralConfig
+from specreg.training.identity import refuse_other_run
 from specreg.training.term import try_regularizer
-from specreg.training.trainer import NonFiniteLoss, Trainer, refuse_other_run
+from specreg.training.trainer import NonFiniteLoss, Trainer
 
 
 def compare(

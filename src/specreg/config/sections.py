@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,11 +23,12 @@ from pydantic import (
 )
 
 from specreg import losses
+from specreg.config import yaml_text
 from specreg.diffusion import band_weight, noise_weight
 
 
 def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, (int, float, datetime.date)) else value
+    return str(value) if isinstance(value, (int, float, datetime.date)) and not isinstance(value, bool) else value
 
 
 Name = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$")]
@@ -41,6 +43,17 @@ class Section(BaseModel):
     """A section of a config: unknown keys are refused, values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number_of_a_path(cls, value: Any, info: Any) -> Any:
+        return _text(value) if yaml_text.takes_path(yaml_text.field_kinds(cls, [info.field_name])) else value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _home(cls, value: Any) -> Any:
+        """Expand ~ in paths, as a shell does where it sees one."""
+        return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
 
 
 class DataSection(Section):

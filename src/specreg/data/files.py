@@ -49,13 +49,14 @@ class ImageFiles:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._handle: zipfile.ZipFile | None = None
+        self._infos: dict[str, zipfile.ZipInfo] = {}  # by POSIX path, of the open archive
         self._pid = 0
         if not self.path.exists():
             raise FileNotFoundError(f"no such file or folder: {self.path}")
         if self.path.is_dir():
             found = list_files(self.path)
         elif zipfile.is_zipfile(self.path):
-            found = self._archive().namelist()
+            found = list(self._members())
         else:
             raise ValueError(f"expected a folder, zip or pk3 of images; {self.path} is none of them")
         self.names, self.not_read = (_ending_in(suffixes, found) for suffixes in (SUFFIXES, NOT_READ))
@@ -73,10 +74,9 @@ class ImageFiles:
         """Return the bytes of one file; raises FileNotFoundError where it is missing."""
         if self.path.is_dir():
             return (self.path / name).read_bytes()
-        try:
-            info = self._archive().getinfo(name)
-        except KeyError:
-            raise FileNotFoundError(f"no {name} in {self.path}") from None
+        info = self._members().get(name)
+        if info is None:
+            raise FileNotFoundError(f"no {name} in {self.path}")
         if info.file_size > MAX_BYTES:
             raise ValueError(f"{name} unpacks to {info.file_size} bytes, more than {MAX_BYTES}")
         return self._archive().read(info)
@@ -113,10 +113,21 @@ class ImageFiles:
     def _archive(self) -> zipfile.ZipFile:
         if self._handle is None or self._pid != os.getpid():  # a forked handle shares its position in the file
             self._handle, self._pid = zipfile.ZipFile(self.path), os.getpid()
+            files = (info for info in self._handle.infolist() if not info.filename.endswith(("/", "\\")))
+            self._infos = {posix_name(info.filename): info for info in files}
         return self._handle
 
+    def _members(self) -> dict[str, zipfile.ZipInfo]:
+        self._archive()
+        return self._infos
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}
+        return {**self.__dict__, "_handle": None, "_infos": {}}
+
+
+def posix_name(name: str) -> str:
+    """Return the name of a file in an archive as a POSIX path: some programs on Windows separate by backslashes."""
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
 
 
 def _ending_in(suffixes: frozenset[str], found: Iterable[str]) -> tuple[str, ...]:

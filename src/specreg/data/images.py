@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specreg._checks import warn_once
-from specreg.data.files import ImageFiles
+from specreg.data.files import ImageFiles, posix_name
 
 REMEDY = "`specreg dataset SRC OUT.zip` makes pictures of one size and leaves damaged ones out"
 
@@ -103,7 +103,7 @@ class _Files:
         where = f"dataset.json in {self.files.path}"
         try:
             entries = json.loads(self.files.read("dataset.json"))["labels"]
-            table = {name.replace("\\", "/"): label for name, label in entries or ()}
+            table = {posix_name(name): label for name, label in entries or ()}
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from specreg._checks import choice
+from specreg import _checks
 from specreg.diffusion.noise_level import NoiseLevel
 
 Schedule = Literal["linear", "cosine"]
@@ -28,7 +28,7 @@ def alphas_cumprod(
     """
     if timesteps < 1:
         raise ValueError(f"timesteps must be at least 1; got {timesteps}")
-    if choice("schedule", schedule, ("linear", "cosine")) == "linear":
+    if _checks.choice("schedule", schedule, ("linear", "cosine")) == "linear":
         if not 0 < beta_start <= beta_end < 1:
             raise ValueError(f"expected 0 < beta_start <= beta_end < 1; got {beta_start} and {beta_end}")
         betas = torch.linspace(beta_start, beta_end, timesteps, dtype=torch.float64)
@@ -51,17 +51,18 @@ def fractional_timestep(alphas_cumprod: Tensor, level: NoiseLevel) -> Tensor:
         level: B levels.
 
     Returns:
-        t, float64 `[B]`.
+        t `[B]` on the level's device, float64 (rounded to float32 on a device without it).
     """
     if alphas_cumprod.ndim != 1 or len(alphas_cumprod) < 2:
         raise ValueError(f"alphas_cumprod must be [T] with T of at least 2; got {list(alphas_cumprod.shape)}")
-    rising = alphas_cumprod.double().sqrt().flip(0)
-    alpha, sigma = level.alpha.double(), level.sigma.double()
+    device = level.alpha.device
+    rising, alpha, sigma = map(_checks.in_float64, (alphas_cumprod, level.alpha, level.sigma))
+    rising = rising.sqrt().flip(0)
     root = alpha / torch.hypot(alpha, sigma)
     right = torch.searchsorted(rising, root).clamp(1, len(rising) - 1)
     left = rising[right - 1]
     fraction = ((root - left) / (rising[right] - left)).clamp(0, 1)
-    return len(rising) - right - fraction
+    return (len(rising) - right - fraction).to(_checks.widest_dtype(device)).to(device)
 
 
 def vp_sigma(t: Tensor, *, beta_d: float = 19.9, beta_min: float = 0.1) -> Tensor:

@@ -51,7 +51,7 @@ class Amplitude(SpectralLoss):
         reduction: Reduction = "mean",
     ):
         super().__init__()
-        self.ndim = ndim
+        self.ndim = _checks.dimensions(ndim)
         self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.norm: Norm = norm
         self.reduction: Reduction = reduction
@@ -123,18 +123,27 @@ class Wavelet(SpectralLoss):
         reduction: Reduction = "mean",
     ):
         super().__init__()
+        if not isinstance(wavelet, str):
+            raise ValueError(f"wavelet must be a name, such as haar or bior1.3; got {wavelet!r}")
         max_levels((1,), wavelet)  # refuses an unknown wavelet
         self.wavelet = wavelet
         self.levels = levels
         self.mode: Mode = mode
         self.band_weights = band_weights
-        self.ndim = ndim
+        self.ndim = _checks.dimensions(ndim)
         self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.reduction: Reduction = reduction
         _checks.choice("mode", mode, MODES)
         _checks.choice("reduction", reduction, REDUCTIONS)
-        if levels is not None and not (isinstance(levels, int) and levels >= 1):
+        if levels is not None and not (type(levels) is int and levels >= 1):
             raise ValueError(f"levels must be a whole number of at least 1, or None for the deepest; got {levels!r}")
+        numbers = isinstance(band_weights, (Mapping, Sequence)) and not isinstance(band_weights, str)
+        if isinstance(band_weights, Mapping):  # (1, "dd") is 1dd
+            numbers = all(isinstance(key, str) or (isinstance(key, tuple) and len(key) == 2) for key in band_weights)
+        if band_weights is not None and not numbers:
+            raise ValueError(
+                f"band_weights must be one number a level, or numbers by band such as 1dd; got {band_weights!r}"
+            )
         gammas = band_weights.values() if isinstance(band_weights, Mapping) else band_weights or ()
         if not all(isinstance(gamma, (int, float)) and math.isfinite(gamma) for gamma in gammas):
             raise ValueError(f"band_weights must be finite numbers; got {band_weights!r}")

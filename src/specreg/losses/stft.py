@@ -78,21 +78,28 @@ class MultiResolutionSTFT(SpectralLoss):
         reduction: Reduction = "mean",
     ):
         super().__init__()
+        for name, sizes in (("fft_sizes", fft_sizes), ("hop_sizes", hop_sizes), ("win_lengths", win_lengths)):
+            if not isinstance(sizes, Sequence) or not all(type(n) is int for n in sizes):
+                raise ValueError(f"{name} must be whole numbers, one for each resolution; got {sizes!r}")
+        given = {"convergence": convergence, "log_amplitude": log_amplitude, "linear_amplitude": linear_amplitude}
+        for name, weight in given.items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+                raise ValueError(f"{name} must be a number; got {weight!r}")
         self.fft_sizes, self.hop_sizes, self.win_lengths = tuple(fft_sizes), tuple(hop_sizes), tuple(win_lengths)
         self.convergence, self.log_amplitude = float(convergence), float(log_amplitude)
         self.linear_amplitude = float(linear_amplitude)
         self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.reduction: Reduction = reduction
         _checks.choice("reduction", reduction, REDUCTIONS)
-        sizes = {len(self.fft_sizes), len(self.hop_sizes), len(self.win_lengths)}
-        if len(sizes) != 1 or sizes == {0}:
+        lengths = {len(self.fft_sizes), len(self.hop_sizes), len(self.win_lengths)}
+        if len(lengths) != 1 or lengths == {0}:
             raise ValueError(
                 "fft_sizes, hop_sizes and win_lengths must have one number for each resolution; "
                 f"got {fft_sizes}, {hop_sizes}, {win_lengths}"
             )
         for resolution in self.resolutions:
             fft_size, hop, window = resolution
-            if not all(isinstance(n, int) for n in resolution) or not (hop >= 1 and 1 <= window <= fft_size):
+            if not (hop >= 1 and 1 <= window <= fft_size):
                 raise ValueError(
                     f"expected whole numbers with hop >= 1 and 1 <= window <= FFT size; got {tuple(resolution)}"
                 )

@@ -27,7 +27,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
             raise ValueError(f"{name} must be [2 or more, D] features of one D; got {list(features.shape)}")
         if not bool(features.isfinite().all()):
             raise ValueError(f"{name} must be finite")
-    x, y = (each.to(_checks.widest_dtype(each.device)) for each in (x, y))
+    x, y = (_checks.in_float64(each) for each in (x, y))
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3

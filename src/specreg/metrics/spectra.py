@@ -28,8 +28,8 @@ class MeanSpectrum(NamedTuple):
 
 
 def mean_spectrum(x: Tensor, *, batch_size: int = 256) -> MeanSpectrum:
-    """Return the mean radial power spectrum of `x`, `[N, C, *space]` in [-1, 1], float64 where the device has it."""
-    parts = [power_spectrum(part.to(_checks.widest_dtype(part.device))) for part in torch.split(x, batch_size)]
+    """Return the mean radial power spectrum of `x`, `[N, C, *space]` in [-1, 1], in float64: see `in_float64`."""
+    parts = [power_spectrum(_checks.in_float64(part)) for part in torch.split(x, batch_size)]
     power = torch.cat([part.power for part in parts]).mean(0)
     return MeanSpectrum(parts[0].frequency, power, parts[0].size)
 
@@ -62,9 +62,9 @@ def power_ratio(spectrum: MeanSpectrum, truth: MeanSpectrum, *, low: float = 0.0
 
 def band_energy_share(x: Tensor, bands: Tensor) -> float:
     """Return the share of the energy of `x` `[N, C, H, W]`, without its mean, in the coefficients marked by `bands`."""
-    power = torch.fft.fft2(x.to(_checks.widest_dtype(x.device)), norm="ortho").abs().square().mean((0, 1))
+    power = torch.fft.fft2(_checks.in_float64(x), norm="ortho").abs().square().mean((0, 1))
     power[0, 0] = 0
-    return float(power[bands].sum() / power.sum().clamp_min(torch.finfo(power.dtype).tiny))
+    return float(power[bands.to(power.device)].sum() / power.sum().clamp_min(torch.finfo(power.dtype).tiny))
 
 
 def board_fidelity(x: Tensor, boards: Tensor) -> Tensor:

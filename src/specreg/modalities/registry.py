@@ -10,6 +10,7 @@ from typing import Any
 from specreg import _checks
 from specreg.config import Config, ConfigError, read_yaml, with_overrides
 from specreg.config import parse as validate
+from specreg.config.yaml_text import with_texts
 from specreg.modalities.protocol import Modality
 
 KINDS: dict[str, str | Modality] = {
@@ -43,13 +44,16 @@ def of(config: Config) -> Modality:
     return find(config.data.kind)
 
 
-def parse(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> Config:
-    """Build a run's config from nested values and `section.key=value` overrides; values of overrides are YAML.
+def parse(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config", written: Any = None
+) -> Config:
+    """Build a run's config from nested values and `section.key=value` overrides, see `specreg.config.with_overrides`.
 
-    `data.kind` decides which modality's config it is; without it, a run is about checkerboards. Raises ConfigError with
-    one sentence for each bad field: where it is, what was expected, what came.
+    `data.kind` decides which modality's config it is; without it, a run is about checkerboards. `written` is the text
+    of the values where they come from a file. Raises ConfigError with one sentence for each bad field: where it is,
+    what was expected, what came.
     """
-    tree = with_overrides(values, overrides)
+    tree = with_overrides(values, [o for o in overrides if o.partition("=")[0] in ("data", "data.kind")])
     data = tree.get("data", {})
     kind = data.get("kind", DEFAULT_KIND) if isinstance(data, dict) else DEFAULT_KIND
     if not isinstance(kind, str):
@@ -58,9 +62,11 @@ def parse(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: st
         config = find(kind).config
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
+    tree = with_overrides(with_texts(values, written, config), overrides, config)
     return validate(tree, config, where=where)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a run's config from a YAML file, as `parse` does."""
-    return parse(read_yaml(path), overrides, where=str(path))
+    values, written = read_yaml(path)
+    return parse(values, overrides, where=str(path), written=written)

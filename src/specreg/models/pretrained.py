@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg._files import write_safetensors
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.network_config import NetworkConfig
@@ -81,9 +82,7 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
     if path.suffix == ".pt":
         torch.save({"network": config.to_json(), "tensors": tensors}, partial)
     else:
-        from safetensors.torch import save_file
-
-        save_file(tensors, partial, metadata={"network": config.to_json()})
+        write_safetensors(partial, tensors, {"network": config.to_json()})
     partial.replace(path)
 
 

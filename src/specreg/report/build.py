@@ -51,7 +51,7 @@ def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = resources.files("specreg.report").joinpath("template.html").read_text(encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(environment.from_string(template).render(page), encoding="utf-8")
+    out.write_text(environment.from_string(template).render(page), encoding="utf-8", errors="replace")
     return out
 
 

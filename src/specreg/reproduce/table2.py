@@ -36,7 +36,7 @@ def configure(
     checkpoint: Path, data: Path, *, steps: int | None = None, recipe: str = "diffwave", overrides: Sequence[str] = ()
 ) -> Config:
     """Return the recipe's config with a checkpoint and data of the user."""
-    given = [f"model.checkpoint={str(checkpoint)!r}", f"data.path={str(data)!r}", "model.kind=pretrained"]
+    given = [f"model.checkpoint={checkpoint}", f"data.path={data}", "model.kind=pretrained"]
     given += [f"training.steps={steps}"] if steps is not None else []
     tree = {**RECIPES[recipe](), "name": "table2", "title": "Table 2: DiffWave, fine-tuned"}
     return modalities.parse(tree, [*given, *overrides], where=f"recipe {recipe}")

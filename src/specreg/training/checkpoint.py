@@ -8,7 +8,6 @@ SHA-256 of each, checked on load.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from specreg._files import read_json, write_json
+from specreg._files import flush_to_disk, read_json, write_json, write_safetensors
 
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -31,7 +30,20 @@ class Checkpoint(NamedTuple):
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
-    state: dict[str, Any]  # shape of one x0, network, EMA updates, seconds spent, states of gradient scaler and λ
+    state: dict[str, Any]  # shape of one x0, network, sources, EMA updates, seconds, states of scaler and λ
+
+
+class Source(NamedTuple):
+    """A file or folder that a run is made of."""
+
+    path: str  # absolute
+    content: str | None  # digest of its content; None where nothing is there
+
+    def same(self, other: Source) -> bool:
+        """Return whether both are the same data; where one is not there any more, whether they were at one place."""
+        if self.content is None or other.content is None:
+            return self.path == other.path
+        return self.content == other.content
 
 
 class CheckpointError(ValueError):
@@ -46,15 +58,14 @@ def save(folder: Path, checkpoint: Checkpoint, *, config: str, keep: int) -> Pat
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     metadata = {"config": config, "step": str(checkpoint.step)}
-    save_file(_contiguous(checkpoint.model), partial / "model.safetensors", metadata=metadata)
-    save_file(_contiguous(checkpoint.ema), partial / "ema.safetensors", metadata=metadata)
+    write_safetensors(partial / "model.safetensors", _contiguous(checkpoint.model), metadata)
+    write_safetensors(partial / "ema.safetensors", _contiguous(checkpoint.ema), metadata)
     torch.save(checkpoint.optimizer, partial / "optimizer.pt")
     write_json(partial / "state.json", {"step": checkpoint.step, **checkpoint.state})
     sums = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
     write_json(partial / "checksums.json", sums)
     for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(path)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     for old in _steps(folder)[:-keep]:
@@ -85,6 +96,11 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def sources(state: Mapping[str, Any]) -> dict[str, Source]:
+    """Return the files and folders that a run is made of, by the names of their fields, from a checkpoint's state."""
+    return {key: Source(*source) for key, source in state.get("sources", {}).items()}
+
+
 def load_ema(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what sampling needs of a checkpoint, verified: the averaged weights, and the state with the step."""
     _verify(path)
@@ -98,7 +114,7 @@ def _verify(path: Path) -> None:
             raise CheckpointError(f"{file}: is missing from the checkpoint")
         if _sha256(file) != expected:
             raise CheckpointError(
-                f"{file}: does not match its checksum; delete {path} to resume from the checkpoint before it"
+                f"{file}: does not match its checksum; move {path} elsewhere to resume from the checkpoint before it"
             )
 
 
@@ -107,7 +123,7 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _sha256(path: Path) -> str:

@@ -23,6 +23,7 @@ from specreg.randomness import Stream, draw, integer_seed
 from specreg.training import checkpoint
 from specreg.training.batches import Batch, Places
 from specreg.training.ema import EMA
+from specreg.training.identity import refuse_other_run, sources_of
 from specreg.training.runlog import Bar, RunLog
 from specreg.training.term import build_objective, restore_regularizer, try_regularizer
 
@@ -92,6 +93,7 @@ class Trainer:
         self.seconds = 0.0
         self.skipped = 0
         self._skipped_in_a_row = 0
+        self.sources = sources_of(config)
         self._prepare_folder()
 
     def run(self) -> None:
@@ -209,6 +211,7 @@ class Trainer:
                     "skipped": self.skipped,
                     "scaler": scaler and scaler.state_dict(),
                     "regularizer": regularizer and {k: v.item() for k, v in regularizer.state_dict().items()},
+                    "sources": self.sources,
                 },
             ),
             config=configs.dump(self.config),
@@ -281,6 +284,8 @@ class Trainer:
             if self.accelerator.scaler is not None and saved.state["scaler"]:
                 self.accelerator.scaler.load_state_dict(saved.state["scaler"])
             restore_regularizer(self.objective.regularizer, saved.state.get("regularizer"))
+            gone = {key for key, source in self.sources.items() if source.content is None}
+            self.sources |= {key: known for key, known in checkpoint.sources(saved.state).items() if key in gone}
             self.step, self.seconds = saved.step, saved.state["seconds"]
             self.skipped = saved.state.get("skipped", 0)
         if self.accelerator.is_main_process and not (path.exists() and path.read_text(encoding="utf-8") == text):
@@ -309,37 +314,3 @@ def learning_rate(config: Config, step: int) -> float:
         return settings.lr * ramp
     done = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return settings.lr * ramp * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def refuse_other_run(folder: Path, config: Config) -> None:
-    """Raise ConfigError if a folder has a run begun that differs from `config` in anything that training depends on."""
-    path = folder / "config.yaml"
-    if not path.exists() or checkpoint.latest(folder / "checkpoints") is None:
-        return
-    saved = modalities.load(path)
-    aside: Any = {
-        "name": True,
-        "title": True,
-        "arms": True,
-        "sampling": True,
-        "metrics": True,
-        "data": {"test_path", "cache"},
-        "training": {"keep", "log_every", "checkpoint_every", "workers", "compile"},
-    }
-    if config.training.decay == "constant" and not (config.spectral and config.spectral.cooldown):
-        aside["training"] = {"steps", "keep", "log_every", "checkpoint_every", "workers", "compile"}
-    old, new = (_flat(c.model_dump(mode="json", exclude=aside)) for c in (saved, config))
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    if changed:
-        key = changed[0]
-        raise ConfigError(
-            f"{path}: this folder holds a run with {key} = {old.get(key)!r}; got {new.get(key)!r}. "
-            "Choose another name, or delete the folder"
-        )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

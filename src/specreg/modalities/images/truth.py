@@ -131,6 +131,11 @@ def load_truth(config: ImageConfig, *, count: int = COUNT, device: torch.device 
     if config.data.kind != "images":
         data = open_images(config.data.model_copy(update={"count": count}), seed=TRUTH_SEED)
     else:
+        if config.data.test_path is not None and not config.data.test_path.exists():
+            raise FileNotFoundError(
+                f"data.test_path: no such file or folder: {config.data.test_path}; without data.test_path, results are "
+                "measured against the training images"
+            )
         channels = open_images(config.data).item(0).shape[0]
         data = open_images(config.data.model_copy(update={"channels": channels}), path=config.data.test_path)
     if len(data) < least:

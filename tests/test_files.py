@@ -1,0 +1,63 @@
+"""Files that are written: their access rights, and what other systems ask of a file that is flushed."""
+
+import errno
+import os
+import stat
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import reference_pickle
+from specreg import _files
+from specreg.models import pretrained
+from specreg.training import checkpoint
+from specreg.training.checkpoint import Checkpoint
+
+WEIGHTS = {"a": torch.arange(3.0)}
+
+
+@pytest.fixture(params=[0o022, 0o002, 0o027, 0o077])
+def umask(request):
+    """Set the umask of a test."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+def test_written_files_have_the_rights_that_the_umask_leaves(umask, tmp_path):
+    network = pretrained.read(reference_pickle.write_tiny(tmp_path / "x.pkl"))
+    for suffix in ("safetensors", "pt"):
+        pretrained.save(tmp_path / f"net.{suffix}", network)
+    checkpoint.save(tmp_path / "run", Checkpoint(1, WEIGHTS, WEIGHTS, {}, {}), config="", keep=1)
+    _files.write_json(tmp_path / "x.json", {})
+    found = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*") if p.is_file()}
+    assert {"net.safetensors", "net.pt", "model.safetensors", "ema.safetensors", "x.json"} <= found.keys()
+    assert found == dict.fromkeys(found, 0o666 & ~umask)
+
+
+def test_safetensors_replace_a_file_and_keep_their_metadata(tmp_path):
+    for value in (1.0, 2.0):
+        _files.write_safetensors(tmp_path / "x.safetensors", {"a": torch.full((2,), value)}, {"said": "so"})
+    assert load_file(tmp_path / "x.safetensors")["a"].tolist() == [2, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses by itself")
+def test_only_files_open_for_writing_are_flushed(tmp_path, monkeypatch):
+    import fcntl
+
+    flushed = []
+
+    def as_on_windows(descriptor):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flushed.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", as_on_windows)
+    saved = checkpoint.save(tmp_path, Checkpoint(1, WEIGHTS, WEIGHTS, {}, {}), config="", keep=1)
+    assert sorted(flushed) == sorted(path.stat().st_ino for path in saved.iterdir())
+    assert len(flushed) == 5
+    torch.testing.assert_close(checkpoint.load(saved).model, WEIGHTS)
