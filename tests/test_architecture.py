@@ -41,6 +41,7 @@ ALLOWED = {
     "auto_weight": {"_checks", "own_state"},
     "own_state": set(),
     "watch": set(),
+    "integrations": {"", "diffusion"},
     "regularizer": LOSS,
     "models": {"_checks", "_files", "diffusion"},
     "data": {"_checks"},
