@@ -24,7 +24,7 @@ def blocks(language):
 def test_examples_run(path):
     shown = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True)
     losses = [float(value) for value in re.findall(r"base loss ([\d.]+)", shown.stdout)]
-    assert losses[-1] < losses[0] < 1.1
+    assert losses[-1] < losses[0] < 2
     assert len(path.read_text().splitlines()) < 60
 
 
