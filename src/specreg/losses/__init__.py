@@ -1,5 +1,6 @@
 """Spectral L1 losses and a multi-resolution STFT loss on the predicted clean sample, as functions and as modules."""
 
+from specreg.losses.decoded import Decoded
 from specreg.losses.functional import amplitude, amplitude_phase, wavelet
 from specreg.losses.modules import Amplitude, AmplitudePhase, SpectralLoss, Sum, Wavelet, sees_difference_alone
 from specreg.losses.registry import LOSSES, build
@@ -9,6 +10,7 @@ __all__ = [
     "LOSSES",
     "Amplitude",
     "AmplitudePhase",
+    "Decoded",
     "MultiResolutionSTFT",
     "SpectralLoss",
     "Sum",

@@ -1,0 +1,93 @@
+"""A loss on decoded latents: the spectra of pixels instead of those of latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from specreg import _checks
+from specreg.losses.modules import SpectralLoss
+from specreg.losses.registry import build
+
+
+class Decoded(nn.Module):
+    """Compares the pixels of decoded latents: `SpectralRegularizer(losses.Decoded(decode, "amplitude", crop=32))`.
+
+    A decoder costs more than most networks, so a crop and every n-th call are what makes it affordable.
+
+    Args:
+        decode: latents `[B, C, *space]` to pixels, differentiable and the same for every sample, such as
+            `lambda z: vae.decode(z / scaling).sample`. Its weights should not require gradients. It is no submodule, so
+            state dicts do not have it.
+        loss: the loss of the pixels, by name or as an object.
+        crop: side of a square of latents that is decoded, at a random place, the same for the batch; None for all. The
+            decoder sees no context beyond it, for x0_hat and x0 alike.
+        every: calls between two decodings, at least 1. The other calls return zeros, which `AutoWeight` leaves out.
+        recompute: recompute the decoder's activations in the backward pass instead of keeping them.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[Tensor], Tensor],
+        loss: str | SpectralLoss = "amplitude",
+        *,
+        crop: int | None = None,
+        every: int = 1,
+        recompute: bool = True,
+    ):
+        super().__init__()
+        if not callable(decode):
+            raise TypeError(f"decode must be a function of latents; got {_checks.shown(decode)}")
+        for name, value in (("crop", crop), ("every", every)):
+            if not (value is None and name == "crop") and not (type(value) is int and value >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        self._decode = (decode,)  # in a tuple, or nn.Module would take a decoder's weights for its own
+        self.loss = build(loss) if isinstance(loss, str) else loss
+        self.crop, self.every, self.recompute = crop, every, recompute
+        self.calls = 0
+
+    def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
+        """Return the loss of each sample, `[B]`, for latents `[B, C, *space]`; 0 in calls that are left out."""
+        turn = self.calls % self.every
+        if torch.is_grad_enabled():
+            self.calls += 1
+        if turn:
+            return 0.0 * x0_hat.flatten(1).float().sum(1)
+        (decode,) = self._decode
+        x0_hat, x0 = self._cropped(x0_hat, x0)
+        with torch.no_grad():
+            clean = _pixels(decode(x0.detach()))
+        if self.recompute and torch.is_grad_enabled():
+            predicted: Any = checkpoint(decode, x0_hat, use_reentrant=False)
+        else:
+            predicted = decode(x0_hat)
+        found: Tensor = self.loss(_pixels(predicted), clean)
+        return found
+
+    def _cropped(self, x0_hat: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+        if self.crop is None:
+            return x0_hat, x0
+        window: list[Any] = [slice(None), slice(None)]
+        for size in x0.shape[2:]:
+            if self.crop > size:
+                raise ValueError(f"crop must be at most the size of the latents, {list(x0.shape[2:])}; got {self.crop}")
+            start = int(torch.randint(size - self.crop + 1, ()))
+            window.append(slice(start, start + self.crop))
+        return x0_hat[tuple(window)], x0[tuple(window)]
+
+    def extra_repr(self) -> str:
+        """Return the options."""
+        return f"crop={self.crop}, every={self.every}, recompute={self.recompute}"
+
+
+def _pixels(decoded: Any) -> Tensor:
+    """Return what a decoder returned in float32 at least, or say what it should have returned."""
+    if not isinstance(decoded, Tensor):
+        raise TypeError(
+            f"decode must return a tensor; got {type(decoded).__name__} (of diffusers' autoencoders take `.sample`)"
+        )
+    return decoded if decoded.dtype == torch.float64 else decoded.float()

@@ -1,0 +1,76 @@
+"""The loss on decoded latents against the loss of the decoded pixels, with a real autoencoder's decoder."""
+
+import diffusers
+import pytest
+import torch
+
+import specreg
+from specreg import losses
+
+VAE = diffusers.AutoencoderKL(
+    block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    latent_channels=4, norm_num_groups=4, layers_per_block=1,
+).requires_grad_(False).eval()  # fmt: skip
+
+
+def decode(z):
+    return VAE.decode(z / 0.18215).sample
+
+
+def latents(side=8):
+    g = torch.Generator().manual_seed(0)
+    return (torch.randn(2, 4, side, side, generator=g) for _ in range(2))
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_value_and_gradient_are_those_of_the_decoded_pixels(recompute):
+    x0_hat, x0 = latents()
+    ours = x0_hat.clone().requires_grad_()
+    losses.Decoded(decode, "amplitude", recompute=recompute)(ours, x0).sum().backward()
+    theirs = x0_hat.clone().requires_grad_()
+    expected = losses.amplitude(decode(theirs), decode(x0))
+    expected.sum().backward()
+    torch.testing.assert_close(losses.Decoded(decode, "amplitude")(x0_hat, x0), expected)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_crop_is_decoded_alone_at_one_place_for_the_batch():
+    x0_hat, x0 = latents(12)
+    places = {}
+    for top in range(9):
+        for left in range(9):
+            window = (..., slice(top, top + 4), slice(left, left + 4))
+            places[top, left] = losses.amplitude(decode(x0_hat[window]), decode(x0[window]))
+    found = losses.Decoded(decode, "amplitude", crop=4)(x0_hat, x0)
+    assert sum(torch.allclose(found, value, rtol=1e-4) for value in places.values()) == 1
+
+
+def test_every_nth_call_is_decoded_and_lambda_is_measured_there():
+    x0_hat, x0 = latents()
+    reg = specreg.SpectralRegularizer(losses.Decoded(decode, "haar", every=3), weight="auto")
+    level, found = specreg.NoiseLevel.flow(torch.tensor([0.3, 0.6])), []
+    for _ in range(6):
+        output = x0_hat.clone().requires_grad_()
+        term = reg(output, x0, level, base_loss=(output - x0).square().mean(), output=output)
+        (gradient,) = torch.autograd.grad(term.loss, output)
+        found.append(bool(gradient.abs().max() > 0))
+    assert found == [True, False, False, True, False, False]
+    assert int(reg.weight.skipped) == 4
+
+
+def test_state_dicts_do_not_have_the_decoder():
+    assert not losses.Decoded(VAE.decoder, "amplitude").state_dict()
+    assert set(specreg.SpectralRegularizer(losses.Decoded(VAE.decoder)).state_dict()) == {"calls"}
+
+
+def test_refusals():
+    x0_hat, x0 = latents()
+    with pytest.raises(TypeError, match=r"must return a tensor; got DecoderOutput \(of diffusers"):
+        losses.Decoded(VAE.decode)(x0_hat, x0)
+    with pytest.raises(ValueError, match=r"at most the size of the latents, \[8, 8\]; got 9"):
+        losses.Decoded(decode, crop=9)(x0_hat, x0)
+    for options in ({"crop": 0}, {"every": 0}, {"every": True}):
+        with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+            losses.Decoded(decode, **options)
+    with pytest.raises(TypeError, match="decode must be a function"):
+        losses.Decoded("vae")
