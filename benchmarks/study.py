@@ -80,12 +80,12 @@ STUDIES = {
     "boards": Study(
         "checkerboard",
         ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT],
-        LENGTHS,
+        dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST),
     ),
     "edm-scratch": Study(
         "edm-textures",
         [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"],
-        {steps: ["amplitude+haar@auto:2"] for steps in (500, 1000, 2000)},
+        {steps: ["amplitude+haar@auto:2"] for steps in (500, 1000, 2000, 4000)},
     ),
     "edm-finetune": Study(
         "edm-cifar10-uncond-vp",
