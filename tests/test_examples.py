@@ -37,7 +37,7 @@ def test_readme_snippet_trains():
     t = torch.tensor([1, 200, 500, 900])
     x_t = specreg.NoiseLevel.ddpm(alphas_cumprod[t]).diffuse(x0, noise)
     model_output = weight * x_t
-    base_loss = (model_output - noise).square().mean()
+    base_loss, target = (model_output - noise).square().mean(), noise
     (plain,) = torch.autograd.grad(base_loss, weight, retain_graph=True)
     exec(snippet, dict(locals()))
     assert weight.grad.isfinite()

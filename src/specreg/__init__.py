@@ -1,9 +1,9 @@
 """specreg: spectral regularization for diffusion models.
 
-    regularizer = specreg.SpectralRegularizer("amplitude", weight=specreg.AutoWeight())
+    regularizer = specreg.SpectralRegularizer("amplitude", weight="auto")
     level = specreg.NoiseLevel.ddpm(alphas_cumprod[t])  # or .edm(sigma), .flow(t), .from_diffusers(scheduler, t)
-    x0_hat = specreg.recover_x0(model_output, x_t, level, prediction="epsilon")  # v, x0, flow, score, edm
-    (base_loss + regularizer(x0_hat, x0, level, base_loss=base_loss, output=model_output).loss).backward()
+    term = regularizer.from_output(model_output, target, level, prediction="epsilon", x0=x0, base_loss=base_loss)
+    (base_loss + term.loss).backward()  # prediction: also v, x0, flow, velocity, score, edm, or the diffusers scheduler
 
 Importing it loads torch, numpy and PyWavelets, nothing heavier.
 """
