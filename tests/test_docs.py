@@ -1,28 +1,32 @@
-"""Tables of measurements in the pages come from JSON in the repository, by the script beside it."""
+"""The tables of the README and the pages are written from the numbers in the repository."""
 
-import importlib.util
-import json
+import re
+import subprocess
+import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 MEASURED = sorted((ROOT / "docs" / "measured").glob("*.json"))
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def summarize():
-    spec = importlib.util.spec_from_file_location("summarize", ROOT / "docs" / "measured" / "summarize.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_the_tables_of_the_pages_are_those_of_the_numbers():
+    command = [sys.executable, "docs/measured/write.py", "--check"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (shown.returncode, shown.stdout.strip()) == (0, "other than measured: none"), shown.stderr
 
 
-@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
-def test_every_measured_table_stands_in_the_results_as_it_was_measured(path, summarize):
-    assert summarize.block(json.loads(path.read_text())) in (ROOT / "docs" / "results.md").read_text()
+def test_every_file_of_numbers_has_a_table_in_the_results():
+    named = set(re.findall(r"<!-- measured: \w+ ([\w.-]+)", RESULTS))
+    assert named == {path.stem for path in MEASURED}
 
 
-def test_the_readme_shows_the_demo_as_it_was_measured(summarize):
-    measured = json.loads((ROOT / "docs" / "measured" / "demo.json").read_text())
-    assert summarize.block(measured) in (ROOT / "README.md").read_text()
+def test_the_readme_shows_the_demo_as_it_was_measured():
+    assert "<!-- measured: comparison demo -->" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_figure_of_the_pages_is_there_and_used():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    used = {name.rpartition("/")[2] for name in re.findall(r"[\w./-]*figures/[\w./-]+", text)}
+    assert used == {path.name for path in (ROOT / "docs" / "figures").iterdir()}

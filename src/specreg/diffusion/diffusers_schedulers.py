@@ -56,24 +56,31 @@ def scales(scheduler: Any, timesteps: Tensor) -> Scales:
     return _FORMULAS[found](scheduler, timesteps.double() if timesteps.device.type == "cpu" else timesteps.float())
 
 
-def prediction_of(scheduler: Any) -> tuple[str, float | None]:
-    """Return the name of what the network of a scheduler predicts, as `recover_x0` knows it, and its sigma_data.
+class Output(NamedTuple):
+    """A network returns `sign` times what `prediction` names; sigma_data is for "edm"."""
 
-    EDM's schedulers say "epsilon" and mean the raw network inside EDM's preconditioning, "edm" here.
+    prediction: str
+    sigma_data: float | None = None
+    sign: int = 1
+
+
+def prediction_of(scheduler: Any) -> Output:
+    """Return what the network of a scheduler predicts, by the names of `recover_x0`.
+
+    EDM's schedulers say "epsilon" and mean the raw network inside EDM's preconditioning, "edm" here; their
+    "v_prediction" is that with the other sign.
 
     Raises ValueError where no parameterization here is what the scheduler means.
     """
     found, config, name = family(scheduler), _config(scheduler), type(scheduler).__name__
     said = config.get("prediction_type")
     if found == "flow":
-        return "flow", None
+        return Output("flow")
     if found == "edm" and "sigma_data" in config:
-        if said == "epsilon":
-            return "edm", float(config["sigma_data"])
-        if said == "v_prediction" and config["sigma_data"] == 1:
-            return "v", None
+        if said in ("epsilon", "v_prediction"):
+            return Output("edm", float(config["sigma_data"]), 1 if said == "epsilon" else -1)
     elif found in ("vp", "ve", "edm") and said in ("epsilon", "v_prediction", "sample"):
-        return said, None
+        return Output(said)
     raise ValueError(
         f"{name}: its networks (prediction_type {said!r}, sigma_data {config.get('sigma_data')}) are of no "
         "parameterization that recover_x0 knows; expected x0_hat to be computed by hand"
@@ -109,7 +116,8 @@ def _find_family(scheduler: Any) -> Family:
         and config.get("timestep_type") != "continuous"
     ):
         own = _own_timesteps(fresh)
-        alpha, sigma = _noised(fresh, own[own == own.round()][:1].long())
+        whole = own[own == own.round()].long()
+        alpha, sigma = _noised(fresh, (whole if len(whole) else own)[:1])
         if bool(alpha == 1):
             return "ve"
         if abs(float(alpha**2 + sigma**2) - 1) < 1e-3:
@@ -123,7 +131,7 @@ def _find_family(scheduler: Any) -> Family:
                 return "flow"
         raise _unknown(scheduler)
     own = _own_timesteps(fresh)
-    if not len(own) and getattr(scheduler, "sigmas", None) is None:
+    if not len(own):
         _check_direct(fresh)
         return "direct"
     for candidate, formula in _FORMULAS.items():

@@ -119,13 +119,12 @@ _TABLE: dict[str, Callable[[Tensor, Tensor, float], _Affine]] = {
 
 
 def _affine(level: NoiseLevel, prediction: AnyPrediction, sigma_data: float) -> _Affine:
-    name: str
     if isinstance(prediction, str) or not hasattr(prediction, "config"):
         name = choice("prediction", cast("str", prediction), (*_TABLE, *_ALIASES))
-    else:
-        name, own = diffusers_schedulers.prediction_of(prediction)
-        sigma_data = sigma_data if own is None else own
-    return _TABLE[_ALIASES.get(name, name)](level.alpha, level.sigma, sigma_data)
+        return _TABLE[_ALIASES.get(name, name)](level.alpha, level.sigma, sigma_data)
+    name, own, sign = diffusers_schedulers.prediction_of(prediction)
+    a, b, c, d = _TABLE[_ALIASES.get(name, name)](level.alpha, level.sigma, sigma_data if own is None else own)
+    return _Affine(a, sign * b, sign * c, sign * d)
 
 
 def coefficients(level: NoiseLevel, prediction: AnyPrediction, *, sigma_data: float = 0.5) -> tuple[Tensor, Tensor]:
