@@ -26,7 +26,7 @@ from specreg.recipes.edm import LOSSES
 
 RATIO_2 = ["amplitude@auto:2", "amplitude_phase@auto:2", "haar@auto:2", "bior1.3@auto:2", "amplitude+haar@auto:2"]
 OTHER_RATIOS = [f"{loss}@auto:{ratio}" for loss in ("amplitude", "haar", "amplitude+haar") for ratio in (0.5, 5)]
-LONGEST = ["amplitude+haar@auto:2", "haar@auto:2"]
+LONGEST = ["amplitude@auto:2", "amplitude+haar@auto:2"]
 
 LENGTHS = {200: RATIO_2 + OTHER_RATIOS, 400: RATIO_2 + OTHER_RATIOS, 800: RATIO_2 + OTHER_RATIOS, 1600: RATIO_2} | {
     3200: LONGEST,
@@ -80,7 +80,7 @@ STUDIES = {
     "boards": Study(
         "checkerboard",
         ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT],
-        dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST),
+        dict.fromkeys([200, 400, 800, 1600, 3200, 6400], ["amplitude@auto:2", "haar@auto:2", "amplitude+haar@auto:2"]),
     ),
     "edm-scratch": Study(
         "edm-textures",

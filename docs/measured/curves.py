@@ -190,8 +190,8 @@ def draw(measured: Measured, target: Path) -> None:
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=9, frameon=False)
-    figure.supxlabel("optimizer steps; dashed: real images", fontsize=9)
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize=9, frameon=False)
+    figure.supxlabel("optimizer steps (dashed: real images; points: seeds)", fontsize=9)
     figure.savefig(target, dpi=110)
 
 
