@@ -80,7 +80,10 @@ STUDIES = {
     "boards": Study(
         "checkerboard",
         ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT],
-        dict.fromkeys([200, 400, 800, 1600, 3200, 6400], ["amplitude@auto:2", "haar@auto:2", "amplitude+haar@auto:2"]),
+        {
+            steps: ["amplitude@auto:2", "haar@auto:2", "amplitude+haar@auto:2"]
+            for steps in (200, 400, 800, 1600, 3200, 6400)
+        },
     ),
     "edm-scratch": Study(
         "edm-textures",

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+NAMES = {"calibrated": "MSE alone, calibrated"}
 KEPT = ("title", "command", "created", "machine", "versions", "seeds", "baseline", "step_seconds")
 
 
@@ -35,7 +36,7 @@ def block(measured: dict[str, Any]) -> str:
     rows = {(row["arm"], row["metric"]): row for row in measured["table"]}
     header = ["", "real images", "MSE alone"]
     for arm in arms:
-        header += [f"with {arm}", "paired difference [95%]"]
+        header += [NAMES.get(arm, f"with {arm}"), "paired difference [95%]"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, about in measured["metrics"].items():
         digits, unit = about["digits"], f", {about['unit']}" if about["unit"] else ""
