@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from specreg._checks import append_dims, compute_dtype
+from specreg._checks import append_dims, can_read, compute_dtype
+from specreg.diffusion.schedulers import scheduler_level
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,9 @@ class NoiseLevel:
     Args:
         alpha: scale of the clean sample, `[B]`; `[]` is read as `[1]`, one level for a whole batch.
         sigma: standard deviation of the noise, same shape.
+        preconditioned: name of the diffusers scheduler that the level comes from, where its network's raw output is
+            preconditioned by c_skip and c_out although its prediction_type says "epsilon" or "v_prediction" (EDM).
+            `recover_x0` and `target` then refuse these names and take the scheduler.
 
     Both are kept in float32 at least: half precision is upcast, float64 stays.
 
@@ -29,6 +33,7 @@ class NoiseLevel:
 
     alpha: Tensor
     sigma: Tensor
+    preconditioned: str | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         alpha, sigma = _per_sample("alpha", self.alpha), _per_sample("sigma", self.sigma)
@@ -70,37 +75,25 @@ class NoiseLevel:
 
     @classmethod
     def from_diffusers(cls, scheduler: Any, timesteps: Tensor) -> NoiseLevel:
-        """Return a diffusers scheduler's level at `timesteps`, `[B]`, on their device.
+        """Return the level that a diffusers scheduler's training gives `timesteps`, `[B]`, on their device.
 
-        The scheduler adds noise to the pairs (x0, ε) = (1, 0) and (0, 1), which gives alpha and sigma for any class.
+        It is computed from the scheduler's table and config. Nothing in the scheduler changes, and neither
+        `set_timesteps` nor a pipeline that ran it makes a difference. Timesteps are what the network is told: for DDPM
+        and its kin whole indices of ᾱ, for k-diffusion's schedulers such as Euler also times between two indices, for
+        flow matching sigma·1000, for EDM ¼·ln(sigma).
+
+        Args:
+            scheduler: one of diffusers' schedulers for Gaussian noise, or of a class that inherits from one.
+            timesteps: integers, float32 or float64, `[B]` or `[]`.
 
         Raises:
-            TypeError: when it has neither `add_noise` nor flow matching's `scale_noise`.
-            ValueError: for timesteps that are not in its table (Euler and flow matching accept only `.timesteps`),
-                and after a pipeline has run it: then it uses its own step and ignores `timesteps`.
+            TypeError: for a scheduler whose levels are not known, or that a timestep does not determine; for timesteps
+                of another dtype.
+            ValueError: for timesteps outside those of training. On an accelerator and under `torch.compile`, where
+                values are not checked, their level is NaN.
         """
-        name = type(scheduler).__name__
-        if getattr(scheduler, "begin_index", None) is not None:
-            raise ValueError(
-                f"this {name} was run by a pipeline (its begin_index is set) and ignores timesteps; expected "
-                "a fresh one, e.g. type(scheduler).from_config(scheduler.config)"
-            )
-        timesteps = timesteps.reshape(-1)
-        one = torch.ones(timesteps.shape, device=timesteps.device)
-        pairs = ((one, 0 * one), (0 * one, one))
-        try:
-            if hasattr(scheduler, "add_noise"):
-                alpha, sigma = (scheduler.add_noise(x0, eps, timesteps) for x0, eps in pairs)
-            elif hasattr(scheduler, "scale_noise"):
-                alpha, sigma = (scheduler.scale_noise(x0, timesteps, eps) for x0, eps in pairs)
-            else:
-                raise TypeError(f"expected a diffusers scheduler with add_noise or scale_noise; got {name}")
-        except IndexError as error:
-            raise ValueError(
-                f"{name} does not know all of these timesteps; expected values of scheduler.timesteps, "
-                f"got {timesteps.tolist()}"
-            ) from error
-        return cls(alpha, sigma)
+        alpha, sigma, preconditioned = scheduler_level(scheduler, timesteps)
+        return cls(alpha, sigma, preconditioned=type(scheduler).__name__ if preconditioned else None)
 
     @property
     def snr(self) -> Tensor:
@@ -118,15 +111,10 @@ class NoiseLevel:
 
     def to(self, device: torch.device | str) -> NoiseLevel:
         """Return the same level on another device."""
-        return NoiseLevel(self.alpha.to(device), self.sigma.to(device))
+        return NoiseLevel(self.alpha.to(device), self.sigma.to(device), preconditioned=self.preconditioned)
 
     def __len__(self) -> int:
         return self.alpha.shape[0]
-
-
-def can_read(values: Tensor) -> bool:
-    """Return whether a check may read values: not on an accelerator, where it would wait, nor in a traced graph."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def combine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:

@@ -20,17 +20,27 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as run_checkpointed
 
-from specreg._checks import choice
-from specreg.diffusion.noise_level import NoiseLevel, can_read, combine
+from specreg._checks import can_read, choice
+from specreg.diffusion.noise_level import NoiseLevel, combine
+from specreg.diffusion.schedulers import NetworkOutput, network_output
 
 Prediction = Literal["epsilon", "v", "x0", "flow", "score", "edm"]
 DiffusersPrediction = Literal["v_prediction", "sample", "flow_prediction"]
+
+
+class SchedulerLike(Protocol):
+    """A diffusers scheduler, of which only the class and the config are read."""
+
+    @property
+    def config(self) -> Any:
+        """The options that it was built with."""
+
 
 _ALIASES = {"v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 
@@ -84,29 +94,48 @@ _TABLE: dict[str, Callable[[Tensor, Tensor, float], _Affine]] = {
 }
 
 
-def _affine(level: NoiseLevel, prediction: str, sigma_data: float) -> _Affine:
-    prediction = _ALIASES.get(choice("prediction", prediction, (*_TABLE, *_ALIASES)), prediction)
-    return _TABLE[prediction](level.alpha, level.sigma, sigma_data)
+def _affine(level: NoiseLevel, prediction: object, sigma_data: float) -> _Affine:
+    output = _named(level, prediction, sigma_data) if isinstance(prediction, str) else network_output(prediction)
+    a, b, c, d = _TABLE[output.prediction](level.alpha, level.sigma, output.sigma_data)
+    return _Affine(a, b, c, d) if output.sign > 0 else _Affine(a, -b, -c, -d)
+
+
+def _named(level: NoiseLevel, prediction: str, sigma_data: float) -> NetworkOutput:
+    """Return the output that a name stands for, unless the level's scheduler means something else by that name."""
+    name = _ALIASES.get(choice("prediction", prediction, (*_TABLE, *_ALIASES)), prediction)
+    if level.preconditioned and name in ("epsilon", "v"):
+        raise ValueError(
+            f"the network of a {level.preconditioned} returns neither noise nor v but EDM's raw output, whatever its "
+            f"prediction_type says; expected prediction=scheduler, got {prediction!r}"
+        )
+    return NetworkOutput(name, sigma_data=sigma_data)
+
+
+def _shown(prediction: object) -> str:
+    return repr(prediction) if isinstance(prediction, str) else type(prediction).__name__
 
 
 def coefficients(
-    level: NoiseLevel, prediction: Prediction | DiffusersPrediction, *, sigma_data: float = 0.5
+    level: NoiseLevel, prediction: Prediction | DiffusersPrediction | SchedulerLike, *, sigma_data: float = 0.5
 ) -> tuple[Tensor, Tensor]:
     """Return a and b, each `[B]`, of x0_hat = a·x_t + b·output.
 
     Args:
         level: the level of x_t.
-        prediction: what the network predicts, by name here or in diffusers ("v_prediction", "sample", …).
-        sigma_data: standard deviation of the data; only "edm" uses it.
+        prediction: what the network predicts, by name here or in diffusers ("v_prediction", "sample", …), or the
+            diffusers scheduler that samples from the network: it also knows sigma_data and EDM's signs.
+        sigma_data: standard deviation of the data; only "edm" uses it, and a scheduler brings its own.
 
     Raises:
-        ValueError: for an unknown prediction, and where alpha = 0, so that x_t is pure noise, for predictions that
-            do not determine x0 there. On an accelerator the coefficients are infinite instead.
+        TypeError: for a scheduler whose network's output is not known.
+        ValueError: for an unknown prediction; for a name that means something else to the scheduler that `level` comes
+            from (EDM); and where alpha = 0, so that x_t is pure noise, for predictions that do not determine x0 there.
+            On an accelerator the coefficients are infinite instead.
     """
     a, b, _, _ = _affine(level, prediction, sigma_data)
     if can_read(a) and not bool(a.isfinite().all()):
         raise ValueError(
-            f"{prediction!r} does not determine x0 where alpha = 0 (zero terminal SNR): "
+            f"prediction {_shown(prediction)} does not determine x0 where alpha = 0 (zero terminal SNR): "
             f"expected alpha > 0, got alpha = {level.alpha.tolist()}"
         )
     return a, b
@@ -117,7 +146,7 @@ def recover_x0(
     x_t: Tensor,
     level: NoiseLevel,
     *,
-    prediction: Prediction | DiffusersPrediction,
+    prediction: Prediction | DiffusersPrediction | SchedulerLike,
     sigma_data: float = 0.5,
 ) -> Tensor:
     """Return the clean sample x0_hat that the network's output implies (Eq. 5 of the paper, for any prediction).
@@ -127,7 +156,7 @@ def recover_x0(
         x_t: the noisy sample of the same shape, unscaled (for EDM: before c_in).
         level: the level of x_t, of B values or 1.
         prediction: see `coefficients`.
-        sigma_data: standard deviation of the data; only "edm" uses it.
+        sigma_data: see `coefficients`.
 
     Returns:
         x0_hat `[B, ...]`, float64 if an input is, else float32: half precision has too few bits for the
@@ -145,7 +174,7 @@ def target(
     noise: Tensor,
     level: NoiseLevel,
     *,
-    prediction: Prediction | DiffusersPrediction,
+    prediction: Prediction | DiffusersPrediction | SchedulerLike,
     sigma_data: float = 0.5,
 ) -> Tensor:
     """Return what the network should output at `level.diffuse(x0, noise)`: the regression target, `[B, ...]`.
