@@ -98,29 +98,6 @@ def test_diffuse_dtypes_and_shapes():
         level.diffuse(x, x.mT)
 
 
-SCHEDULERS = [
-    diffusers.DDPMScheduler(),
-    diffusers.DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
-    diffusers.EulerDiscreteScheduler(),
-    diffusers.EDMEulerScheduler(),
-    diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-    diffusers.DPMSolverMultistepScheduler(),
-]
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda s: type(s).__name__)
-def test_from_diffusers_noises_as_the_scheduler_does(scheduler):
-    timesteps = scheduler.timesteps[[5, 400, 950]]
-    level = NoiseLevel.from_diffusers(scheduler, timesteps)
-    x0, noise = torch.randn(2, 3, 2, 3, 3)
-    if hasattr(scheduler, "add_noise"):
-        x_t = scheduler.add_noise(x0, noise, timesteps)
-    else:
-        x_t = scheduler.scale_noise(x0, timesteps, noise)
-    torch.testing.assert_close(level.diffuse(x0, noise), x_t)
-    assert len(NoiseLevel.from_diffusers(scheduler, timesteps[0])) == 1
-
-
 def test_from_diffusers_finds_each_family():
     alpha_bar = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)[[0, 999]].float()
     edges = torch.tensor([0, 999])
@@ -137,18 +114,6 @@ def test_from_diffusers_finds_each_family():
     level = NoiseLevel.from_diffusers(flow, flow.timesteps[[249]])
     torch.testing.assert_close(level.sigma, torch.tensor([0.751]))
     torch.testing.assert_close(level.alpha, torch.tensor([0.249]))
-
-
-def test_from_diffusers_refusals():
-    euler = diffusers.EulerDiscreteScheduler()
-    with pytest.raises(ValueError, match=r"EulerDiscreteScheduler does not know .* got \[0.5\]"):
-        NoiseLevel.from_diffusers(euler, torch.tensor([0.5]))
-    with pytest.raises(TypeError, match="add_noise or scale_noise; got object"):
-        NoiseLevel.from_diffusers(object(), torch.tensor([1]))
-    euler.set_timesteps(10)
-    euler.set_begin_index(0)  # as pipelines do
-    with pytest.raises(ValueError, match="begin_index is set"):
-        NoiseLevel.from_diffusers(euler, euler.timesteps[:2])
 
 
 def test_compiles_without_a_graph_break():

@@ -73,9 +73,8 @@ def _family(scheduler: Any) -> _Family:
         if name in _FAMILIES:
             return _FAMILIES[name]
     raise TypeError(
-        f"expected one of diffusers' schedulers for Gaussian noise; got {type(scheduler).__name__}, which is not known: "
-        "for another scheduler pass NoiseLevel.ddpm(alphas_cumprod[t]), .edm(sigma) or .flow(t), and what the network "
-        "predicts by name"
+        f"expected one of diffusers' schedulers for Gaussian noise, got {type(scheduler).__name__}; for another one pass "
+        "NoiseLevel.ddpm(alphas_cumprod[t]), .edm(sigma) or .flow(t), and what the network predicts by name"
     )
 
 
@@ -216,7 +215,7 @@ def _wuerstchen_level(scheduler: Any, t: Tensor) -> tuple[Tensor, Tensor]:
 def _angle_level(scheduler: Any, t: Tensor) -> tuple[Tensor, Tensor]:
     """The time is 2/π times the angle whose cosine and sine are alpha and sigma."""
     angle = _within(scheduler, t, 0, 1, "times") * math.pi / 2
-    return angle.cos(), angle.sin()
+    return angle.cos().clamp(min=0), angle.sin()  # float32 has a cosine of π/2 just below 0
 
 
 # Outputs of the families
