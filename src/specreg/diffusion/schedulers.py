@@ -73,8 +73,8 @@ def _family(scheduler: Any) -> _Family:
         if name in _FAMILIES:
             return _FAMILIES[name]
     raise TypeError(
-        f"expected one of diffusers' schedulers for Gaussian noise, got {type(scheduler).__name__}; for another one pass "
-        "NoiseLevel.ddpm(alphas_cumprod[t]), .edm(sigma) or .flow(t), and what the network predicts by name"
+        f"expected one of diffusers' schedulers for Gaussian noise, got {type(scheduler).__name__}; for another one "
+        "pass NoiseLevel.ddpm(alphas_cumprod[t]), .edm(sigma) or .flow(t), and what the network predicts by name"
     )
 
 
