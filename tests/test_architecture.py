@@ -17,6 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LOSS = {"_checks", "_compile", "transforms", "losses", "diffusion", "auto_weight", "regularizer"}
 TRAINING = LOSS | {
     "_files",
+    "_torch_files",
     "config",
     "objectives",
     "randomness",
@@ -29,6 +30,7 @@ TRAINING = LOSS | {
 ALLOWED = {
     "_checks": set(),
     "_files": set(),
+    "_torch_files": {"_files"},
     "_compile": set(),
     "processes": set(),
     "randomness": set(),
@@ -39,9 +41,9 @@ ALLOWED = {
     "losses": {"_checks", "_compile", "transforms"},
     "auto_weight": {"_checks"},
     "regularizer": LOSS,
-    "models": {"_checks", "diffusion"},
-    "data": {"_checks"},
-    "metrics": {"_checks", "transforms"},
+    "models": {"_checks", "_files", "_torch_files", "diffusion"},
+    "data": {"_checks", "_files"},
+    "metrics": {"_checks", "_files", "_torch_files", "transforms"},
     "objectives": {"_checks", "regularizer", "diffusion"},
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "config": {"_checks", "losses", "diffusion"},

@@ -161,5 +161,5 @@ def test_inception_features_of_random_weights(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="images must be uint8"):
         extract(images.float())
     (tmp_path / "bad.pth").write_bytes(b"\x80\x04cos\nsystem\n(Vtouch x\ntR.")
-    with pytest.raises(ValueError, match="cannot be read as weights"):
+    with pytest.raises(ValueError, match=r"bad\.pth: cannot be read as a torch file .* it holds os\.system"):
         features.InceptionFeatures(tmp_path / "bad.pth", verify=False)

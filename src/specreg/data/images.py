@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from specreg._files import array_fault
 from specreg.data.files import ImageFiles
 
 
@@ -168,7 +169,7 @@ class _Array:
                 labels = next((key for key in ("labels", "arr_1") if key in keys), None)
                 return loaded[images], None if labels is None else loaded[labels]
         except Exception as error:  # numpy reports damage as ValueError, EOFError, BadZipFile, ...
-            raise ValueError(f"cannot read the array {self.path}: {error}") from error
+            raise ValueError(f"cannot read the array {self.path}: {array_fault(self.path, error)}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from specreg._files import array_fault
+
 
 class Gaussian(Protocol):
     """The interface of feature statistics: a mean `[D]` and a covariance `[D, D]`, float64."""
@@ -122,7 +124,7 @@ def load_statistics(path: Path) -> GaussianStatistics:
             mean, covariance = (np.asarray(file[key], dtype=np.float64) for key in ("mu", "sigma"))
             count = int(file["count"]) if "count" in file.files else None
     except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as feature statistics ({error})") from None
+        raise ValueError(f"{path}: cannot be read as feature statistics ({array_fault(path, error)})") from None
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
         raise ValueError(
             f"{path}: expected mu [D] and sigma [D, D]; got {list(mean.shape)} and {list(covariance.shape)}"
