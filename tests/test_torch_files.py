@@ -1,6 +1,7 @@
 """Files that stand in the place of weights: what they are is said, torch's advice to switch safety off is not."""
 
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -95,6 +96,18 @@ def test_numbers_of_numpy_are_read_and_nothing_stays_allowed(tmp_path):
     assert list(found["params"].values()) == [1.5, -2.0, 0.5, -3, 7, 255, True]
     assert [type(value) for value in found["params"].values()] == [float, float, float, int, int, int, bool]
     assert set(torch.serialization.get_safe_globals()) == before
+    with pytest.raises(pickle.UnpicklingError, match="numpy"):
+        torch.load(tmp_path / "x.pt", weights_only=True)
+
+
+def test_arrays_of_objects_are_refused_without_numpys_advice(tmp_path):
+    objects = np.array([{}], dtype=object)
+    np.savez(tmp_path / "x.npz", mu=objects, sigma=np.eye(1))
+    np.save(tmp_path / "x.npy", objects)
+    for read, name in ((load_statistics, "x.npz"), (_Array, "x.npy")):
+        with pytest.raises(ValueError, match=rf"{name}.*it holds Python objects, or is damaged") as caught:
+            read(tmp_path / name)
+        assert "allow_pickle" not in str(caught.value)
 
 
 def test_a_vocoder_whose_params_are_numpys(tmp_path):
