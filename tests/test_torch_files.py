@@ -105,7 +105,7 @@ def test_arrays_of_objects_are_refused_without_numpys_advice(tmp_path):
     np.savez(tmp_path / "x.npz", mu=objects, sigma=np.eye(1))
     np.save(tmp_path / "x.npy", objects)
     for read, name in ((load_statistics, "x.npz"), (_Array, "x.npy")):
-        with pytest.raises(ValueError, match=rf"{name}.*it holds Python objects, or is damaged") as caught:
+        with pytest.raises(ValueError, match=rf"{name}.*Python objects") as caught:
             read(tmp_path / name)
         assert "allow_pickle" not in str(caught.value)
 
