@@ -17,6 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LOSS = {"_checks", "_compile", "own_state", "transforms", "losses", "diffusion", "auto_weight", "regularizer"}
 TRAINING = LOSS | {
     "_files",
+    "_torch_files",
     "config",
     "objectives",
     "randomness",
@@ -30,6 +31,7 @@ TRAINING = LOSS | {
 ALLOWED = {
     "_checks": set(),
     "_files": set(),
+    "_torch_files": {"_files"},
     "_compile": set(),
     "processes": set(),
     "randomness": set(),
@@ -43,9 +45,9 @@ ALLOWED = {
     "watch": set(),
     "integrations": {"", "diffusion"},
     "regularizer": LOSS,
-    "models": {"_checks", "_files", "diffusion"},
-    "data": {"_checks"},
-    "metrics": {"_checks", "transforms"},
+    "models": {"_checks", "_files", "_torch_files", "diffusion"},
+    "data": {"_checks", "_files"},
+    "metrics": {"_checks", "_files", "_torch_files", "transforms"},
     "objectives": {"_checks", "regularizer", "diffusion"},
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "calibrated": {"_checks", "transforms", "diffusion", "objectives", "denoising"},

@@ -91,6 +91,11 @@ def compute_dtype(name: str, x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def can_read(values: Tensor) -> bool:
+    """Return whether a check may read values: not on an accelerator, where it would wait, nor in a traced graph."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def widest_dtype(device: torch.device | str) -> torch.dtype:
     """Return float64, or float32 for a device that has no float64 (Apple's MPS)."""
     return torch.float32 if torch.device(device).type == "mps" else torch.float64

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,3 +55,47 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+_TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+
+def mistaken_for_data(path: Path) -> str | None:
+    """Return what a file is that is only text where data were expected, to follow "it"; None for anything else.
+
+    Downloads that failed are such files: pointers of Git LFS, web pages, a server's message.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if not head:
+        return "is empty; copy or download it again"
+    if head.startswith(b"version https://git-lfs"):
+        size = re.search(rb"^size (\d+)", head, re.MULTILINE)
+        whole = f"the {int(size[1]):,} bytes" if size else "the file"
+        return f'is a Git LFS pointer to {whole} that belong here; run "git lfs pull", or download the file itself'
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        title = _TITLE.search(head)
+        said = f" ({_printable(title[1])})" if title else ""
+        return f"is a web page{said}; download the file itself, from the link that a browser saves"
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return None
+    if all(c.isprintable() or c in "\t\r\n\ufeff" for c in text):
+        return f"is text that begins with {_printable(head)}; download the file again"
+    return None
+
+
+def _printable(text: bytes) -> str:
+    """Return the start of some text on one line, in quotes."""
+    line = " ".join(text.decode("utf-8", errors="replace").split())
+    return repr("".join(c for c in line if c.isprintable())[:60])
+
+
+def array_fault(path: Path, error: Exception) -> str:
+    """Return why NumPy could not read an array file, without its advice to switch safety off."""
+    found = mistaken_for_data(path) if path.is_file() else None
+    if found is not None:
+        return f"it {found}"
+    return "it holds Python objects, or is damaged" if "pickle" in str(error) else str(error)

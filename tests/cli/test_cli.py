@@ -106,6 +106,20 @@ def test_train_sample_report(tmp_path):
     assert np.abs(ours - trained[1]).max() <= 1  # seed 1 is sample 1, up to 8-bit rounding of batched arithmetic
     assert np.abs(ours - trained[2]).max() > 8
 
+    # A rule of scoring: a kernel distance needs two samples, drawing does not.
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("kernel_distance: false", "kernel_distance: true"))
+    assert "kernel_distance: true" in config.read_text()
+    shown = specreg("sample", "runs/run", "--count", "1", "--out", "one", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert [p.name for p in (tmp_path / "one").glob("*.png")] == ["000000.png"]
+    config.write_text(config.read_text().replace("kernel_distance: true", "kernel_distance: false"))
+    shown = specreg("train", "checkerboard", *TINY, "name=scored", "metrics.kernel_distance=true", "sampling.count=1",
+                    cwd=tmp_path)  # fmt: skip
+    assert shown.returncode == 2
+    assert "sampling.count must be at least 2 with metrics.kernel_distance; got 1" in shown.stderr
+    assert not (tmp_path / "runs" / "scored" / "metrics.jsonl").exists()
+
     (run / "report.html").unlink()
     assert specreg("report", "runs/run", cwd=tmp_path).returncode == 0
     assert (run / "report.html").exists()

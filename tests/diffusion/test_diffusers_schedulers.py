@@ -224,6 +224,13 @@ def test_timesteps_out_of_range_are_refused(name, t):
         NoiseLevel.from_diffusers(build(name), torch.tensor([5, t]))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_timesteps_in_half_precision_are_refused(dtype):
+    """A trainer that casts its batch makes 776 of 777."""
+    with pytest.raises(TypeError, match="expected timesteps as integers, float32 or float64"):
+        NoiseLevel.from_diffusers(build("DDPMScheduler"), torch.tensor([777.0]).to(dtype))
+
+
 @pytest.mark.parametrize("t", [-1.0, 1000.5, float("nan")])
 def test_times_out_of_a_flow_s_range_are_refused(t):
     with pytest.raises(ValueError, match=r"^FlowMatchEulerDiscreteScheduler: expected .*timesteps.* got \["):

@@ -6,6 +6,7 @@ import pywt
 import torch
 
 from specreg.losses import wavelet
+from specreg.losses.functional import wavelet_bands
 
 
 def pair(shape, dtype=torch.float64):
@@ -46,6 +47,18 @@ def test_default_levels_are_the_deepest_useful_ones():
         rtol=1e-9,
     )
     np.testing.assert_allclose(wavelet(x0_hat, x0), reference(x0_hat, x0, "haar", 5, "periodization"), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "most"), [((16, 16), 4), ((16, 2), 1), ((1, 32), 1), ((17,), 5), ((33, 64, 5), 3)])
+@pytest.mark.parametrize("name", ["haar", "db4"])
+def test_more_levels_than_halve_the_shortest_axis_are_refused(shape, most, name):
+    x0_hat, x0 = pair((2, 1, *shape))
+    assert wavelet(x0_hat, x0, wavelet=name, levels=most).shape == (2,)
+    shown = "×".join(map(str, shape))
+    for measure in (wavelet, wavelet_bands):
+        for levels in (most + 1, 20):
+            with pytest.raises(ValueError, match=f"at most {most} for samples of {shown}, .*; got {levels}"):
+                measure(x0_hat, x0, wavelet=name, levels=levels)
 
 
 def test_band_weights_by_level_and_by_band():

@@ -103,6 +103,31 @@ def test_what_is_wrong_is_said(tmp_path):
         load_statistics(tmp_path / "y.npz")
 
 
+@pytest.mark.parametrize("name", ["mu", "sigma"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_statistics_that_are_not_finite_are_refused(tmp_path, name, value):
+    arrays = {"mu": np.zeros(2), "sigma": np.eye(2)}
+    arrays[name].flat[0] = value
+    np.savez(tmp_path / "x.npz", **arrays)
+    size = arrays[name].size
+    with pytest.raises(ValueError, match=rf"x\.npz: expected finite {name}; 1 of {size} values are NaN or infinite"):
+        load_statistics(tmp_path / "x.npz")
+    broken = GaussianStatistics(*(torch.from_numpy(array) for array in arrays.values()), None)
+    whole = GaussianStatistics(torch.zeros(2).double(), torch.eye(2).double(), None)
+    for pair in ((broken, whole), (whole, broken)):
+        with pytest.raises(ValueError, match="expected a finite mean and covariance"):
+            frechet_distance(*pair)
+
+
+def test_matrices_that_are_no_covariance_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", mu=np.zeros(2), sigma=np.array([[1.0, 2.0], [0.0, 1.0]]))
+    with pytest.raises(ValueError, match=r"x\.npz: expected a symmetric sigma"):
+        load_statistics(tmp_path / "x.npz")
+    whole, mirrored = (GaussianStatistics(torch.zeros(2).double(), s * torch.eye(2).double(), None) for s in (1, -1))
+    with pytest.raises(ValueError, match="without negative eigenvalues; got -1 to -1"):
+        frechet_distance(whole, mirrored)
+
+
 def test_missing_weights_say_what_to_fetch(tmp_path, monkeypatch):
     monkeypatch.delenv(features.INCEPTION_VARIABLE, raising=False)
     with pytest.raises(features.WeightsMissing, match=r"fetch it and pass --inception FILE or set SPECREG_INCEPTION"):
@@ -136,5 +161,5 @@ def test_inception_features_of_random_weights(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="images must be uint8"):
         extract(images.float())
     (tmp_path / "bad.pth").write_bytes(b"\x80\x04cos\nsystem\n(Vtouch x\ntR.")
-    with pytest.raises(ValueError, match="cannot be read as weights"):
+    with pytest.raises(ValueError, match=r"bad\.pth: cannot be read as a torch file .* it holds os\.system"):
         features.InceptionFeatures(tmp_path / "bad.pth", verify=False)

@@ -36,6 +36,13 @@ def test_a_missing_mode_is_found_in_its_bins():
     assert result.js_divergence == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("other", [[math.nan, 0.5], [0.5, 0.6], [1.5, -0.5], [1.0], [0.2, 0.3, 0.5]])
+def test_what_is_no_histogram_has_no_divergence(other):
+    for pair in (([0.5, 0.5], other), (other, [0.5, 0.5])):
+        with pytest.raises(ValueError, match="expected two histograms"):
+            js_divergence(*pair)
+
+
 def test_the_result_is_a_function_of_the_seed():
     other = RNG.standard_normal((500, 4))
     a, b, c = (ndb(other, REAL, bins=30, seed=seed) for seed in (1, 1, 2))

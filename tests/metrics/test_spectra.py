@@ -67,6 +67,23 @@ def test_spectra_of_different_sizes_are_refused():
         )
 
 
+@pytest.mark.parametrize("other", [(24, 32), (32, 24), (30, 32), (1, 32)])
+def test_sizes_whose_bins_agree_are_told_apart(other):
+    """White noise of 24×32 has the bins of 32×32, and three quarters of its energy: −1.25 dB."""
+    square = spectra.mean_spectrum(noise(4, 0.3))
+    oblong = spectra.mean_spectrum(0.3 * torch.randn(4, 1, *other, generator=torch.Generator().manual_seed(0)))
+    for compare in (spectra.power_ratio, spectra.log_spectral_distance):
+        with pytest.raises(
+            ValueError, match=rf"bins of {other[0] * other[1]} coefficients and .* of 1024 coefficients"
+        ):
+            compare(oblong, square)
+
+
+def test_the_order_of_the_axes_does_not_matter():
+    x = noise(4, 0.3)[..., :24]
+    assert spectra.power_ratio(spectra.mean_spectrum(x.mT), spectra.mean_spectrum(x)) == pytest.approx(0, abs=1e-12)
+
+
 def test_boards_score_one_and_noise_does_not():
     data = Checkerboards(8, resolution=32)
     x = torch.stack([data.item(i) for i in range(8)])

@@ -195,7 +195,7 @@ def test_config_survives_json_and_refuses_what_no_network_has():
             NetworkConfig("songunet", "edm", options)
     with pytest.raises(ValueError, match="decoder_type must be 'standard'"):
         NetworkConfig.from_reference("EDMPrecond", {"img_resolution": 16, "decoder_type": "skip"})
-    with pytest.raises(ValueError, match="preconditioning class"):
+    with pytest.raises(ValueError, match="the network's class must be one of"):
         NetworkConfig.from_reference("Evil", {})
 
 

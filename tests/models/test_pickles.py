@@ -4,7 +4,9 @@ import importlib.util
 import pickle
 import sys
 import tracemalloc
+import types
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -224,3 +226,32 @@ def test_diffusers_folders_load_and_say_what_is_wrong(tmp_path):
         torch.testing.assert_close(again(x, t), unet(x, t).sample)
     with pytest.raises(FileNotFoundError, match=r"unet/config.json"):
         from_folder(tmp_path)
+
+
+def _alone(kind):
+    """A checkpoint whose network is of class `kind`."""
+    return hostile.program(b"}", hostile.text("ema"), hostile.network(("img_resolution", b"K\x08"), kind=kind), b"s")
+
+
+def test_networks_of_the_second_generation_are_named(tmp_path):
+    """EDM2 keeps a network of class Precond in an EasyDict; neither name is a misspelling of one of EDM's."""
+    words = r"x\.pkl: is a network of EDM2, .*; expected one of EDM's, of class EDMPrecond, VPPrecond, VEPrecond or iDD"
+    (tmp_path / "x.pkl").write_bytes(_alone("Precond"))
+    with pytest.raises(CheckpointRefused, match=words) as caught:
+        pretrained.read(tmp_path / "x.pkl")
+    assert "did you mean" not in str(caught.value)
+
+    easy = type("EasyDict", (dict,), {"__module__": "dnnlib.util"})
+    modules = {"dnnlib": types.ModuleType("dnnlib"), "dnnlib.util": types.ModuleType("dnnlib.util")}
+    modules["dnnlib.util"].EasyDict = easy
+    for protocol in (2, 5):
+        with mock.patch.dict(sys.modules, modules):
+            (tmp_path / "x.pkl").write_bytes(pickle.dumps(easy(ema=None, loss_fn=None), protocol))
+        with pytest.raises(CheckpointRefused, match=words):
+            pretrained.read(tmp_path / "x.pkl")
+
+
+def test_a_class_in_a_file_is_no_misspelling(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(_alone("WPPrecond"))
+    with pytest.raises(CheckpointRefused, match=r"must be one of EDMPrecond, .*; got 'WPPrecond'$"):
+        pretrained.read(tmp_path / "x.pkl")

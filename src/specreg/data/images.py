@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specreg._checks import warn_once
+from specreg._files import array_fault
 from specreg.data.files import ImageFiles, posix_name
 
 REMEDY = "`specreg dataset SRC OUT.zip` makes pictures of one size and leaves damaged ones out"
@@ -178,7 +179,7 @@ class _Array:
                 labels = next((key for key in ("labels", "arr_1") if key in keys), None)
                 return loaded[images], None if labels is None else loaded[labels]
         except Exception as error:  # numpy reports damage as ValueError, EOFError, BadZipFile, ...
-            raise ValueError(f"cannot read the array {self.path}: {error}") from error
+            raise ValueError(f"cannot read the array {self.path}: {array_fault(self.path, error)}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}

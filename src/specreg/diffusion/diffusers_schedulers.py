@@ -42,10 +42,15 @@ class Scales(NamedTuple):
 def scales(scheduler: Any, timesteps: Tensor) -> Scales:
     """Return the scales of signal and noise at training timesteps `[B]`, on their device; the scheduler is not changed.
 
-    Raises TypeError for anything but a scheduler that adds noise, ValueError for a class of no known family and for
-    timesteps outside its range. Whole numbers on an accelerator are not checked.
+    Raises TypeError for anything but a scheduler that adds noise and for timesteps in half precision, ValueError for a
+    class of no known family and for timesteps outside its range. Whole numbers on an accelerator are not checked.
     """
     found = family(scheduler)
+    if timesteps.dtype in (torch.float16, torch.bfloat16):
+        raise TypeError(
+            f"{type(scheduler).__name__}: expected timesteps as integers, float32 or float64; got {timesteps.dtype}, "
+            "which has no 999"
+        )
     if found in ("vp", "ve"):
         return _from_table(scheduler, timesteps, found)
     _check_finite(scheduler, timesteps)

@@ -125,7 +125,8 @@ def wavelet(
         x0_hat: predicted clean samples, `[B, T]` or `[B, C, *space]`.
         x0: clean samples of the same shape.
         wavelet: a discrete PyWavelets wavelet.
-        levels: depth s of the decomposition; the deepest useful one (at least 1) when None.
+        levels: depth s of the decomposition; the deepest useful one (at least 1) when None. At most as many as
+            halve the shortest axis to 1.
         mode: boundary handling, as in PyWavelets.
         band_weights: γ. One number a level, finest first, the approximation counting with the coarsest level; or
             a mapping from (level, band), such as (1, "dd") or (3, "aa"), also written "1dd" and "3aa", to its
@@ -172,7 +173,16 @@ def _levels(levels: int | None, space: Sequence[int], wavelet: str) -> int:
     if torch.compiler.is_compiling():  # the depth depends on the sizes, so symbolic ones become constants
         space = [len(range(n)) for n in space]
     deepest = max_levels(tuple(space), wavelet)  # refuses an unknown wavelet
-    return deepest if levels is None else levels
+    if levels is None:
+        return deepest
+    # Each level halves the axes. What is left of one of 1 sample is only repeated, larger by √2 at every level.
+    most = max(1, (min(space) - 1).bit_length())
+    if levels > most:
+        shape = "×".join(map(str, space))
+        raise ValueError(
+            f"levels must be at most {most} for samples of {shape}, whose shortest axis is then 1; got {levels}"
+        )
+    return levels
 
 
 @traced_as_constant

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specreg._torch_files import load_plain
+
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """Name of the weights among torch-fidelity's releases (v0.2.0); its last part begins the file's SHA-256."""
 
@@ -61,10 +63,7 @@ class InceptionFeatures:
             expected = INCEPTION_FILE.rpartition("-")[2].removesuffix(".pth")
             if not found.startswith(expected):
                 raise ValueError(f"{weights}: expected a SHA-256 that begins with {expected}; got {found[:8]}")
-        try:
-            state = torch.load(weights, weights_only=True, map_location="cpu")
-        except Exception as error:
-            raise ValueError(f"{weights}: cannot be read as weights ({str(error).splitlines()[0]})") from None
+        state = load_plain(weights)
         # torch-fidelity unpickles its file, so it gets a copy of weights that were read safely.
         with tempfile.TemporaryDirectory() as folder:
             safe = Path(folder) / INCEPTION_FILE

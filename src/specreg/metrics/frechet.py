@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from specreg._files import array_fault
+
 
 class Gaussian(Protocol):
     """The interface of feature statistics: a mean `[D]` and a covariance `[D, D]`, float64."""
@@ -81,9 +83,15 @@ class FeatureAccumulator:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Return d² between two Gaussians, at least 0; it is FID where the features are Inception's."""
+    """Return d² between two Gaussians, at least 0; it is FID where the features are Inception's.
+
+    Raises ValueError for features of different sizes, and for statistics that are not finite or no covariance.
+    """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"expected features of one size; got {len(a.mean)} and {len(b.mean)}")
+    for statistics in (a, b):
+        if not bool(statistics.mean.isfinite().all() and statistics.covariance.isfinite().all()):
+            raise ValueError("expected a finite mean and covariance of features; got NaN or infinite values")
     root_a, root_b = _root(a.covariance), _root(b.covariance)
     cross = torch.linalg.svdvals(root_b @ root_a).sum()
     # Traces of the squared roots, so that rounding is the same on both sides of the difference.
@@ -95,6 +103,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 def _root(covariance: Tensor) -> Tensor:
     """Return the symmetric square root `[D, D]`; eigenvalues that rounding made negative count as 0."""
     values, vectors = torch.linalg.eigh(covariance)
+    if values[0] < -1e-3 * values[-1].abs():
+        raise ValueError(
+            f"expected a covariance, without negative eigenvalues; got {values[0]:.3g} to {values[-1]:.3g}"
+        )
     root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     return root
 
@@ -112,11 +124,16 @@ def load_statistics(path: Path) -> GaussianStatistics:
             mean, covariance = (np.asarray(file[key], dtype=np.float64) for key in ("mu", "sigma"))
             count = int(file["count"]) if "count" in file.files else None
     except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as feature statistics ({error})") from None
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not np.isfinite(covariance).all():
+        raise ValueError(f"{path}: cannot be read as feature statistics ({array_fault(path, error)})") from None
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
         raise ValueError(
-            f"{path}: expected finite mu [D] and sigma [D, D]; got {list(mean.shape)} and {list(covariance.shape)}"
+            f"{path}: expected mu [D] and sigma [D, D]; got {list(mean.shape)} and {list(covariance.shape)}"
         )
+    for name, values in (("mu", mean), ("sigma", covariance)):
+        if bad := int((~np.isfinite(values)).sum()):
+            raise ValueError(f"{path}: expected finite {name}; {bad} of {values.size} values are NaN or infinite")
+    if np.abs(covariance - covariance.T).max() > 1e-3 * np.abs(covariance).max():
+        raise ValueError(f"{path}: expected a symmetric sigma; it differs from its transpose")
     return GaussianStatistics(torch.from_numpy(mean), torch.from_numpy((covariance + covariance.T) / 2), count)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from specreg._torch_files import load_plain
 from specreg.metrics.resampling import resample
 from specreg.metrics.scores import ClipScores, Unavailable, score_clips
 
@@ -97,8 +97,8 @@ class UTMOS:
         except (ImportError, RuntimeError) as error:
             raise Unavailable(f"UTMOS: {checkout} cannot be loaded: {error}") from None
         try:
-            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            model.load_state_dict(load_plain(weights))
+        except (ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise Unavailable(f"UTMOS: {weights} does not hold its weights: {str(error).splitlines()[0]}") from None
         self.device = torch.device(device)
         self._model = model.eval().to(self.device)

@@ -90,8 +90,16 @@ def two_sided_p(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def js_divergence(p: ArrayLike, q: ArrayLike) -> float:
-    """Return the Jensen-Shannon divergence of two histograms `[K]` with sum 1, nats: 0 (equal) to ln 2 (disjoint)."""
+    """Return the Jensen-Shannon divergence of two histograms `[K]` with sum 1, nats: 0 (equal) to ln 2 (disjoint).
+
+    Raises ValueError for anything but two histograms of one length.
+    """
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    for histogram in (p, q):
+        whole = histogram.shape == p.shape and histogram.ndim == 1 and bool((histogram >= 0).all())
+        if not whole or abs(histogram.sum() - 1) > 1e-6:
+            shapes, sums = f"{list(p.shape)} and {list(q.shape)}", f"{p.sum():g} and {q.sum():g}"
+            raise ValueError(f"expected two histograms [K] with sum 1; got {shapes} with sums {sums}")
     middle = (p + q) / 2
 
     def kl(a: NDArray[np.float64]) -> float:

@@ -20,7 +20,10 @@ QUANTIZATION_POWER = (2 / 255) ** 2 / 12
 
 
 class MeanSpectrum(NamedTuple):
-    """Mean radial power spectrum of a set of samples."""
+    """Mean radial power spectrum of a set of samples.
+
+    `frequency` and `size` together say how large the samples are, up to the order of their axes.
+    """
 
     frequency: Tensor  # [bins], cycles per sample
     power: Tensor  # [bins]
@@ -43,17 +46,20 @@ def log_spectral_distance(spectrum: MeanSpectrum, truth: MeanSpectrum) -> float:
     """Return the root mean square of the difference in dB over all frequency bins but the zero frequency.
 
     Raises:
-        ValueError: the spectra are on different grids.
+        ValueError: the spectra are of samples of different sizes.
     """
-    _same_grid(spectrum, truth)
+    same_grid(spectrum, truth)
     moving = truth.frequency > 0
     difference = decibels(spectrum.power) - decibels(truth.power)
     return float(difference[moving].square().mean().sqrt())
 
 
 def power_ratio(spectrum: MeanSpectrum, truth: MeanSpectrum, *, low: float = 0.0, high: float = 1.0) -> float:
-    """Return the energy at frequencies in (low, high] cycles per sample relative to the truth's, dB; 0 is best."""
-    _same_grid(spectrum, truth)
+    """Return the energy at frequencies in (low, high] cycles per sample relative to the truth's, dB; 0 is best.
+
+    Raises ValueError for spectra of samples of different sizes.
+    """
+    same_grid(spectrum, truth)
     inside = (truth.frequency > low) & (truth.frequency <= high)
     energy, true_energy = ((s.power * s.size)[inside].sum() for s in (spectrum, truth))
     floor = QUANTIZATION_POWER * truth.size[inside].sum()
@@ -89,8 +95,11 @@ def from_uint8(x: Tensor) -> Tensor:
     return x.float() / 127.5 - 1
 
 
-def _same_grid(spectrum: MeanSpectrum, truth: MeanSpectrum) -> None:
-    if not torch.equal(spectrum.frequency, truth.frequency):
-        raise ValueError(
-            f"spectra must be of one image size; got {len(spectrum.frequency)} and {len(truth.frequency)} bins"
-        )
+def same_grid(spectrum: MeanSpectrum, truth: MeanSpectrum) -> None:
+    """Raise ValueError unless both spectra are of samples of one size.
+
+    The frequencies are not enough: 24×32 and 32×32 have the same bins, with other numbers of coefficients in them.
+    """
+    if not (torch.equal(spectrum.frequency, truth.frequency) and torch.equal(spectrum.size, truth.size)):
+        found = [f"{len(s.frequency)} bins of {s.size.sum():.0f} coefficients" for s in (spectrum, truth)]
+        raise ValueError(f"spectra must be of one image size; got {' and '.join(found)}")

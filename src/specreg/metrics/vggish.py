@@ -7,7 +7,6 @@ linear in mel, unlike those of librosa and `data.mel`, which are linear in Hz.
 
 from __future__ import annotations
 
-import pickle
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from specreg._torch_files import load_plain
 from specreg.metrics.scores import Unavailable
 
 WINDOW, HOP, N_FFT = 400, 160, 512
@@ -44,8 +44,8 @@ class VGGish:
         with torch.device("meta"):
             network = _Network()
         try:
-            network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), assign=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, AttributeError) as error:
+            network.load_state_dict(load_plain(weights), assign=True)
+        except (ValueError, RuntimeError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise Unavailable(f"VGGish needs {WEIGHTS}; {weights} does not hold its tensors ({reason})") from None
         self.name = "VGGish" if not activation else "VGGish with its last ReLU"

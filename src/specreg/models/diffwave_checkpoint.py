@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from specreg._torch_files import load_plain
 from specreg.models.diffwave import DiffWave, DiffWaveConfig
 
 
@@ -41,11 +41,7 @@ def load_diffwave(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: {path}")
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path}: cannot be read as a torch file of tensors and plain values ({reason})") from None
+    stored = load_plain(path)
     tensors = stored.get("model") if isinstance(stored, dict) else None
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         held = sorted(map(str, stored)) if isinstance(stored, dict) else type(stored).__name__

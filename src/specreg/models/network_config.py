@@ -15,6 +15,7 @@ from specreg import _checks
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.adm import ADM
+from specreg.models.pickles import SECOND_GENERATION
 from specreg.models.songunet import SongUNet
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"songunet": SongUNet, "adm": ADM}
@@ -91,13 +92,15 @@ class NetworkConfig:
     @classmethod
     def from_reference(cls, preconditioning: str, keywords: Mapping[str, Any]) -> NetworkConfig:
         """Return the config for a class name and keyword arguments as the public checkpoints record them."""
-        _checks.choice("preconditioning class", preconditioning, _REFERENCE_PRECONDITIONINGS)
+        if preconditioning == "Precond":
+            raise ValueError(SECOND_GENERATION)
+        _known_class("the network's class", preconditioning, _REFERENCE_PRECONDITIONINGS)
         kind = _REFERENCE_PRECONDITIONINGS[preconditioning]
         given = dict(keywords)
         model_type = given.pop("model_type", _REFERENCE_DEFAULT[kind])
         if not isinstance(model_type, str):
             raise ValueError(f"model_type must be a name; got {_checks.shown(model_type)}")
-        _checks.choice("model_type", model_type, _REFERENCE_NETWORKS)
+        _known_class("model_type", model_type, _REFERENCE_NETWORKS)
         for name, expected in _FIXED.items():
             if given.pop(name, expected) != expected:
                 raise ValueError(f"{name} must be {expected!r} here; got {_checks.shown(keywords[name])}")
@@ -146,6 +149,12 @@ class NetworkConfig:
         """Return the network on the meta device: names and shapes of its tensors without memory."""
         with torch.device("meta"):
             return self.build(**changes)
+
+
+def _known_class(what: str, name: str, known: Mapping[str, str]) -> None:
+    """Raise ValueError for another class; no name is near another one, because a program wrote them."""
+    if name not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)}; got {_checks.shown(name)}")
 
 
 def _check_option(name: str, value: Any) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg._files import mistaken_for_data
 
 MAX_BYTES = 8 << 30
 MAX_OPERATIONS = 5_000_000
@@ -28,6 +29,10 @@ MAX_OPERATIONS = 5_000_000
 
 class CheckpointRefused(ValueError):
     """A checkpoint file is damaged or holds something forbidden; the message names the file and the fault."""
+
+
+class _NoPickle(CheckpointRefused):
+    """The file does not consist of a pickle's instructions."""
 
 
 @dataclass(eq=False)
@@ -79,7 +84,8 @@ def read_pickle(path: Path) -> Any:
             content.seek(0)
             return _Machine().run(content)
         except CheckpointRefused as refusal:
-            raise CheckpointRefused(f"{path}: {refusal}") from None
+            found = mistaken_for_data(path) if isinstance(refusal, _NoPickle) else None
+            raise CheckpointRefused(f"{path}: {found or refusal}") from None
 
 
 def _operations(content: Any) -> Iterator[tuple[str, Any]]:
@@ -92,7 +98,7 @@ def _operations(content: Any) -> Iterator[tuple[str, Any]]:
     except CheckpointRefused:
         raise
     except Exception as error:  # genops reports damage as ValueError, UnicodeError, struct.error, OverflowError, ...
-        raise CheckpointRefused(f"is not a whole pickle ({error})") from None
+        raise _NoPickle(f"is not a whole pickle ({error})") from None
 
 
 def _look_through(content: Any, names: set[str] | None = None) -> None:
@@ -105,7 +111,17 @@ def _look_through(content: Any, names: set[str] | None = None) -> None:
             raise CheckpointRefused(f"refused the pickle instruction {name}{said}, which no such checkpoint has")
 
 
+SECOND_GENERATION = (
+    "is a network of EDM2, the generation after EDM, whose layers preserve magnitudes; expected one of EDM's, of class "
+    "EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond"
+)
+_SECOND_GENERATION_NAMES = ("dnnlib.util.EasyDict",)
+"""Names that EDM2's files use and EDM's do not."""
+
+
 def _refuse_unless_allowed(name: str, allowed: set[str] | None = None) -> None:
+    if allowed is None and name in _SECOND_GENERATION_NAMES:
+        raise CheckpointRefused(SECOND_GENERATION)
     if name not in (_BUILDERS if allowed is None else allowed):
         known = ", ".join(_BUILDERS if allowed is None else sorted(allowed))
         raise CheckpointRefused(f"refused {name[:200]!r}; the only names that such a checkpoint uses are {known}")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from specreg import _checks
 from specreg._files import write_safetensors
+from specreg._torch_files import load_plain, load_safetensors
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.network_config import NetworkConfig
@@ -187,24 +188,19 @@ def _entries(record: Record, kind: str, prefix: str) -> list[tuple[Any, Any]]:
 
 
 def _from_safetensors(path: Path) -> tuple[str | None, dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            return metadata.get("network"), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointRefused(f"{path}: cannot be read as safetensors ({error})") from None
+        metadata, tensors = load_safetensors(path)
+    except ValueError as error:
+        raise CheckpointRefused(str(error)) from None
+    return metadata.get("network"), tensors
 
 
 def _from_torch(path: Path) -> tuple[str | None, dict[str, Tensor]]:
     """Return config and tensors of a .pt file: one that `save` wrote, a state dict, or a dict that holds one."""
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        offender = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), first)
-        raise CheckpointRefused(f"{path}: refused by torch.load(weights_only=True): {offender}") from None
+        content = load_plain(path)
+    except ValueError as error:
+        raise CheckpointRefused(str(error)) from None
     if not isinstance(content, dict):
         raise CheckpointRefused(f"{path}: expected a dict of tensors; got {type(content).__name__}")
     text = content.get("network")

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from specreg._torch_files import load_safetensors
+
 _NEEDS = 'model kind "unet2d" needs diffusers: pip install "specreg[diffusers]"'
 
 
@@ -47,7 +49,6 @@ def from_folder(folder: Path) -> UNet2D:
         from diffusers import UNet2DModel
     except ImportError as error:
         raise ImportError(_NEEDS) from error
-    from safetensors.torch import load_file
 
     from specreg.models.pretrained import check_tensors
 
@@ -61,7 +62,7 @@ def from_folder(folder: Path) -> UNet2D:
     if not weights.is_file():
         raise FileNotFoundError(f"{home}: expected {weights.name}; there is none")
     network = UNet2D(**{name: value for name, value in config.items() if not name.startswith("_")})
-    tensors = load_file(weights)
+    _, tensors = load_safetensors(weights)
     check_tensors(tensors, network.unet.state_dict(), str(weights))
     network.unet.load_state_dict(tensors)
     return network

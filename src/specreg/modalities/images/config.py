@@ -195,8 +195,6 @@ def _check_sampling(config: ImageConfig) -> None:
         )
     if objective == "ddpm" and sampling.sampler == "ddim" and sampling.steps > config.diffusion.timesteps:
         raise ValueError(f"sampling.steps must be at most diffusion.timesteps; got {sampling.steps}")
-    if config.metrics.kernel_distance and sampling.count < 2:
-        raise ValueError("metrics.kernel_distance needs sampling.count of at least 2; got 1")
 
 
 def _check_boards(config: ImageConfig) -> None:

@@ -52,9 +52,12 @@ class _Sums:
         self.features = FeatureAccumulator(features.dimensions) if features is not None else None
 
     def add(self, images: Tensor) -> None:
-        """Add uint8 images `[N, C, H, W]`."""
-        self.grid = spectra.mean_spectrum(spectra.from_uint8(images))
-        total = self.grid.power * len(images)
+        """Add uint8 images `[N, C, H, W]`; raises ValueError for another size than that of earlier ones."""
+        spectrum = spectra.mean_spectrum(spectra.from_uint8(images))
+        if self.grid is not None:
+            spectra.same_grid(spectrum, self.grid)
+        self.grid = spectrum
+        total = spectrum.power * len(images)
         self.power = total if self.count == 0 else self.power + total
         self.count += len(images)
         if self.extract is not None and self.features is not None:

@@ -125,9 +125,13 @@ def load_truth(config: ImageConfig, *, count: int = COUNT, device: torch.device 
     is the floor that samples can reach: as many as there are samples, or half of the images where there are few.
 
     Raises ConfigError where there are fewer than two images (four with the kernel distance, which needs two in each
-    half), ValueError where they do not have the size and channels of the training images.
+    half), or where it is measured on one sample; ValueError where they do not have the size and channels of the
+    training images.
     """
     least = 4 if config.metrics.kernel_distance else 2
+    # A rule of scoring, so it is here: `specreg sample` draws any number.
+    if config.metrics.kernel_distance and config.sampling.count < 2:
+        raise ConfigError("sampling.count must be at least 2 with metrics.kernel_distance; got 1")
     if config.data.kind != "images":
         data = open_images(config.data.model_copy(update={"count": count}), seed=TRUTH_SEED)
     else:
