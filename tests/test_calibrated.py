@@ -107,6 +107,7 @@ def test_a_comparison_has_the_calibrated_baseline_as_a_row_without_training_it(t
     rows = [row for row in result["table"] if row["arm"] == "calibrated"]
     assert {row["n"] for row in rows} == {2}
     assert "calibrated" not in result["step_seconds"]
+    assert ours["timing"] == {}
     written = (cell / "results.json").stat().st_mtime_ns
     compare.compare(config, tmp_path, arms, range(2), console=Console(quiet=True))
     assert (cell / "results.json").stat().st_mtime_ns == written

@@ -103,7 +103,9 @@ def evaluate(
         **found,
         "described": {name: modality.metrics[name]._asdict() for name in found["metrics"]},
         "skipped_steps": trained.skipped,
-        "timing": {**timing(folder / "metrics.jsonl"), "train_seconds": trained.seconds},
+        "timing": {}
+        if calibrated_in
+        else {**timing(folder / "metrics.jsonl"), "train_seconds": trained.seconds},  # a calibration takes no training
         "truth": truth.record(),
         "truth_sha256": truth.fingerprint,
         "parameters": sum(p.numel() for p in trained.network.parameters()),
