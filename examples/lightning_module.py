@@ -6,6 +6,7 @@ python examples/lightning_module.py
 import lightning
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import specreg
 from specreg.diffusion import alphas_cumprod
@@ -25,8 +26,9 @@ class Diffusion(lightning.LightningModule):
         self.alphas_cumprod = alphas_cumprod("cosine", 1000).float()
         self.regularizer = specreg.SpectralRegularizer("amplitude", weight="auto")
 
-    def training_step(self, x0: torch.Tensor, index: int) -> torch.Tensor:
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
         """Return the loss of a batch of images [B, 1, 16, 16]."""
+        (x0,) = batch
         noise, t = torch.randn_like(x0), torch.randint(1000, (len(x0),))
         level = specreg.NoiseLevel.ddpm(self.alphas_cumprod[t])
         output = self.network(level.diffuse(x0, noise))
@@ -49,4 +51,4 @@ trainer = lightning.Trainer(
     max_epochs=1, accelerator="cpu", callbacks=[KeepRegularizer(module.regularizer)], logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
 )  # fmt: skip
-trainer.fit(module, torch.utils.data.DataLoader(images, batch_size=8))
+trainer.fit(module, DataLoader(TensorDataset(images), batch_size=8))

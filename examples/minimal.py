@@ -29,7 +29,9 @@ class Denoiser(torch.nn.Module):
         self.last = torch.nn.Conv2d(width, 1, 5, padding=2)
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return self.last(torch.relu(self.first(x_t) + self.time(t[:, None] / 1000)[:, :, None, None]))
+        hidden = torch.relu(self.first(x_t) + self.time(t[:, None] / 1000)[:, :, None, None])
+        output: torch.Tensor = self.last(hidden)
+        return output
 
 
 model = Denoiser()

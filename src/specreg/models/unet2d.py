@@ -22,7 +22,7 @@ class UNet2D(nn.Module):
             from diffusers import UNet2DModel
         except ImportError as error:
             raise ImportError(_NEEDS) from error
-        self.unet: Any = UNet2DModel(**options)  # type: ignore[no-untyped-call]
+        self.unet: Any = UNet2DModel(**options)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the network's output in the shape of `x`."""
