@@ -57,9 +57,9 @@ def block(measured: Measured) -> str:
 
 
 def brief(measured: Measured, steps: str) -> str:
-    """Return one length in Markdown: every metric, MSE alone and the arms at a ratio of 2."""
+    """Return one length in Markdown: every metric of MSE alone and of three arms."""
     metrics, at = measured["metrics"], measured["values"][steps]
-    arms = [arm for arm in at if "@auto:" not in arm or arm.endswith("@auto:2")]
+    arms = [arm for arm in (BASELINE, "amplitude@auto:2", "haar@auto:2", "amplitude+haar@auto:2") if arm in at]
     lines = ["| " + " | ".join([f"{steps} steps", *(LABELS.get(arm, arm) for arm in arms)]) + " |"]
     lines.append("|---" * (len(arms) + 1) + "|")
     for name, about in metrics.items():

@@ -1,7 +1,7 @@
 """Write the tables of the pages from the numbers in this folder: `python docs/measured/write.py`, or `--check` them.
 
 A table stands between `<!-- measured: WHAT NAME … -->` and `<!-- end -->`. WHAT is "comparison" (NAME.json as
-summarize.py keeps it), "curves" (all of a study), or "brief" (one length of it, with the arms at a ratio of 2).
+summarize.py keeps it), "curves" (all of a study), or "brief" (one length of it, with three arms).
 """
 
 from __future__ import annotations
