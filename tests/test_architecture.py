@@ -30,6 +30,7 @@ TRAINING = LOSS | {
 ALLOWED = {
     "_checks": set(),
     "_files": set(),
+    "_signals": set(),
     "_compile": set(),
     "processes": set(),
     "randomness": set(),
@@ -42,26 +43,26 @@ ALLOWED = {
     "own_state": set(),
     "watch": set(),
     "regularizer": LOSS,
-    "models": {"_checks", "diffusion"},
-    "data": {"_checks"},
-    "metrics": {"_checks", "transforms"},
+    "models": {"_checks", "_files", "diffusion"},
+    "data": {"_checks", "_files"},
+    "metrics": {"_checks", "_files", "transforms"},
     "objectives": {"_checks", "regularizer", "diffusion"},
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "calibrated": {"_checks", "transforms", "diffusion", "objectives", "denoising"},
     "config": {"_checks", "losses", "diffusion"},
     "modalities": TRAINING,
-    "training": TRAINING,
+    "training": TRAINING | {"_signals", "processes"},
     "evaluation": {"_files", "processes", "config", "modalities", "training"},
-    "compare": {"_files", "processes", "config", "metrics", "modalities", "training", "evaluation"},
+    "compare": {"_files", "_signals", "processes", "config", "metrics", "modalities", "training", "evaluation"},
     "reproduce": {
         "_checks", "_files", "processes", "recipes", "config", "modalities", "training", "evaluation", "compare",
     },
     "cli": {
-        "", "_checks", "processes", "recipes", "config", "data", "metrics", "models", "modalities", "training",
-        "evaluation", "compare", "reproduce", "report",
+        "", "_checks", "_files", "_signals", "processes", "recipes", "config", "data", "metrics", "models",
+        "modalities", "training", "evaluation", "compare", "reproduce", "report",
     },
     "": {"losses", "diffusion", "auto_weight", "regularizer", "watch"},
-    "__main__": {"cli"},
+    "__main__": {"_signals", "cli"},
 }  # fmt: skip
 LOSS_THIRD_PARTY = {"torch", "numpy", "pywt"}
 

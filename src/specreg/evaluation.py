@@ -83,7 +83,7 @@ def evaluate(
     config, network = trained.config, trained.network
     modality, target = modalities.of(config), calibrated_in or folder
     objective = build_objective(config, device, saved=trained.description)
-    restore_regularizer(objective.regularizer, trained.regularizer)
+    restore_regularizer(objective.regularizer, trained.regularizer, step=trained.step)
     if calibrated_in is not None:
         network = modality.calibrate(config, objective, network, device=device).eval()
     found = evaluate_network(config, network, trained.shape, truth, target, device=device)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
@@ -15,8 +16,12 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from specreg._signals import Stopped
+
 if TYPE_CHECKING:
     from specreg.config import Config
+
+P = ParamSpec("P")
 
 # Names and titles are users' text: brackets in them are not markup.
 out = Console(markup=False, emoji=False)
@@ -58,12 +63,31 @@ def _stop(error: Exception, code: int) -> None:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """When the user stops a command, say how to resume."""
+    """When a signal stops a command, say what is saved and how to resume."""
     try:
         yield
-    except KeyboardInterrupt:
-        err.print("Stopped. Run the same command again to resume from the last checkpoint.")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        end(stop, "Stopped. Run the same command again to resume from the last checkpoint.")
+
+
+def stoppable(command: Callable[P, None]) -> Callable[P, None]:
+    """Return a command that a signal stops in a sentence, also where nothing is to be resumed."""
+
+    @functools.wraps(command)
+    def stopped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as stop:
+            end(stop, "Stopped.")
+
+    return stopped
+
+
+def end(stop: KeyboardInterrupt, otherwise: str) -> NoReturn:
+    """End the command after a signal with what the exception says, or else with `otherwise`; one process speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        err.print(Text(str(stop) or otherwise), soft_wrap=True)
+    raise typer.Exit(stop.exit_code if isinstance(stop, Stopped) else 130) from None
 
 
 def read_config(source: str, overrides: list[str] | None) -> Config:

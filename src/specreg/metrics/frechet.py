@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from specreg._files import whole_file
+
 
 class Gaussian(Protocol):
     """The interface of feature statistics: a mean `[D]` and a covariance `[D, D]`, float64."""
@@ -122,10 +124,8 @@ def load_statistics(path: Path) -> GaussianStatistics:
 
 def save_statistics(path: Path, statistics: GaussianStatistics) -> None:
     """Write statistics for `load_statistics`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial.npz")
     arrays: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
     if statistics.samples is not None:
         arrays["count"] = np.array(statistics.samples)
-    np.savez(partial, **arrays)
-    partial.replace(path)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
+from specreg._files import whole_file
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.network_config import NetworkConfig
@@ -76,15 +77,13 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
         tensors = network.state_dict()
     check_tensors(tensors, config.skeleton().state_dict(), str(path))
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    if path.suffix == ".pt":
-        torch.save({"network": config.to_json(), "tensors": tensors}, partial)
-    else:
-        from safetensors.torch import save_file
+    with whole_file(path) as file:
+        if path.suffix == ".pt":
+            torch.save({"network": config.to_json(), "tensors": tensors}, file)
+        else:
+            from safetensors.torch import save as serialized
 
-        save_file(tensors, partial, metadata={"network": config.to_json()})
-    partial.replace(path)
+            file.write(serialized(tensors, metadata={"network": config.to_json()}))
 
 
 def describe(network: Pretrained) -> str:
