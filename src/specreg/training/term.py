@@ -47,7 +47,8 @@ def restore_regularizer(
 
 def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None:
     """Evaluate a term once on an x0 of `shape` `(C, *space)`, so that options that do not fit it fail at once."""
-    regularizer = build_regularizer(config)
+    # With a constant λ: an automatic one would warn that it has measured nothing yet.
+    regularizer = build_regularizer(config and config.model_copy(update={"weight": 1.0}))
     if regularizer is not None:
         x = torch.zeros(1, *shape)
         regularizer.eval()(x, x, NoiseLevel.edm(torch.ones(1)))
