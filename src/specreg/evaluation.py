@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from specreg import modalities, processes
-from specreg._files import write_json
+from specreg._files import write_json, writing
 from specreg.config import Config, ConfigError
 from specreg.modalities.protocol import Description, Device, Truth
 from specreg.training import checkpoint
@@ -126,7 +126,8 @@ def evaluate_network(
     if not processes.state().is_main_process:
         return None
     samples = modality.join(parts)
-    modality.save(samples, folder / "samples")
+    with writing(folder / "samples"):
+        modality.save(samples, folder / "samples")
     scores = modality.score(config, samples, truth)
     label = {name: metric.label for name, metric in modality.metrics.items()}
     return {

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from specreg.config import Config, ConfigError
 
 
-def refuse_unsupported(accelerator: Accelerator, config: Config) -> None:
-    """Raise ConfigError for what the trainer cannot do on these processes and this device."""
-    refuse_sharding(accelerator)
+def refuse_unsupported(config: Config, state: PartialState) -> None:
+    """Raise ConfigError for settings that do not go with these processes and their device."""
     settings = config.training
-    parts = settings.accumulate * accelerator.num_processes
+    parts = settings.accumulate * state.num_processes
     if settings.batch_size % parts:
         raise ConfigError(
             f"training.batch_size: expected a multiple of {parts} (accumulate × processes); got {settings.batch_size}"
         )
-    if settings.precision == "fp16" and accelerator.scaler is None:
-        raise ConfigError(
-            f"training.precision: fp16 needs a GPU, where gradients are scaled; on this device ({accelerator.device}) "
-            "expected bf16 or no; got fp16"
-        )
+    if settings.precision == "fp16" and state.device.type == "cpu":  # accelerate would compute in float32, unscaled
+        raise ConfigError("training.precision: fp16 needs a GPU; expected bf16 or no on a CPU; got fp16")
 
 
 def refuse_sharding(accelerator: Accelerator) -> None:

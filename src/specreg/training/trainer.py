@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from specreg import config as configs
-from specreg import modalities
+from specreg import modalities, processes
 from specreg._files import write_text
 from specreg._signals import Stopped, StopRequest, ignore, noted
 from specreg.config import Config, ConfigError
@@ -31,7 +31,7 @@ from specreg.training.record import NonFiniteLoss, batch_means
 from specreg.training.run_folder import Claim, refuse_other_run, refuse_second, resume_from
 from specreg.training.runlog import Bar, RunLog
 from specreg.training.schedule import learning_rate
-from specreg.training.supported import refuse_unsupported
+from specreg.training.supported import refuse_sharding, refuse_unsupported
 from specreg.training.term import build_objective, restore_regularizer, try_regularizer
 
 MOST_SKIPPED = 30
@@ -55,11 +55,12 @@ class Trainer:
 
     def __init__(self, config: Config, folder: Path, *, console: Console | None = None, label: str | None = None):
         self.config, self.folder = config, folder
+        refuse_unsupported(config, processes.state())
         self.accelerator = Accelerator(mixed_precision=config.training.precision)
         self.console = console or Console(stderr=True)
         self.label = label or config.name
         self.device = self.accelerator.device
-        refuse_unsupported(self.accelerator, config)
+        refuse_sharding(self.accelerator)
         refuse_other_run(folder, config)
         self.claim = Claim(folder)
         try:
@@ -264,7 +265,7 @@ class Trainer:
             self.save()
         except NonFiniteLoss:
             last = checkpoint.latest(folder)
-            return f"the last finite state is saved in {last}" if last else "no finite state was saved before"
+            return f"the last finite state is in {last}" if last else "no finite state was saved before"
         return f"the state before this step is saved in {folder}"
 
     def _state(self) -> Checkpoint:
