@@ -12,17 +12,22 @@ from specreg.config import dump
 SOURCE = Path(specreg.__file__).parents[1]
 
 
+ON_CPU = {"ACCELERATE_USE_CPU": "1"}
 READY = "from specreg.__main__ import main; print('ready', flush=True); main()"
 
 
-def start(folder, *arguments, before=None):
+def start(folder, *arguments, before=None, processes=1):
     """Start `specreg ARGUMENTS` in `folder`, in a process group of its own, with its words in pipes.
 
-    It prints "ready" once torch is loaded and the command itself begins.
+    It prints "ready" once torch is loaded and the command itself begins. More than one process start under torchrun.
     """
+    program = ["-c", READY]
+    if processes > 1:
+        program = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "specreg"]
     return subprocess.Popen(
-        [sys.executable, "-c", READY, *map(str, arguments)],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+        [sys.executable, *program, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "COLUMNS": "400", **ON_CPU},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=before,
     )  # fmt: skip

@@ -52,10 +52,10 @@ def test_a_full_disk_at_a_checkpoint_is_a_sentence_and_nothing_is_lost(tiny, tmp
 def test_a_full_disk_under_the_log_is_a_sentence(tmp_path):
     log = RunLog(tmp_path / "metrics.jsonl")
     log.write({"step": 1})
-    log._file = Path("/dev/full").open("ab", buffering=0)
-    with pytest.raises(WriteError, match=r"metrics\.jsonl: cannot be written \(No space left on device\)"):
-        log.write({"step": 2})
     log.close()
+    full = pytest.raises(WriteError, match=r"metrics\.jsonl: cannot be written \(No space left on device\)")
+    with Path("/dev/full").open("ab", buffering=0) as log._file, full:
+        log.write({"step": 2})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +59,28 @@ def one_sentence() -> Iterator[None]:
 def _stop(error: Exception, code: int) -> None:
     if os.environ.get("SPECREG_TRACEBACK"):
         raise error
-    err.print(Text.assemble(("error: ", "bold red"), str(error) or type(error).__name__), soft_wrap=True)
+    sentence = str(error) or type(error).__name__
+    if not (_tell_launcher(sentence) and _rank() != 0):
+        err.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
     sys.exit(code)
+
+
+def _rank() -> int:
+    """Return the number of this process among those of a launcher, 0 without one; torch need not be loaded."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _tell_launcher(sentence: str) -> bool:
+    """Give an error to `torchrun` or `accelerate launch`, whose last lines then say it; returns whether one listens.
+
+    The launcher prints what is in the file that it names, a traceback where there is one. It has no other way.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return False
+    told = {"message": {"message": f"error: {sentence}", "extraInfo": {"timestamp": str(int(time.time()))}}}
+    Path(path).write_text(json.dumps(told), encoding="utf-8")
+    return True
 
 
 @contextmanager
@@ -85,7 +107,7 @@ def stoppable(command: Callable[P, None]) -> Callable[P, None]:
 
 def end(stop: KeyboardInterrupt, otherwise: str) -> NoReturn:
     """End the command after a signal with what the exception says, or else with `otherwise`; one process speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if _rank() == 0:
         err.print(Text(str(stop) or otherwise), soft_wrap=True)
     raise typer.Exit(stop.exit_code if isinstance(stop, Stopped) else 130) from None
 
