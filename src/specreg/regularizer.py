@@ -184,13 +184,11 @@ class SpectralRegularizer(OwnState):
             raise TypeError("advance needs norms= under AutoWeight: SpectralTerm.norms of each part, stacked")
         if self.weight == 0:
             return torch.zeros(())
-        whole = None
-        if (
-            norms is not None
-        ):  # of the mean over parts: the parts' gradients are side by side, each divided by their number
-            base, spectral = (norms.float().square().sum(0).sqrt() / len(norms)).unbind()
-            whole = base, spectral
-        return self._lambda(whole, True, self.calls.new_zeros((), dtype=torch.float32) if norms is None else norms)
+        if norms is None:
+            return self._lambda(None, True, self.calls.float())
+        # The batch's gradients are those of its parts side by side, over the number of parts, which cancels.
+        base, spectral = norms.float().square().sum(0).sqrt().unbind()
+        return self._lambda((base, spectral), True, norms)
 
     def forward(
         self,
@@ -251,7 +249,7 @@ class SpectralRegularizer(OwnState):
         norms = None
         if learning and base_loss is not None and output is not None:
             norms = gradient_norms(base_loss, (level_weight * per_sample).mean(), output)
-        elif self.automatic:
+        elif self.automatic and not (self._held and learning):
             self._warn_if_unmeasured(per_sample)
         lam = self._lambda(None if self._held else norms, learning and not self._held, per_sample)
         weight = (lam * level_weight).expand_as(per_sample)

@@ -113,6 +113,20 @@ def test_torch_s_riddle_of_a_full_disk_is_replaced_by_what_the_system_said(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_system_said_is_raised_when_a_library_hides_it(tmp_path):
+    (tmp_path / f".file.{os.getpid()}.partial").symlink_to("/dev/full")
+
+    def write():
+        with whole_file(tmp_path / "file") as file:
+            try:
+                file.raw.write(b"0")
+            except OSError:
+                raise RuntimeError("unexpected pos 896 vs 854") from None
+
+    with pytest.raises(WriteError, match=r"file: cannot be written \(No space left on device\)"):
+        write()
+
+
 def test_results_of_a_full_disk_name_their_folder(tiny, tmp_path, monkeypatch):
     from specreg import evaluation, modalities
 
