@@ -32,6 +32,7 @@ ALLOWED = {
     "_checks": set(),
     "_files": set(),
     "_torch_files": {"_files"},
+    "_signals": set(),
     "_compile": set(),
     "processes": set(),
     "randomness": set(),
@@ -53,18 +54,18 @@ ALLOWED = {
     "calibrated": {"_checks", "transforms", "diffusion", "objectives", "denoising"},
     "config": {"_checks", "losses", "diffusion"},
     "modalities": TRAINING,
-    "training": TRAINING | {"_checks"},
+    "training": TRAINING | {"_checks", "_signals", "processes"},
     "evaluation": {"_files", "processes", "config", "modalities", "training"},
-    "compare": {"_files", "processes", "config", "metrics", "modalities", "training", "evaluation"},
+    "compare": {"_files", "_signals", "processes", "config", "metrics", "modalities", "training", "evaluation"},
     "reproduce": {
         "_checks", "_files", "processes", "recipes", "config", "modalities", "training", "evaluation", "compare",
     },
     "cli": {
-        "", "_checks", "processes", "recipes", "config", "data", "metrics", "models", "modalities", "training",
-        "evaluation", "compare", "reproduce", "report",
+        "", "_checks", "_files", "_signals", "processes", "recipes", "config", "data", "metrics", "models",
+        "modalities", "training", "evaluation", "compare", "reproduce", "report",
     },
     "": {"losses", "diffusion", "auto_weight", "regularizer", "watch"},
-    "__main__": {"cli"},
+    "__main__": {"_signals", "cli"},
 }  # fmt: skip
 LOSS_THIRD_PARTY = {"torch", "numpy", "pywt"}
 

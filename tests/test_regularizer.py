@@ -314,3 +314,31 @@ def test_a_term_before_lambda_was_measured_says_that_it_is_nothing():
     with pytest.warns(UserWarning, match="has not measured λ yet, so this term is 0"):
         term = reg(x0_hat, x0, level)
     assert float(term.loss) == 0
+
+
+def test_a_batch_in_parts_is_one_call_of_one_lambda():
+    """Parts measured under `held` and stepped by `advance` give λ, its state and the ramp of the whole batch."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1.0, 3, 9, 0.1]).view(4, 1, 1, 1)
+    x0, output = (scale * torch.randn(4, 1, 8, 8, generator=generator) for _ in "ab")
+    output.requires_grad_()
+    level = NoiseLevel.edm(torch.tensor([0.1, 0.5, 2.0, 4.0]))
+    whole, parts = (SpectralRegularizer("amplitude", weight="auto", warmup=3) for _ in "ab")
+
+    for _ in range(2):
+        base = (output - x0).square().mean()
+        expected = whole(output, x0, level, base_loss=base, output=output)
+        norms = []
+        with parts.held():
+            for part in (slice(0, 2), slice(2, 4)):
+                leaf = output[part].detach().requires_grad_()
+                of = NoiseLevel(level.alpha.expand(4)[part], level.sigma[part])
+                base = (leaf - x0[part]).square().mean()
+                norms.append(parts(leaf, x0[part], of, base_loss=base, output=leaf).norms)
+        lam = parts.advance(torch.stack(norms))
+        assert float(lam) == pytest.approx(float(expected.lam), rel=1e-6)
+        with parts.held():
+            assert float(parts(output, x0, level).lam) == pytest.approx(float(expected.lam), rel=1e-6)
+        assert int(parts.calls) == int(whole.calls)
+    with pytest.raises(TypeError, match="advance needs norms= under AutoWeight"):
+        parts.advance()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from specreg import modalities, processes
-from specreg._files import write_json
+from specreg._files import write_json, writing
 from specreg.config import Config, ConfigError
 from specreg.modalities.protocol import Description, Device, Truth
 from specreg.training import checkpoint
@@ -83,7 +83,7 @@ def evaluate(
     config, network = trained.config, trained.network
     modality, target = modalities.of(config), calibrated_in or folder
     objective = build_objective(config, device, saved=trained.description)
-    restore_regularizer(objective.regularizer, trained.regularizer)
+    restore_regularizer(objective.regularizer, trained.regularizer, step=trained.step)
     if calibrated_in is not None:
         network = modality.calibrate(config, objective, network, device=device).eval()
     found = evaluate_network(config, network, trained.shape, truth, target, device=device)
@@ -128,7 +128,8 @@ def evaluate_network(
     if not processes.state().is_main_process:
         return None
     samples = modality.join(parts)
-    modality.save(samples, folder / "samples")
+    with writing(folder / "samples"):
+        modality.save(samples, folder / "samples")
     scores = modality.score(config, samples, truth)
     label = {name: metric.label for name, metric in modality.metrics.items()}
     return {

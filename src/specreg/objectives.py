@@ -104,7 +104,7 @@ class Objective:
         with _checks.without_autocast(x0.device):
             loss, term = base.mean(), None
             if self.regularizer is not None:
-                measure = measure_ratio or self.regularizer.automatic
+                measure = measure_ratio or self.regularizer.measures
                 at = {"base_loss": loss, "output": output} if measure else {}
                 term = self.regularizer(x0_hat, x0, level, **at)
                 loss = loss + term.loss

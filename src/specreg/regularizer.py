@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -34,6 +35,7 @@ class SpectralTerm(NamedTuple):
     by_band: Mapping[str, Tensor]  # {band: [B]} mean absolute coefficient error; empty unless asked for
     lam: Tensor  # scalar, λ in effect: automatic or constant, times the warm-up ramp
     gradient_ratio: Tensor | None  # scalar, ‖λ·∂L_S/∂output‖ / ‖∂L/∂output‖ of this batch, where it was measured
+    norms: Tensor | None = None  # [2], ‖∂L/∂output‖ and ‖∂L_S/∂output‖ over the global batch, where measured
 
     def logs(self) -> dict[str, Tensor]:
         """Return what is worth logging as detached scalars `[]`, which keep no autograd graph alive.
@@ -75,6 +77,8 @@ class SpectralRegularizer(OwnState):
     Calls count, for the ramp and for automatic λ, while the module is in training mode and gradients are enabled.
     Both are in `state_dict()`: save it beside the model's to resume with the same λ. A module that holds the
     regularizer does not have them in its own state (see `specreg.own_state`).
+
+    A batch that is accumulated in parts is one call too, of one λ: see `advance` and `held`.
 
     Example:
         >>> import torch, specreg
@@ -131,6 +135,7 @@ class SpectralRegularizer(OwnState):
         self.layout = layout if layout is None else _checks.layout_letters(layout)
         self.calls = torch.zeros((), dtype=torch.int64)
         self._checked = False
+        self._held = False
         if by_band and not hasattr(self.spectral_loss, "by_band"):
             raise TypeError(f"by_band=True needs a loss with a by_band method; {loss!r} has none")
         if band_weight is not None and not isinstance(self.spectral_loss, losses.SpectralLoss):
@@ -145,6 +150,45 @@ class SpectralRegularizer(OwnState):
     def automatic(self) -> bool:
         """Whether λ is measured while training."""
         return isinstance(self.weight, AutoWeight)
+
+    @property
+    def measures(self) -> bool:
+        """Whether the next call in training needs `base_loss` and `output`, to update an automatic λ."""
+        return self.automatic and not self._held
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Calls inside use λ as it is: they count as none, and do not update an automatic λ.
+
+        For a batch in parts, measure all of it first, then step once:
+
+            with regularizer.held():
+                norms = [regularizer(..., base_loss=base, output=output).norms for each part]
+            regularizer.advance(torch.stack(norms))
+            with regularizer.held():
+                ...  # forward and backward of each part
+        """
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
+
+    @torch.no_grad()
+    def advance(self, norms: Tensor | None = None) -> Tensor:
+        """Count one call and return its λ, `[]`, updated by the `norms` of the parts of one batch, `[parts, 2]`.
+
+        Each row is `SpectralTerm.norms` of a part; the parts are of one size. A constant λ needs no norms.
+        """
+        if self.automatic and norms is None:
+            raise TypeError("advance needs norms= under AutoWeight: SpectralTerm.norms of each part, stacked")
+        if self.weight == 0:
+            return torch.zeros(())
+        if norms is None:
+            return self._lambda(None, True, self.calls.float())
+        # The batch's gradients are those of its parts side by side, over the number of parts, which cancels.
+        base, spectral = norms.float().square().sum(0).sqrt().unbind()
+        return self._lambda((base, spectral), True, norms)
 
     def forward(
         self,
@@ -172,7 +216,7 @@ class SpectralRegularizer(OwnState):
             sample_weight: factors of the samples' losses, `[B]`: a trainer's own weights, such as min-SNR's.
         """
         learning = torch.is_grad_enabled() and self.training
-        if (base_loss is None) != (output is None) or (self.automatic and learning and base_loss is None):
+        if (base_loss is None) != (output is None) or (self.measures and learning and base_loss is None):
             raise TypeError(
                 "AutoWeight needs both base_loss= and output= (the tensor that the network returned)"
                 if self.automatic
@@ -205,12 +249,12 @@ class SpectralRegularizer(OwnState):
         norms = None
         if learning and base_loss is not None and output is not None:
             norms = gradient_norms(base_loss, (level_weight * per_sample).mean(), output)
-        elif self.automatic:
+        elif self.automatic and not (self._held and learning):
             self._warn_if_unmeasured(per_sample)
-        lam = self._lambda(norms, learning, per_sample)
+        lam = self._lambda(None if self._held else norms, learning and not self._held, per_sample)
         weight = (lam * level_weight).expand_as(per_sample)
-        ratio = lam * norms[1] / norms[0] if norms else None
-        return SpectralTerm((weight * per_sample).mean(), per_sample, weight, bands, lam, ratio)
+        ratio, both = (lam * norms[1] / norms[0], torch.stack(norms)) if norms else (None, None)
+        return SpectralTerm((weight * per_sample).mean(), per_sample, weight, bands, lam, ratio, both)
 
     def from_output(
         self,

@@ -24,7 +24,9 @@ from specreg.models import pretrained
 from specreg.recipes import RECIPES
 from specreg.training import checkpoint
 from specreg.training.ema import EMA
-from specreg.training.trainer import NonFiniteLoss, Trainer, learning_rate
+from specreg.training.record import NonFiniteLoss
+from specreg.training.schedule import learning_rate
+from specreg.training.trainer import Trainer
 
 QUIET = Console(quiet=True)
 

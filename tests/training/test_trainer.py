@@ -15,7 +15,11 @@ from specreg import SpectralRegularizer
 from specreg.config import ConfigError, dump
 from specreg.training import checkpoint
 from specreg.training.ema import EMA
-from specreg.training.trainer import NonFiniteLoss, Trainer, learning_rate, refuse_sharding
+from specreg.training.record import NonFiniteLoss
+from specreg.training.schedule import learning_rate
+from specreg.training.supported import refuse_sharding
+from specreg.training.term import restore_regularizer
+from specreg.training.trainer import Trainer
 
 QUIET = Console(quiet=True)
 
@@ -91,6 +95,42 @@ def test_accumulation_and_workers_do_not_change_the_run(tiny, tmp_path):
     assert_same_course(tmp_path / "accumulate", tmp_path / "plain")
 
 
+@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("term", [("weight=auto", "warmup=4"), ("weight=auto", "ratio=5"), ("weight=0.3", "warmup=4")])
+def test_parts_of_a_batch_share_one_lambda_measured_over_the_whole(tiny, tmp_path, accumulate, term):
+    """λ, losses, gradient ratio and λ's state agree with one part's; batches are so small that parts differ widely."""
+    options = [f"spectral.{option}" for option in term] + ["model.dropout=0", "training.lr=1e-4"]
+    for name, parts in (("one", 1), ("parts", accumulate)):
+        train(tiny(*options, f"training.accumulate={parts}"), tmp_path / name)
+    for ours, theirs in zip(log(tmp_path / "parts"), log(tmp_path / "one"), strict=True):
+        for name in ("lambda", "base", "spectral", "weight", "term", "loss", "gradient_ratio", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
+    ours, theirs = (
+        checkpoint.load(checkpoint.latest(tmp_path / name / "checkpoints")).state["regularizer"]
+        for name in ("parts", "one")
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert ours["calls"] == theirs["calls"] == (6 if "warmup=4" in term else 0)
+
+
+def test_lambda_of_a_checkpoint_that_counted_parts_as_calls_goes_on_at_its_step(tiny, tmp_path):
+    options = ("spectral.weight=0.2", "spectral.warmup=2", "spectral.cooldown=0.5", "training.accumulate=2")
+    config = tiny(*options)
+    trainer = Trainer(config, tmp_path, console=QUIET)
+    state = {"calls": 8}  # as it was saved at step 4
+    restore_regularizer(trainer.objective.regularizer, state, step=4)
+    assert int(trainer.objective.regularizer.calls) == 4
+
+
+def test_dropout_is_the_same_whether_lambda_was_measured_before_or_not(tiny, tmp_path):
+    """The pass that measures λ draws dropout as the pass that trains does, and leaves its random numbers to it."""
+    options = ("model.dropout=0.5", "training.accumulate=2", "training.lr=3e-3")
+    for name, term in (("auto", ("spectral.weight=auto", "spectral.ratio=1e-6")), ("none", ())):
+        train(tiny(*options, *term), tmp_path / name)
+    ours, theirs = ([record["base"] for record in log(tmp_path / name)] for name in ("auto", "none"))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
 def test_lambda_zero_is_bit_identical_to_no_term(tiny, tmp_path):
     train(tiny("training.steps=50"), tmp_path / "none")
     train(tiny("training.steps=50", "spectral.weight=0"), tmp_path / "zero")
@@ -132,9 +172,10 @@ def train_constant(tiny, folder):
     return folder
 
 
-def test_a_folder_without_checkpoints_is_free(tiny, tmp_path):
-    Trainer(tiny("training.lr=0.1"), tmp_path, console=QUIET)
-    assert Trainer(tiny(), tmp_path, console=QUIET).step == 0
+def test_the_config_is_checked_before_the_first_checkpoint_too(tiny, tmp_path):
+    Trainer(tiny("training.lr=0.1"), tmp_path, console=QUIET).close()
+    with pytest.raises(ConfigError, match=r"config\.yaml: .* holds a run with training\.lr = 0\.1; got 0\.0005"):
+        Trainer(tiny(), tmp_path, console=QUIET)
 
 
 def test_a_term_that_does_not_fit_the_data_fails_before_the_first_step(tiny, tmp_path):
@@ -260,14 +301,14 @@ def test_sharded_weights_are_refused_in_a_sentence():
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_lambda_fades_out_over_the_last_share_of_training(tiny, tmp_path, accumulate):
-    """Twelve steps, the last half with a linear cooldown: λ is 0 at the last call."""
+    """Twelve steps, the last half with a linear cooldown: λ is 0 at the last step, and one λ in all parts of a step."""
     options = ("training.steps=12", "spectral.weight=0.2", "spectral.warmup=2", "spectral.cooldown=0.5")
     config = tiny(*options, f"training.accumulate={accumulate}", "training.decay=constant")
     train(config, tmp_path)
     found = [record["lambda"] for record in log(tmp_path)]
-    calls = np.arange(1, 12 * accumulate + 1)
-    up, down = np.clip(calls / (2 * accumulate), 0, 1), np.clip((12 - calls / accumulate) / 6, 0, 1)
-    np.testing.assert_allclose(found, (0.2 * up * down).reshape(12, accumulate).mean(1), atol=1e-6)
+    steps = np.arange(1, 13)
+    up, down = np.clip(steps / 2, 0, 1), np.clip((12 - steps) / 6, 0, 1)
+    np.testing.assert_allclose(found, 0.2 * up * down, atol=1e-6)
     longer = tiny(*options[1:], "training.steps=15", f"training.accumulate={accumulate}", "training.decay=constant")
     with pytest.raises(ConfigError, match=r"training\.steps = 12; got 15"):
         Trainer(longer, tmp_path)

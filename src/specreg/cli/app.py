@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from specreg.cli import checkpoints, compare, dataset, recipes, report, reproduce, sample, train
-from specreg.cli.console import escape_what_cannot_be_encoded, example, one_sentence, out
+from specreg.cli.console import escape_what_cannot_be_encoded, example, one_sentence, out, stoppable
 
 app = typer.Typer(
     name="specreg",
@@ -52,4 +52,4 @@ for command, usage in (
     (reproduce.reproduce, "specreg reproduce table1 --checkpoints DIR --data DIR --samples 50000 --seeds 3"),
     (recipes.recipes, "specreg recipes"),
 ):
-    app.command(epilog=example(usage))(command)
+    app.command(epilog=example(usage))(stoppable(command))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
@@ -17,8 +20,12 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from specreg._signals import Stopped
+
 if TYPE_CHECKING:
     from specreg.config import Config
+
+P = ParamSpec("P")
 
 # Names and titles are users' text: brackets in them are not markup.
 out = Console(markup=False, emoji=False)
@@ -91,18 +98,57 @@ def one_sentence() -> Iterator[None]:
 def _stop(error: Exception, code: int) -> None:
     if os.environ.get("SPECREG_TRACEBACK"):
         raise error
-    err.print(Text.assemble(("error: ", "bold red"), str(error) or type(error).__name__), soft_wrap=True)
+    sentence = str(error) or type(error).__name__
+    if not (_tell_launcher(sentence) and _rank() != 0):
+        err.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
     sys.exit(code)
+
+
+def _rank() -> int:
+    """Return the number of this process among those of a launcher, 0 without one; torch need not be loaded."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _tell_launcher(sentence: str) -> bool:
+    """Give an error to `torchrun` or `accelerate launch`, whose last lines then say it; returns whether one listens.
+
+    The launcher prints what is in the file that it names, a traceback where there is one. It has no other way.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return False
+    told = {"message": {"message": f"error: {sentence}", "extraInfo": {"timestamp": str(int(time.time()))}}}
+    Path(path).write_text(json.dumps(told), encoding="utf-8")
+    return True
 
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """When the user stops a command, say how to resume."""
+    """When a signal stops a command, say what is saved and how to resume."""
     try:
         yield
-    except KeyboardInterrupt:
-        err.print("Stopped. Run the same command again to resume from the last checkpoint.")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        end(stop, "Stopped. Run the same command again to resume from the last checkpoint.")
+
+
+def stoppable(command: Callable[P, None]) -> Callable[P, None]:
+    """Return a command that a signal stops in a sentence, also where nothing is to be resumed."""
+
+    @functools.wraps(command)
+    def stopped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as stop:
+            end(stop, "Stopped.")
+
+    return stopped
+
+
+def end(stop: KeyboardInterrupt, otherwise: str) -> NoReturn:
+    """End the command after a signal with what the exception says, or else with `otherwise`; one process speaks."""
+    if _rank() == 0:
+        err.print(Text(str(stop) or otherwise), soft_wrap=True)
+    raise typer.Exit(stop.exit_code if isinstance(stop, Stopped) else 130) from None
 
 
 def read_config(source: str, overrides: list[str] | None) -> Config:

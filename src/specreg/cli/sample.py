@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from specreg._files import write_text
 from specreg.cli.console import err, home, print_path, whole_number
 
 
@@ -41,5 +42,5 @@ def sample(
         samples = modality.draw(config, trained.network, trained.shape, prompts, indices, device=device)
     out_folder.mkdir(parents=True, exist_ok=True)
     written = modality.export_samples(samples, out_folder, first=seed)
-    (out_folder / "config.yaml").write_text(dump(config), encoding="utf-8")
+    write_text(out_folder / "config.yaml", dump(config))
     print_path(written, out_folder)

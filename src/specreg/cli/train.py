@@ -55,16 +55,16 @@ def train(
     from specreg.training.trainer import Trainer
 
     target = run_folder(folder, config, unlike="comparison.json", kind="a comparison")
-    # Before training: what is wrong with it should show now.
-    truth = evaluation.load_truth(config, device=processes.state().device)
-    trainer = Trainer(config, target, console=err)
     with resumable():
-        trainer.run()
-        results = evaluation.evaluate(target, truth, command=processes.command_line(), device=trainer.device)
-    if results is None:  # not the main process
-        return None
-    truth.save(target / "truth")
-    report = build_report(target)  # before anything is printed: output may be closed
+        # Before training: what is wrong with it should show now.
+        truth = evaluation.load_truth(config, device=processes.state().device)
+        with Trainer(config, target, console=err) as trainer:
+            trainer.run()
+            results = evaluation.evaluate(target, truth, command=processes.command_line(), device=trainer.device)
+            if results is None:  # not the main process
+                return None
+            truth.save(target / "truth")
+            report = build_report(target)  # before anything is printed: output may be closed
     metrics = modalities.of(config).metrics
     rows = [
         [metrics[name].label, f"{value:.{metrics[name].digits}f} {metrics[name].unit}"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import Progress
 
 from specreg import evaluation, processes
 from specreg._files import write_json
+from specreg._signals import at_once, interrupt_held_back, let_interrupt_through
 from specreg.compare.arms import BASELINE, CALIBRATED, cell_config
 from specreg.compare.comparison import FAILURE, Comparison
 from specreg.compare.timing import kept_step_seconds
 from specreg.config import Config, ConfigError, SpectralConfig
 from specreg.training.identity import refuse_other_run
+from specreg.training.record import NonFiniteLoss
+from specreg.training.run_folder import Claim
 from specreg.training.term import try_regularizer
-from specreg.training.trainer import NonFiniteLoss, Trainer
+from specreg.training.trainer import Trainer
 
 
 def compare(
@@ -97,22 +101,12 @@ def _run_cells(comparison: Comparison, console: Console) -> None:
 
 @contextmanager
 def _claim(folder: Path) -> Iterator[bool]:
-    """Yield whether this process may work on a cell; the system releases the lock when a process dies."""
-    if processes.state().num_processes > 1:
-        yield True  # they work on every cell together
-        return
-    locks = folder.parent / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / folder.name)
+    """Yield whether this process may work on a cell; the system releases the claim when a process dies."""
+    claim = Claim(folder)
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
+        yield claim.acquire()
     finally:
-        lock.release()
+        claim.release()
 
 
 def _run_jobs(comparison: Comparison, jobs: int, console: Console) -> None:
@@ -129,8 +123,11 @@ def _run_jobs(comparison: Comparison, jobs: int, console: Console) -> None:
     with Progress(console=console) as progress:
         task = progress.add_task(f"{len(waiting)} runs, {jobs} at a time", total=len(waiting))
         try:
-            for process in work:
-                process.start()
+            with (
+                interrupt_held_back()
+            ):  # until a process can handle them; then this one alone has Ctrl-C, and tells the others
+                for process in work:
+                    process.start()
             while waiting:
                 wait([process.sentinel for process in work if process.is_alive()], timeout=2)
                 running = [process for process in work if process.is_alive()]
@@ -147,12 +144,21 @@ def _run_jobs(comparison: Comparison, jobs: int, console: Console) -> None:
                 if not running:
                     break
         finally:  # also when this process alone is told to stop
-            for process in work:
-                if process.is_alive():
-                    process.terminate()
-            for process in work:
-                if process.pid is not None:
-                    process.join()
+            _end([process for process in work if process.pid is not None])
+
+
+def _end(work: Sequence[Any]) -> None:
+    """Ask processes to stop, which save their step, and wait for them; at once when asked to stop meanwhile."""
+    try:
+        for process in work:
+            if process.is_alive():
+                process.terminate()
+        for process in work:
+            process.join()
+    except KeyboardInterrupt:
+        for process in work:
+            process.kill()
+        raise
 
 
 class WorkerTraceback(Exception):
@@ -167,13 +173,24 @@ def _work(comparison: Comparison, threads: int, device: str | None, problems: An
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     torch.set_num_threads(threads)
-    with suppress(KeyboardInterrupt):  # the parent has it too
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    with suppress(KeyboardInterrupt), at_once():  # the parent says what happened
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        let_interrupt_through()
         try:
             _run_cells(comparison, Console(quiet=True))
         except (ValueError, TypeError, OSError, ImportError) as error:
             problems.put((ValueError, str(error), traceback.format_exc()))
         except Exception as error:
             problems.put((RuntimeError, f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+def _stop_with_parent() -> None:
+    """Stop this process, which then saves its step, when its parent dies: no one waits for the rest."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run_cell(comparison: Comparison, arm: str, seed: int, console: Console) -> None:
@@ -186,8 +203,12 @@ def _run_cell(comparison: Comparison, arm: str, seed: int, console: Console) -> 
     if arm == CALIBRATED:
         _calibrate(comparison, seed, console)
         return
-    trainer = Trainer(config, folder, console=console, label=f"{arm}, seed {seed}")
-    main = trainer.accelerator.is_main_process
+    with Trainer(config, folder, console=console, label=f"{arm}, seed {seed}") as trainer:
+        _train_and_evaluate(comparison, arm, seed, trainer, console)
+
+
+def _train_and_evaluate(comparison: Comparison, arm: str, seed: int, trainer: Trainer, console: Console) -> None:
+    folder, main = trainer.folder, trainer.accelerator.is_main_process
     if main:
         (folder / FAILURE).unlink(missing_ok=True)
     try:

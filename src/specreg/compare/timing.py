@@ -16,8 +16,9 @@ from specreg import processes
 from specreg._files import read_json, write_json
 from specreg.compare.arms import BASELINE, cell_config
 from specreg.config import Config
+from specreg.training.record import NonFiniteLoss
 from specreg.training.term import build_objective
-from specreg.training.trainer import NonFiniteLoss, Trainer
+from specreg.training.trainer import Trainer
 
 FILE = "step-seconds.json"
 """File in a comparison's folder that keeps what was measured."""

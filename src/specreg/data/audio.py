@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specreg._checks import choice
+from specreg._files import whole_file
 from specreg.data.audio_files import (
     UNSCALED,
     Header,
@@ -272,10 +272,8 @@ class AudioDataset(Dataset[AudioClip]):
             self.cache.mkdir(parents=True, exist_ok=True)
             sound = self._read(i)
             for path, values in zip(paths, (sound, log_mel(sound, self.mel)), strict=True):
-                partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-                with partial.open("wb") as out:
+                with whole_file(path) as out:
                     np.save(out, values.numpy())
-                partial.replace(path)
         return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from specreg._files import array_fault
+from specreg._files import array_fault, whole_file
 
 
 class Gaussian(Protocol):
@@ -139,10 +139,8 @@ def load_statistics(path: Path) -> GaussianStatistics:
 
 def save_statistics(path: Path, statistics: GaussianStatistics) -> None:
     """Write statistics for `load_statistics`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial.npz")
     arrays: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
     if statistics.samples is not None:
         arrays["count"] = np.array(statistics.samples)
-    np.savez(partial, **arrays)
-    partial.replace(path)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from specreg._files import whole_file
 from specreg._torch_files import load_plain
 from specreg.models.diffwave import DiffWave, DiffWaveConfig
 
@@ -84,10 +84,8 @@ def save_diffwave(
         "params": {**(other_params or {}), **params},
     }
     stored |= {name: value for name, value in (("optimizer", optimizer), ("scaler", scaler)) if value is not None}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    torch.save(stored, partial)
-    partial.replace(path)
+    with whole_file(path) as file:
+        torch.save(stored, file)
 
 
 def _config(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
-from specreg._files import write_safetensors
+from specreg._files import whole_file
 from specreg._torch_files import load_plain, load_safetensors
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
@@ -78,13 +78,13 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
         tensors = network.state_dict()
     check_tensors(tensors, config.skeleton().state_dict(), str(path))
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    if path.suffix == ".pt":
-        torch.save({"network": config.to_json(), "tensors": tensors}, partial)
-    else:
-        write_safetensors(partial, tensors, {"network": config.to_json()})
-    partial.replace(path)
+    with whole_file(path) as file:
+        if path.suffix == ".pt":
+            torch.save({"network": config.to_json(), "tensors": tensors}, file)
+        else:
+            from safetensors.torch import save as serialized
+
+            file.write(serialized(tensors, metadata={"network": config.to_json()}))
 
 
 def describe(network: Pretrained) -> str:

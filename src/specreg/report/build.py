@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from specreg._files import write_text
 from specreg.report import figures, heatmaps, logs, pictures, players
 from specreg.report.reading import Arm, Cell, Record, RunFiles, read_files
 from specreg.report.table import (
@@ -50,8 +51,7 @@ def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
         _save_figures(files)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = resources.files("specreg.report").joinpath("template.html").read_text(encoding="utf-8")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(environment.from_string(template).render(page), encoding="utf-8", errors="replace")
+    write_text(out, environment.from_string(template).render(page))
     return out
 
 

@@ -180,8 +180,8 @@ def _run_cell(
         prepared = modalities.of(config).prepare(config, None)
         network, shape = prepared.network.module.to(device).eval(), prepared.shape
     else:
-        trainer = Trainer(config, cell, console=console)
-        trainer.run()
+        with Trainer(config, cell, console=console) as trainer:
+            trainer.run()
         device = trainer.device
         trained = evaluation.load_trained(cell, device)
         network, shape = trained.network, trained.shape

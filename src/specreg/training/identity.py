@@ -49,16 +49,17 @@ def content_of(path: Path) -> str | None:
 
 
 def refuse_other_run(folder: Path, config: Config) -> None:
-    """Raise ConfigError if a folder has a run begun that differs from `config` in anything that training depends on.
+    """Raise ConfigError if a folder has a run that differs from `config` in anything that training depends on.
 
-    Files and folders are compared by content: the same data may be named otherwise, or have moved.
+    Files and folders are compared by content where a checkpoint knows it: the same data may be named otherwise, or have
+    moved.
     """
     path, found = folder / "config.yaml", checkpoint.latest(folder / "checkpoints")
-    if not path.exists() or found is None:
+    if not path.exists():
         return
     saved, aside = modalities.load(path), _aside(config)
     old, new = (_flat(c.model_dump(exclude=aside)) for c in (saved, config))
-    known = checkpoint.sources(checkpoint.load_state(found))
+    known = _known(found)
     now = sources_of(config)
     for key in sorted(old.keys() | new.keys()):
         if key in now and isinstance(old.get(key), Path):
@@ -73,8 +74,16 @@ def refuse_other_run(folder: Path, config: Config) -> None:
             problem = f"with {key} = {_checks.quoted(old.get(key))}"
         raise ConfigError(
             f"{path}: this folder holds a run {problem}; got {_checks.quoted(new.get(key))}. "
-            "Choose another name for the new run"
+            f"Choose another name for the new run, such as name={folder.name}-2"
         )
+
+
+def _known(found: Path | None) -> dict[str, Source]:
+    """Return the sources that a checkpoint knows; none where there is no checkpoint, or a damaged one."""
+    try:
+        return checkpoint.sources(checkpoint.load_state(found)) if found else {}
+    except checkpoint.CheckpointError:
+        return {}  # the trainer sets it aside and says so
 
 
 def _aside(config: Config) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from specreg._files import write_text
+from specreg._files import WriteError, write_text, writing
 
 
 class RunLog:
@@ -21,12 +21,17 @@ class RunLog:
             lines = path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if (step := _step(line)) is not None and step <= from_step]
             write_text(path, "".join(line + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
+        with writing(path):
+            self._file = path.open("ab", buffering=0)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record and flush it to disk."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        """Append one record, past the buffers of this process. Raises WriteError, also for a file that was deleted."""
+        if not self.path.exists():
+            raise WriteError(f"{self.path}: is gone: the run's folder was deleted or moved while training")
+        line = (json.dumps(record) + "\n").encode()
+        with writing(self.path):
+            while line:  # a disk that fills up takes a part first
+                line = line[self._file.write(line) :]
 
     def close(self) -> None:
         """Close the file."""

@@ -15,38 +15,40 @@ from specreg.objectives import Objective
 from specreg.regularizer import SpectralRegularizer
 
 
-def build_regularizer(
-    config: SpectralConfig | None, *, steps: int = 1, calls_per_step: int = 1
-) -> SpectralRegularizer | None:
+def build_regularizer(config: SpectralConfig | None, *, steps: int = 1) -> SpectralRegularizer | None:
     """Return the spectral term of a run of `steps` optimizer steps, None for a run without one.
 
-    Warm-up and smoothing of the config are in optimizer steps, each of `calls_per_step` calls; the cooldown is a share.
+    Warm-up and smoothing of the config are in optimizer steps, which the term counts as calls; the cooldown is a share.
     """
     if config is None:
         return None
-    smoothing = config.smoothing ** (1 / calls_per_step)
-    weight = AutoWeight(config.ratio, smoothing=smoothing) if config.weight == "auto" else config.weight
+    weight = AutoWeight(config.ratio, smoothing=config.smoothing) if config.weight == "auto" else config.weight
     return SpectralRegularizer(
         losses.build(config.name, **config.options),
         weight=weight,
         noise_weight=noise_weight.build(config.noise_weight, **config.noise_options),
         band_weight=band_weight.build(config.band_weight, **config.band_options) if config.band_weight else None,
-        warmup=min(config.warmup, steps - round(config.cooldown * steps)) * calls_per_step,
-        cooldown=round(config.cooldown * steps) * calls_per_step,
-        total=steps * calls_per_step,
+        warmup=min(config.warmup, steps - round(config.cooldown * steps)),
+        cooldown=round(config.cooldown * steps),
+        total=steps,
         ramp=config.ramp,
     )
 
 
-def restore_regularizer(regularizer: SpectralRegularizer | None, state: Mapping[str, float] | None) -> None:
-    """Load the state of λ that a checkpoint holds into a term, where both exist."""
+def restore_regularizer(
+    regularizer: SpectralRegularizer | None, state: Mapping[str, float] | None, *, step: int
+) -> None:
+    """Load the state of λ that the checkpoint of a step holds into a term, where both exist."""
     if regularizer is not None and state:
-        regularizer.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
+        # Checkpoints of before counted each part of an accumulated batch as a call; now a step is one.
+        counted = {**state, "calls": min(state["calls"], step)} if "calls" in state else state
+        regularizer.load_state_dict({name: torch.tensor(value) for name, value in counted.items()})
 
 
 def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None:
     """Evaluate a term once on an x0 of `shape` `(C, *space)`, so that options that do not fit it fail at once."""
-    regularizer = build_regularizer(config)
+    # With a constant λ: an automatic one would warn that it has measured nothing yet.
+    regularizer = build_regularizer(config and config.model_copy(update={"weight": 1.0}))
     if regularizer is not None:
         x = torch.zeros(1, *shape)
         regularizer.eval()(x, x, NoiseLevel.edm(torch.ones(1)))
@@ -55,5 +57,5 @@ def try_regularizer(config: SpectralConfig | None, shape: Sequence[int]) -> None
 def build_objective(config: Config, device: Device = "cpu", *, saved: Description | None = None) -> Objective:
     """Return the training objective of a run on `device`, its term included; `saved` describes the network."""
     training = config.training
-    regularizer = build_regularizer(config.spectral, steps=training.steps, calls_per_step=training.accumulate)
+    regularizer = build_regularizer(config.spectral, steps=training.steps)
     return modalities.of(config).objective(config, regularizer, device=device, saved=saved)

@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
 from rich.console import Console
+from rich.text import Text
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from specreg import config as configs
-from specreg import modalities
+from specreg import modalities, processes
 from specreg._files import write_text
+from specreg._signals import Stopped, StopRequest, ignore, noted
 from specreg.config import Config, ConfigError
-from specreg.objectives import ObjectiveTerms
 from specreg.randomness import Stream, draw, integer_seed
-from specreg.training import checkpoint
+from specreg.training import checkpoint, one_lambda
 from specreg.training.batches import Batch, Places
+from specreg.training.checkpoint import Checkpoint, CheckpointError
 from specreg.training.ema import EMA
 from specreg.training.identity import refuse_other_run, sources_of
+from specreg.training.record import NonFiniteLoss, batch_means
+from specreg.training.run_folder import Claim, refuse_second, resume_from
 from specreg.training.runlog import Bar, RunLog
+from specreg.training.schedule import learning_rate
+from specreg.training.supported import refuse_sharding, refuse_unsupported
 from specreg.training.term import build_objective, restore_regularizer, try_regularizer
-
-COLUMNS = ("base", "spectral", "weight", "term", "lambda", "gradient_ratio")
-"""Columns of metrics.jsonl about the losses, as batch means: base loss, spectral loss, λ times the noise weight, the
-product of these two, λ alone, and the ratio of the two gradients at the network's output."""
 
 MOST_SKIPPED = 30
 """Optimizer steps in a row that a gradient scaler may skip: each halves its scale, from 65,536 to 6e-5."""
 
 
-class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient is NaN or infinite: which step and which term."""
-
-    def __init__(self, step: int, problem: str):
-        super().__init__(f"step {step}: {problem}")
-        self.step, self.problem = step, problem
-
-
 class Trainer:
     """One run in one folder: `config.yaml`, `metrics.jsonl`, `checkpoints/`.
 
+    The folder belongs to this process until `close`, or the end of a `with` block: a second process that wants to train
+    there is refused. Within one process it is not.
+
     Args:
         config: the run; a folder that holds a run of another config is refused.
-        folder: created if it does not exist. Where it holds checkpoints, training resumes from the last one.
+        folder: created if it does not exist. Where it holds checkpoints, training resumes from the newest whole one.
         console: where progress is shown; only the main process shows it.
         label: name of the run in the progress bar.
 
@@ -56,23 +55,42 @@ class Trainer:
     """
 
     def __init__(self, config: Config, folder: Path, *, console: Console | None = None, label: str | None = None):
-        settings = config.training
         self.config, self.folder = config, folder
-        self.accelerator = Accelerator(mixed_precision=settings.precision)
+        refuse_unsupported(config, processes.state())
+        self.accelerator = Accelerator(mixed_precision=config.training.precision)
         self.console = console or Console(stderr=True)
         self.label = label or config.name
         self.device = self.accelerator.device
         refuse_sharding(self.accelerator)
-        parts = settings.accumulate * self.accelerator.num_processes
-        if settings.batch_size % parts:
-            raise ConfigError(
-                f"training.batch_size: expected a multiple of {parts} (accumulate × processes); "
-                f"got {settings.batch_size}"
-            )
-        self.part_size = settings.batch_size // parts
-        begun = checkpoint.latest(folder / "checkpoints")
-        saved = checkpoint.load_state(begun).get("network") if begun else None
-        (model, self.description), self.items, self.shape, memory_format = modalities.of(config).prepare(config, saved)
+        refuse_other_run(folder, config)
+        self.claim = Claim(folder)
+        try:
+            if not self.claim.acquire_if_begun():
+                raise refuse_second(folder)
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other processes train in the folder."""
+        self.claim.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def _set_up(self) -> None:
+        """Build what the config describes, load the newest whole checkpoint, and write the config."""
+        config, settings = self.config, self.config.training
+        self.part_size = settings.batch_size // (settings.accumulate * self.accelerator.num_processes)
+        begun = resume_from(self.folder, self._warn) if self.claim.held else None
+        described = begun[1].state.get("network") if begun else None
+        (model, self.description), self.items, self.shape, memory_format = modalities.of(config).prepare(
+            config, described
+        )
         self.objective = build_objective(config, self.device, saved=self.description)
         try_regularizer(config.spectral, self.shape)
         model = model.to(self.device)
@@ -92,43 +110,63 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.skipped = 0
+        self._saved = 0  # the step of the last checkpoint
         self._skipped_in_a_row = 0
         self.sources = sources_of(config)
-        self._prepare_folder()
+        self._request = StopRequest()
+        self._stopping = False
+        self._prepare_folder(begun)
 
     def run(self) -> None:
-        """Train to the last step, with checkpoints on the way; after an interrupt or error the last one stays."""
-        settings, main = self.config.training, self.accelerator.is_main_process
-        if self.step >= settings.steps:
+        """Train to the last step, with checkpoints on the way.
+
+        Raises:
+            Stopped: a signal (SIGINT, SIGTERM, SIGHUP) asked to stop; the step that was being made then is saved.
+            NonFiniteLoss: the state before the step, if finite, is saved.
+            WriteError: the disk is full, or the folder was deleted or made read-only; the checkpoints before are safe.
+        """
+        if self.step >= self.config.training.steps:
             return
+        main = self.accelerator.is_main_process
         log = RunLog(self.folder / "metrics.jsonl", from_step=self.step) if main else None
-        bar = Bar(self.console, self.label, settings.steps, self.step) if main else None
-        batches = self.batches()
-        self.model.train()
+        bar = Bar(self.console, self.label, self.config.training.steps, self.step) if main else None
         try:
-            while self.step < settings.steps:
-                began = time.perf_counter()
-                logged = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
-                parts = [next(batches) for _ in range(settings.accumulate)]
-                record = self.train_step(parts, measure_ratio=logged)
-                took = time.perf_counter() - began
-                self.seconds += took
-                if log and bar:
-                    shown = {"base": record["base"], "spectral": record["spectral"], "λ": record["lambda"]}
-                    shown |= {"skipped": self.skipped} if self.skipped else {}
-                    bar.advance(shown if logged else None)
-                    if logged:
-                        skipped = {"skipped": self.skipped} if self.skipped else {}
-                        log.write({"step": self.step, **record, **skipped, "seconds_per_step": took})
-                if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
-                    self.save()
-        except NonFiniteLoss:
-            self.save()
-            raise
+            with noted() as self._request:
+                self._train(log, bar)
+        except NonFiniteLoss as stop:
+            raise NonFiniteLoss(stop.step, f"{stop.problem}; {self._save_if_finite()}") from None
+        except Stopped as stop:
+            raise Stopped(stop.number, self._said(stop.number)) from None
         finally:
             if log and bar:
                 bar.close()
                 log.close()
+
+    def _train(self, log: RunLog | None, bar: Bar | None) -> None:
+        """Train to the last step or until a process is asked to stop."""
+        settings = self.config.training
+        batches = self.batches()
+        self.model.train()
+        while self.step < settings.steps:
+            began = time.perf_counter()
+            logged = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
+            parts = [next(batches) for _ in range(settings.accumulate)]
+            record = self.train_step(parts, measure_ratio=logged)
+            took = time.perf_counter() - began
+            self.seconds += took
+            if log and bar:
+                shown = {"base": record["base"], "spectral": record["spectral"], "λ": record["lambda"]}
+                shown |= {"skipped": self.skipped} if self.skipped else {}
+                bar.advance(shown if logged else None)
+                if logged:
+                    skipped = {"skipped": self.skipped} if self.skipped else {}
+                    log.write({"step": self.step, **record, **skipped, "seconds_per_step": took})
+            if self.accelerator.num_processes == 1:
+                self._stopping = self._request.number is not None
+            if self.step % settings.checkpoint_every == 0 or self.step == settings.steps or self._stopping:
+                self.save()
+            if self._stopping:
+                raise Stopped(self._request.number or signal.SIGTERM)
 
     def train_step(self, parts: list[Batch], *, measure_ratio: bool = False) -> dict[str, float | None]:
         """One optimizer step on the parts of a batch; returns what is logged, the gradient ratio if measured.
@@ -141,20 +179,31 @@ class Trainer:
         regularizer = self.objective.regularizer
         before = {k: v.clone() for k, v in regularizer.state_dict().items()} if regularizer is not None else {}
         rank = self.accelerator.process_index
-        torch.manual_seed(integer_seed(self.config.seed, Stream.DROPOUT, self.step, rank))
+        dropout = integer_seed(self.config.seed, Stream.DROPOUT, self.step, rank)
+        torch.manual_seed(dropout)
         self.optimizer.zero_grad()
         terms = []
+        in_parts = regularizer is not None and len(parts) > 1
+        norms = None
         try:
-            for i, batch in enumerate(parts):
-                last = i == len(parts) - 1
-                with nullcontext() if last else self.accelerator.no_sync(self.model):
-                    with self.accelerator.autocast():
-                        term = self.objective(
-                            self.model, batch.x0, batch.t, batch.noise, batch.condition, measure_ratio=measure_ratio
-                        )
-                    self.accelerator.backward(term.loss / len(parts))
-                terms.append(term)
-            record = self._means(terms)
+            if in_parts:
+                with self.accelerator.no_sync(self.model), self.accelerator.autocast():
+                    norms = one_lambda.advance(self.objective, self.model, parts)
+                torch.manual_seed(dropout)
+            with regularizer.held() if regularizer is not None and in_parts else nullcontext():
+                for i, batch in enumerate(parts):
+                    last = i == len(parts) - 1
+                    measure = measure_ratio and norms is None
+                    with nullcontext() if last else self.accelerator.no_sync(self.model):
+                        with self.accelerator.autocast():
+                            term = self.objective(
+                                self.model, batch.x0, batch.t, batch.noise, batch.condition, measure_ratio=measure
+                            )
+                        self.accelerator.backward(term.loss / len(parts))
+                    terms.append(term)
+            record, self._stopping = batch_means(
+                terms, self._mean, norms=norms, step=self.step + 1, asked=self._request.number is not None
+            )
             norm = self._clip_gradient()
         except NonFiniteLoss:  # the state to be saved is the one before this step, λ included
             if regularizer is not None:
@@ -188,74 +237,75 @@ class Trainer:
                 f"(training.precision = {self.config.training.precision}); no weight has changed in them",
             )
 
+    def _mean(self, values: Tensor) -> Tensor:
+        """Return the mean of a tensor over processes."""
+        reduced: Tensor = self.accelerator.reduce(values, reduction="mean")
+        return reduced
+
     def save(self) -> Path | None:
-        """Write a checkpoint of the current step; returns when it is there for every process."""
-        path = self._write_checkpoint() if self.accelerator.is_main_process else None
+        """Write a checkpoint of the current step; returns when it is there for every process.
+
+        Raises NonFiniteLoss instead for a state that is not finite, and WriteError where it cannot be written.
+        """
+        if self.step == self._saved:
+            return checkpoint.latest(self.folder / "checkpoints")
+        state = self._state()
+        if bad := checkpoint.non_finite(state):
+            raise NonFiniteLoss(self.step, f"{bad} after it")
+        path = None
+        if self.accelerator.is_main_process:
+            text, keep = configs.dump(self.config), self.config.training.keep
+            path = checkpoint.save(self.folder / "checkpoints", state, config=text, keep=keep)
         self.accelerator.wait_for_everyone()
+        self._saved = self.step
         return path
 
-    def _write_checkpoint(self) -> Path:
+    def _save_if_finite(self) -> str:
+        """Save the state before a step that failed, and say so; or say which state is the last that is finite."""
+        folder = self.folder / "checkpoints"
+        try:
+            self.save()
+        except NonFiniteLoss:
+            last = checkpoint.latest(folder)
+            return f"the last finite state is in {last}" if last else "no finite state was saved before"
+        return f"the state before this step is saved in {folder}"
+
+    def _state(self) -> Checkpoint:
+        """Return all that resuming from the current step needs."""
         scaler, regularizer = self.accelerator.scaler, self.objective.regularizer
-        return checkpoint.save(
-            self.folder / "checkpoints",
-            checkpoint.Checkpoint(
-                self.step,
-                self.accelerator.unwrap_model(self.model).state_dict(),
-                self.ema.model.state_dict(),
-                self.optimizer.state_dict(),
-                {
-                    "shape": self.shape,
-                    "network": self.description,
-                    "ema_updates": self.ema.updates,
-                    "seconds": self.seconds,
-                    "skipped": self.skipped,
-                    "scaler": scaler and scaler.state_dict(),
-                    "regularizer": regularizer and {k: v.item() for k, v in regularizer.state_dict().items()},
-                    "sources": self.sources,
-                },
-            ),
-            config=configs.dump(self.config),
-            keep=self.config.training.keep,
+        return Checkpoint(
+            self.step,
+            self.accelerator.unwrap_model(self.model).state_dict(),
+            self.ema.model.state_dict(),
+            self.optimizer.state_dict(),
+            {
+                "shape": self.shape,
+                "network": self.description,
+                "ema_updates": self.ema.updates,
+                "seconds": self.seconds,
+                "skipped": self.skipped,
+                "scaler": scaler and scaler.state_dict(),
+                "regularizer": regularizer and {k: v.item() for k, v in regularizer.state_dict().items()},
+                "sources": self.sources,
+            },
         )
 
-    def _means(self, terms: list[ObjectiveTerms]) -> dict[str, float | None]:
-        """Batch means over parts and processes; raises if one of them is not finite."""
-        base = torch.stack([term.base.mean() for term in terms]).mean()
-        means = [base.detach()]
-        spectral = [term.spectral for term in terms if term.spectral is not None]
-        names = ["base"]
-        if spectral:
-            columns = {
-                "spectral": [s.per_sample.mean() for s in spectral],
-                "weight": [s.weight.mean() for s in spectral],
-                "term": [s.loss for s in spectral],
-                "lambda": [s.lam for s in spectral],
-                "gradient_ratio": [s.gradient_ratio for s in spectral if s.gradient_ratio is not None],
-            }
-            measured = {name: torch.stack(values) for name, values in columns.items() if values}
-            names += measured
-            means += [values.mean().detach() for values in measured.values()]
-        reduced: Any = self.accelerator.reduce(torch.stack(means), reduction="mean")
-        values: dict[str, float | None] = dict.fromkeys(COLUMNS)
-        values.update(zip(names, reduced.tolist(), strict=True))
-        if not math.isfinite(values["gradient_ratio"] or 0.0):
-            values["gradient_ratio"] = None  # the base loss has no gradient left
-        bad = [name for name in COLUMNS if not math.isfinite(values[name] or 0.0)]
-        if bad:
-            shown = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
-            culprit = "base loss" if bad[0] == "base" else "spectral term"
-            raise NonFiniteLoss(
-                self.step + 1,
-                f"the {culprit} is not finite ({shown}); "
-                f"the state before this step is saved in {self.folder / 'checkpoints'}",
-            )
-        return {"loss": (values["base"] or 0.0) + (values["term"] or 0.0), **values}
+    def _said(self, number: int) -> str:
+        """Return what to say when a signal stops the run."""
+        name, saved = signal.Signals(number).name, self._saved
+        where = f"step {saved} is saved in {self.folder}" if saved else "no step is saved yet"
+        return f"Stopped by {name}: {where}. Run the same command again to resume."
+
+    def _warn(self, text: str) -> None:
+        self.console.print(Text(f"warning: {text}"), soft_wrap=True)
 
     def batches(self) -> Iterator[Batch]:
         """This process's share of each part of each batch, from the current step on."""
         settings = self.config.training
         places = Places(self.step, settings.steps, self._shares())
-        loader: DataLoader[Any] = DataLoader(self.items, batch_sampler=places, num_workers=settings.workers)
+        loader: DataLoader[Any] = DataLoader(
+            self.items, batch_sampler=places, num_workers=settings.workers, worker_init_fn=ignore
+        )
         for (step, share), found in zip(places.parts(), loader, strict=True):
             noise, t = draw(self.config.seed, step, share, self.shape, self.objective.time.draw)
             yield Batch(found.pop("x0"), t, noise, found).to(self.device)
@@ -266,51 +316,37 @@ class Trainer:
         starts = [(part * processes + rank) * size for part in range(self.config.training.accumulate)]
         return [range(start, start + size) for start in starts]
 
-    def _prepare_folder(self) -> None:
-        """Refuse another run's folder, load the last checkpoint, and write the config."""
+    def _prepare_folder(self, begun: tuple[Path, Checkpoint] | None) -> None:
+        """Claim a new folder, load the checkpoint that the run has, and write the config."""
+        if not self.claim.acquire():
+            raise refuse_second(self.folder)
+        refuse_other_run(self.folder, self.config)
+        if begun is None and checkpoint.latest(self.folder / "checkpoints") is not None:
+            raise ConfigError(f"{self.folder}: another process has just trained this run; run the command again")
+        if begun is not None:
+            self._restore(*begun)
         path, text = self.folder / "config.yaml", configs.dump(self.config)
-        found = checkpoint.latest(self.folder / "checkpoints")
-        if found is not None:
-            refuse_other_run(self.folder, self.config)
-            saved = checkpoint.load(found)
-            if saved.step > self.config.training.steps:
-                raise ConfigError(
-                    f"{found}: this run is at step {saved.step}, beyond training.steps = {self.config.training.steps}"
-                )
-            self.accelerator.unwrap_model(self.model).load_state_dict(saved.model)
-            self.ema.model.load_state_dict(saved.ema)
-            self.ema.updates = saved.state["ema_updates"]
-            self.optimizer.load_state_dict(saved.optimizer)
-            if self.accelerator.scaler is not None and saved.state["scaler"]:
-                self.accelerator.scaler.load_state_dict(saved.state["scaler"])
-            restore_regularizer(self.objective.regularizer, saved.state.get("regularizer"))
-            gone = {key for key, source in self.sources.items() if source.content is None}
-            self.sources |= {key: known for key, known in checkpoint.sources(saved.state).items() if key in gone}
-            self.step, self.seconds = saved.step, saved.state["seconds"]
-            self.skipped = saved.state.get("skipped", 0)
         if self.accelerator.is_main_process and not (path.exists() and path.read_text(encoding="utf-8") == text):
             write_text(path, text)
 
-
-def refuse_sharding(accelerator: Accelerator) -> None:
-    """Raise ConfigError where a launcher shards the weights: checkpoints and the weight average need them whole."""
-    supported = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU")
-    if accelerator.distributed_type.name not in supported:
-        raise ConfigError(
-            "accelerate: expected one process or plain data parallelism (DDP); got "
-            f"{accelerator.distributed_type.name}, which the trainer does not support. The losses do: add them to a "
-            "training loop of your own"
-        )
-
-
-def learning_rate(config: Config, step: int) -> float:
-    """Learning rate of a step (from 0): linear warm-up, then constant or a cosine down to 0 at the last step."""
-    settings = config.training
-    if settings.warmup_images is not None:  # the public loop counts the images before this step: its first has none
-        ramp = min(1.0, step * settings.batch_size / settings.warmup_images)
-    else:
-        ramp = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    if settings.decay == "constant":
-        return settings.lr * ramp
-    done = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return settings.lr * ramp * 0.5 * (1 + math.cos(math.pi * done))
+    def _restore(self, path: Path, saved: Checkpoint) -> None:
+        """Take over the state of a checkpoint."""
+        if saved.step > self.config.training.steps:
+            raise ConfigError(
+                f"{path}: this run is at step {saved.step}, beyond training.steps = {self.config.training.steps}"
+            )
+        try:
+            self.accelerator.unwrap_model(self.model).load_state_dict(saved.model)
+            self.ema.model.load_state_dict(saved.ema)
+            self.optimizer.load_state_dict(saved.optimizer)
+            if self.accelerator.scaler is not None and saved.state.get("scaler"):
+                self.accelerator.scaler.load_state_dict(saved.state["scaler"])
+            restore_regularizer(self.objective.regularizer, saved.state.get("regularizer"), step=saved.step)
+        except (RuntimeError, ValueError, KeyError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path}: does not fit the network of this run ({why})") from None
+        gone = {key for key, source in self.sources.items() if source.content is None}
+        self.sources |= {key: known for key, known in checkpoint.sources(saved.state).items() if key in gone}
+        self.ema.updates, self.seconds = saved.state["ema_updates"], saved.state["seconds"]
+        self.step = self._saved = saved.step
+        self.skipped = saved.state.get("skipped", 0)

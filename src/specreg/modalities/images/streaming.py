@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from specreg._files import whole_file
 from specreg.config import ConfigError
 from specreg.data import ImageDataset
 from specreg.metrics import spectra
@@ -76,9 +77,8 @@ class _Sums:
         arrays |= {"frequency": self.grid.frequency.numpy(), "size": self.grid.size.numpy()}
         if self.features is not None:
             arrays |= {f"features_{name}": value for name, value in self.features.state().items()}
-        partial = path.with_name(f".{path.name}.partial.npz")
-        np.savez(partial, made_of=np.array(_canonical(made_of)), **arrays)
-        partial.replace(path)
+        with whole_file(path) as file:
+            np.savez(file, made_of=np.array(_canonical(made_of)), **arrays)
 
     def restore(self, path: Path, made_of: Mapping[str, Any]) -> bool:
         """Continue from the sums in a file; returns False where there is none, or it is made of something else."""

@@ -1,0 +1,114 @@
+"""Signals that ask a process to stop (SIGINT, SIGTERM, SIGHUP): at once, or where the work can be saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+SAME = 1.0
+"""Seconds within which a second signal is the first one again: a terminal and a launcher both pass Ctrl-C on."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to stop: which one, and what was done."""
+
+    def __init__(self, number: int, said: str = ""):
+        super().__init__(said)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports for a process that this signal ended."""
+        return 128 + self.number
+
+
+class StopRequest:
+    """The first signal to stop that came so far; the next one raises Stopped at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._at = 0.0
+
+    def hear(self, number: int, frame: FrameType | None = None) -> None:
+        """Note a signal."""
+        if self.number is None:
+            self.number, self._at = number, time.monotonic()
+        elif time.monotonic() - self._at > SAME:
+            raise Stopped(number)
+
+
+@contextmanager
+def noted() -> Iterator[StopRequest]:
+    """Note signals to stop instead of stopping. Raises Stopped at the end where one came and nothing else is raised."""
+    request = StopRequest()
+    with _handled(request.hear):
+        yield request
+    if request.number is not None:
+        raise Stopped(request.number)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Raise Stopped where a signal to stop comes, so that no signal ends the process without a word."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    with _handled(stop):
+        yield
+
+
+@contextmanager
+def interrupt_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back, from processes that are started in the block too, until they call `let_interrupt_through`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_interrupt_through() -> None:
+    """Let Ctrl-C come that the parent process held back."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def ignore(worker: int) -> None:
+    """Ignore signals to stop in a worker of a data loader: the training process ends it after its last batch."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Handle signals to stop, except those that are ignored on purpose, as by nohup; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:  # a forked worker of a data loader has this handler too: its parent decides
+            handler(number, frame)
+
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    heard = [number for number in STOPPING if before[number] not in (signal.SIG_IGN, None)]
+    for number in heard:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])

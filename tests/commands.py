@@ -1,0 +1,52 @@
+"""Runs of the command in processes of their own, for tests that stop, kill or race them."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import specreg
+from specreg.config import dump
+
+SOURCE = Path(specreg.__file__).parents[1]
+
+
+ON_CPU = {"ACCELERATE_USE_CPU": "1"}
+READY = "from specreg.__main__ import main; print('ready', flush=True); main()"
+
+
+def start(folder, *arguments, before=None, processes=1):
+    """Start `specreg ARGUMENTS` in `folder`, in a process group of its own, with its words in pipes.
+
+    It prints "ready" once torch is loaded and the command itself begins. More than one process start under torchrun.
+    """
+    program = ["-c", READY]
+    if processes > 1:
+        program = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "specreg"]
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "COLUMNS": "400", **ON_CPU},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=before,
+    )  # fmt: skip
+
+
+def save_config(folder, config):
+    """Write a config as `tiny.yaml` in `folder`."""
+    (folder / "tiny.yaml").write_text(dump(config))
+
+
+def wait_for(condition, process, *, seconds=60):
+    """Wait until `condition()` is true while a process runs."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def lines(path):
+    """Return the number of lines of a file, 0 where there is none."""
+    return path.read_text().count("\n") if path.exists() else 0
