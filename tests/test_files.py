@@ -31,7 +31,12 @@ def test_written_files_have_the_rights_that_the_umask_leaves(umask, tmp_path):
     network = pretrained.read(reference_pickle.write_tiny(tmp_path / "x.pkl"))
     for suffix in ("safetensors", "pt"):
         pretrained.save(tmp_path / f"net.{suffix}", network)
-    checkpoint.save(tmp_path / "run", Checkpoint(1, WEIGHTS, WEIGHTS, {}, {}), config="", keep=1)
+    checkpoint.save(
+        tmp_path / "run",
+        Checkpoint(1, WEIGHTS, WEIGHTS, {}, {"shape": [1], "ema_updates": 1, "seconds": 0.0}),
+        config="",
+        keep=1,
+    )
     _files.write_json(tmp_path / "x.json", {})
     found = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*") if p.is_file()}
     assert {"net.safetensors", "net.pt", "model.safetensors", "ema.safetensors", "x.json"} <= found.keys()
@@ -52,12 +57,18 @@ def test_only_files_open_for_writing_are_flushed(tmp_path, monkeypatch):
     flushed = []
 
     def as_on_windows(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            return  # Windows has no handles of folders: `sync` returns before
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         flushed.append(os.fstat(descriptor).st_ino)
 
     monkeypatch.setattr(os, "fsync", as_on_windows)
-    saved = checkpoint.save(tmp_path, Checkpoint(1, WEIGHTS, WEIGHTS, {}, {}), config="", keep=1)
-    assert sorted(flushed) == sorted(path.stat().st_ino for path in saved.iterdir())
-    assert len(flushed) == 5
+    saved = checkpoint.save(
+        tmp_path,
+        Checkpoint(1, WEIGHTS, WEIGHTS, {}, {"shape": [1], "ema_updates": 1, "seconds": 0.0}),
+        config="",
+        keep=1,
+    )
+    assert set(flushed) >= {path.stat().st_ino for path in saved.iterdir()}
     torch.testing.assert_close(checkpoint.load(saved).model, WEIGHTS)

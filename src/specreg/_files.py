@@ -87,7 +87,8 @@ def sync(path: Path) -> None:
     """Have the system write a file, or the names in a folder, to the disk."""
     if os.name == "nt" and path.is_dir():
         return  # Windows has no handles of folders
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    # Windows flushes only files that are open for writing, and a folder cannot be opened so.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

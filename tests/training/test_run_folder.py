@@ -47,7 +47,7 @@ def test_a_second_command_on_one_folder_is_refused_and_the_first_goes_on(tiny, t
     )
     assert said[1] == (
         "error: runs/tiny/config.yaml: this folder holds a run with seed = 0; got 9. "
-        "Choose another name, such as name=tiny-2, or delete the folder"
+        "Choose another name for the new run, such as name=tiny-2"
     )
     before = lines(log)
     wait_for(lambda: lines(log) > before, first)
