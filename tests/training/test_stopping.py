@@ -136,7 +136,7 @@ def test_workers_of_a_comparison_end_with_their_parent_and_save_their_step(tiny,
     os.kill(run.pid, getattr(signal, name))
     began = time.monotonic()
     while alive(run.pid):
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20  # 5 to 7 s at three times the load that two cores bear; saved in 0.1 s
         time.sleep(0.05)
     _, said = run.communicate(timeout=10)
     assert "Traceback" not in said
