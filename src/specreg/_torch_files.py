@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,8 @@ def load_plain(path: Path) -> Any:
     Raises FileNotFoundError for no file, and ValueError with one sentence that names the file and says what it is.
     """
     try:
-        with _numpy_numbers():
+        with _numpy_numbers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch would warn of is refused below, in a sentence
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise

@@ -52,7 +52,7 @@ def test_a_second_command_on_one_folder_is_refused_and_the_first_goes_on(tiny, t
     before = lines(log)
     wait_for(lambda: lines(log) > before, first)
     first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=20)
+    first.communicate(timeout=90)
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == list(range(1, len(steps) + 1))
 

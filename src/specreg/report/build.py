@@ -51,7 +51,8 @@ def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
         _save_figures(files)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = resources.files("specreg.report").joinpath("template.html").read_text(encoding="utf-8")
-    write_text(out, environment.from_string(template).render(page))
+    html = environment.from_string(template).render(page)
+    write_text(out, html.encode("utf-8", errors="replace").decode("utf-8"))  # file names that are no text become "?"
     return out
 
 
