@@ -14,7 +14,17 @@ SOURCE = Path(specreg.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each room may import of specreg, besides itself: docs/architecture.md has the same picture.
-LOSS = {"_checks", "_compile", "own_state", "transforms", "losses", "diffusion", "auto_weight", "regularizer"}
+LOSS = {
+    "_checks",
+    "_compile",
+    "own_state",
+    "spectral_term",
+    "transforms",
+    "losses",
+    "diffusion",
+    "auto_weight",
+    "regularizer",
+}
 TRAINING = LOSS | {
     "_files",
     "_torch_files",
@@ -43,13 +53,14 @@ ALLOWED = {
     "losses": {"_checks", "_compile", "transforms"},
     "auto_weight": {"_checks", "own_state"},
     "own_state": set(),
+    "spectral_term": {"_checks"},
     "watch": set(),
     "integrations": {"", "diffusion"},
     "regularizer": LOSS,
     "models": {"_checks", "_files", "_torch_files", "diffusion"},
     "data": {"_checks", "_files"},
     "metrics": {"_checks", "_files", "_torch_files", "transforms"},
-    "objectives": {"_checks", "regularizer", "diffusion"},
+    "objectives": {"_checks", "regularizer", "spectral_term", "diffusion"},
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "calibrated": {"_checks", "transforms", "diffusion", "objectives", "denoising"},
     "config": {"_checks", "losses", "diffusion"},
@@ -64,7 +75,7 @@ ALLOWED = {
         "", "_checks", "_files", "_signals", "processes", "recipes", "config", "data", "metrics", "models",
         "modalities", "training", "evaluation", "compare", "reproduce", "report",
     },
-    "": {"losses", "diffusion", "auto_weight", "regularizer", "watch"},
+    "": {"losses", "diffusion", "auto_weight", "regularizer", "spectral_term", "watch"},
     "__main__": {"_signals", "cli"},
 }  # fmt: skip
 LOSS_THIRD_PARTY = {"torch", "numpy", "pywt"}

@@ -19,7 +19,8 @@ from specreg.diffusion import NoiseLevel, Prediction, ddim_estimate, recover_x0,
 from specreg.diffusion.noise_density import LogitNormal, LogNormal, NoiseDensity
 from specreg.diffusion.noise_weight import EDMWeight, NoiseWeight, warn_if_epsilon_unweighted
 from specreg.diffusion.time_axis import FlowTime, Sigmas, TimeAxis, Timesteps
-from specreg.regularizer import SpectralRegularizer, SpectralTerm
+from specreg.regularizer import SpectralRegularizer
+from specreg.spectral_term import SpectralTerm
 
 Model = Callable[..., Tensor]
 """The network: `(x_t [B, C, *space], t [B])`, and conditioning by keyword (labels, mel, …), to its output."""

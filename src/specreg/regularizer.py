@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,34 +20,11 @@ from specreg.diffusion.noise_weight import NoiseWeight
 from specreg.diffusion.pair import check_wiring, x0_pair
 from specreg.diffusion.parameterization import AnyPrediction
 from specreg.own_state import OwnState
+from specreg.spectral_term import SpectralTerm, masked
 from specreg.transforms import radial
 
 Ramp = Literal["linear", "cosine"]
 RAMPS = ("linear", "cosine")
-
-
-class SpectralTerm(NamedTuple):
-    """The spectral term of a batch: add `loss` to the base loss, log `logs()`."""
-
-    loss: Tensor  # scalar: mean over the batch of weight · per_sample
-    per_sample: Tensor  # [B], the spectral loss without λ and noise-level weight
-    weight: Tensor  # [B], λ times the noise-level weight
-    by_band: Mapping[str, Tensor]  # {band: [B]} mean absolute coefficient error; empty unless asked for
-    lam: Tensor  # scalar, λ in effect: automatic or constant, times the warm-up ramp
-    gradient_ratio: Tensor | None  # scalar, ‖λ·∂L_S/∂output‖ / ‖∂L/∂output‖ of this batch, where it was measured
-    norms: Tensor | None = None  # [2], ‖∂L/∂output‖ and ‖∂L_S/∂output‖ over the global batch, where measured
-
-    def logs(self) -> dict[str, Tensor]:
-        """Return what is worth logging as detached scalars `[]`, which keep no autograd graph alive.
-
-        Keys: "loss", "spectral" and "weight" (means of `per_sample` and `weight`), "lam", "gradient_ratio" where it was
-        measured, and "band/NAME" for the mean of each band in `by_band`. Nothing is copied to the CPU.
-        """
-        values = {"loss": self.loss, "spectral": self.per_sample, "weight": self.weight, "lam": self.lam}
-        if self.gradient_ratio is not None:
-            values["gradient_ratio"] = self.gradient_ratio
-        values |= {f"band/{name}": errors for name, errors in self.by_band.items()}
-        return {name: value.detach().mean() for name, value in values.items()}
 
 
 class SpectralRegularizer(OwnState):
@@ -225,7 +202,7 @@ class SpectralRegularizer(OwnState):
         if self.layout is not None:
             x0_hat, x0 = _checks.arrange("x0_hat", x0_hat, self.layout), _checks.arrange("x0", x0, self.layout)
         if mask is not None:
-            x0_hat = _masked(x0_hat, x0, mask, self.layout)
+            x0_hat = masked(x0_hat, x0, mask, self.layout)
         off = self.weight == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
             per_sample = self._losses(x0_hat, x0, level)
@@ -362,18 +339,6 @@ class SpectralRegularizer(OwnState):
         said += [f"cooldown={self.cooldown}, total={self.total}"] if self.cooldown else []
         said += [f"ramp={self.ramp!r}"] if self.warmup or self.cooldown else []
         return ", ".join(said)
-
-
-def _masked(x0_hat: Tensor, x0: Tensor, mask: Tensor, layout: str | None) -> Tensor:
-    """Return x0_hat with x0 where `mask` is 0, and the mixture where it is between 0 and 1."""
-    if layout is not None:
-        mask = _checks.arrange("mask", mask, layout)
-    try:
-        mask = mask.detach().to(x0_hat).expand_as(x0_hat)
-    except RuntimeError:
-        raise ValueError(f"mask must broadcast to the samples, {list(x0_hat.shape)}; got {list(mask.shape)}") from None
-    clean = x0.detach().to(x0_hat)
-    return torch.where(mask == 0, clean, torch.where(mask == 1, x0_hat, clean + mask * (x0_hat - clean)))
 
 
 def _loss(

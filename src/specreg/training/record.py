@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from specreg.objectives import ObjectiveTerms
-from specreg.regularizer import SpectralTerm
+from specreg.spectral_term import SpectralTerm
 
 COLUMNS = ("base", "spectral", "weight", "term", "lambda", "gradient_ratio")
 """Columns of metrics.jsonl about the losses, as batch means: base loss, spectral loss, λ times the noise weight, the

@@ -1,0 +1,47 @@
+"""What a call of the regularizer returns, and the mask that says which values it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from specreg import _checks
+
+
+class SpectralTerm(NamedTuple):
+    """The spectral term of a batch: add `loss` to the base loss, log `logs()`."""
+
+    loss: Tensor  # scalar: mean over the batch of weight · per_sample
+    per_sample: Tensor  # [B], the spectral loss without λ and noise-level weight
+    weight: Tensor  # [B], λ times the noise-level weight
+    by_band: Mapping[str, Tensor]  # {band: [B]} mean absolute coefficient error; empty unless asked for
+    lam: Tensor  # scalar, λ in effect: automatic or constant, times the warm-up ramp
+    gradient_ratio: Tensor | None  # scalar, ‖λ·∂L_S/∂output‖ / ‖∂L/∂output‖ of this batch, where it was measured
+    norms: Tensor | None = None  # [2], ‖∂L/∂output‖ and ‖∂L_S/∂output‖ over the global batch, where measured
+
+    def logs(self) -> dict[str, Tensor]:
+        """Return what is worth logging as detached scalars `[]`, which keep no autograd graph alive.
+
+        Keys: "loss", "spectral" and "weight" (means of `per_sample` and `weight`), "lam", "gradient_ratio" where it was
+        measured, and "band/NAME" for the mean of each band in `by_band`. Nothing is copied to the CPU.
+        """
+        values = {"loss": self.loss, "spectral": self.per_sample, "weight": self.weight, "lam": self.lam}
+        if self.gradient_ratio is not None:
+            values["gradient_ratio"] = self.gradient_ratio
+        values |= {f"band/{name}": errors for name, errors in self.by_band.items()}
+        return {name: value.detach().mean() for name, value in values.items()}
+
+
+def masked(x0_hat: Tensor, x0: Tensor, mask: Tensor, layout: str | None) -> Tensor:
+    """Return x0_hat with x0 where `mask` is 0, and the mixture where it is between 0 and 1."""
+    if layout is not None:
+        mask = _checks.arrange("mask", mask, layout)
+    try:
+        mask = mask.detach().to(x0_hat).expand_as(x0_hat)
+    except RuntimeError:
+        raise ValueError(f"mask must broadcast to the samples, {list(x0_hat.shape)}; got {list(mask.shape)}") from None
+    clean = x0.detach().to(x0_hat)
+    return torch.where(mask == 0, clean, torch.where(mask == 1, x0_hat, clean + mask * (x0_hat - clean)))
