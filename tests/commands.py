@@ -1,6 +1,7 @@
 """Runs of the command in processes of their own, for tests that stop, kill or race them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,16 @@ def start(folder, *arguments, before=None, processes=1):
     """Start `specreg ARGUMENTS` in `folder`, in a process group of its own, with its words in pipes.
 
     It prints "ready" once torch is loaded and the command itself begins. More than one process start under torchrun.
+    Signals have their usual effect, also where the tests run under nohup, which commands respect. `before` is called in
+    the new process.
     """
+
+    def prepare():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        if before is not None:
+            before()
+
     program = ["-c", READY]
     if processes > 1:
         program = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "specreg"]
@@ -29,7 +39,7 @@ def start(folder, *arguments, before=None, processes=1):
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "COLUMNS": "400", **ON_CPU},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=before,
+        preexec_fn=prepare,
     )  # fmt: skip
 
 
