@@ -17,7 +17,7 @@ def test_both_processes_stop_after_the_same_step_which_is_saved_and_resumed(tiny
     began = time.monotonic()
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=30)
-    assert time.monotonic() - began < 60  # 10 s are promised on an idle machine
+    assert time.monotonic() - began < 20  # 10 s are promised; CI may be busy
     stopped = checkpoint.load(checkpoint.latest(folder / "checkpoints")).step
     assert stopped == lines(folder / "metrics.jsonl")
     assert f"Stopped by SIGTERM: step {stopped} is saved in runs/tiny. Run the same command again to resume." in said

@@ -27,7 +27,7 @@ def test_a_signal_saves_the_step_and_says_how_to_resume(tiny, tmp_path, name):
     began = time.monotonic()
     os.killpg(run.pid, getattr(signal, name))  # as a terminal and Slurm do: workers of the data loader have it too
     _, said = run.communicate(timeout=90)
-    assert time.monotonic() - began < 60  # 10 s are promised on an idle machine
+    assert time.monotonic() - began < 20  # 10 s are promised; CI may be busy
     assert run.returncode == 128 + getattr(signal, name)
     saved = checkpoint.load(checkpoint.latest(folder / "checkpoints")).step
     assert said.strip() == (
@@ -136,7 +136,7 @@ def test_workers_of_a_comparison_end_with_their_parent_and_save_their_step(tiny,
     os.kill(run.pid, getattr(signal, name))
     began = time.monotonic()
     while alive(run.pid):
-        assert time.monotonic() - began < 60  # 10 s are promised on an idle machine
+        assert time.monotonic() - began < 20  # 10 s are promised; CI may be busy
         time.sleep(0.05)
     _, said = run.communicate(timeout=10)
     assert "Traceback" not in said
