@@ -1,0 +1,1 @@
+"""Instruments: what data and samples hold at each frequency, measured with its uncertainty."""
