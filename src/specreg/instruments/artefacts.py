@@ -2,8 +2,8 @@
 
 Transposed convolutions and patches leave checkerboards of period 2 or 4, JPEG and some autoencoders a grid of period 8.
 A peak is judged by the log of its mean power minus the median of the coefficients around it, in units of the spread
-that this difference has at frequencies where no grid of these periods can be. Coefficients along an axis, which also hold
-what the ends of non-periodic data leak, are compared with others along that axis.
+that this difference has at frequencies where no grid of these periods can be. Coefficients along an axis also hold what
+the ends of non-periodic data leak, and are compared with others along that axis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from specreg.instruments.measure import Spectrum
 
 PERIODS = (2, 4, 8)
 REACH = 4
-"""Half side, in coefficients, of the neighbourhood; the nearest ones, into which a window spreads a peak, are left out."""
+"""Half side of the neighbourhood, in coefficients; the nearest ones, into which a window spreads a peak, are not in it."""
 LEAST_Z = 6.0
 SAMPLE = 2048
 

@@ -23,8 +23,8 @@ class Features(NamedTuple):
     """Sums of a chunk of n samples."""
 
     by_sample: dict[str, Floats]
-    """`power` [n, C · (M + 2)] by bin; `directions` [n, bands · DIRECTIONS], power of all channels, of no columns but
-    for images; `wavelet` [n, levels · 3], Σ|w|, Σw², Σw⁴ over all channels and orientations, finest level first."""
+    """`power` [n, C · (M + 2)] by bin; `directions` [n, bands · DIRECTIONS], power of all channels, without columns
+    except for images; `wavelet` [n, levels · 3], Σ|w|, Σw², Σw⁴ over channels and orientations, finest level first."""
     summed: dict[str, Floats]
     """`lattice` [K], power of all channels by coefficient; `histogram` [bands, 1600], coefficients by band and power."""
 

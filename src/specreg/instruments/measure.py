@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from specreg.instruments.coefficients import Detrend, Window, check
 from specreg.instruments.features import Features, sample_features
 from specreg.instruments.grid import Floats, Grid, Transform, grid
+from specreg.instruments.sources import Source, open_source
 from specreg.instruments.sums import Sums
 
 CHUNK_VALUES = 1 << 20
@@ -24,25 +25,6 @@ CHUNK_VALUES = 1 << 20
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
-
-
-class Source(Protocol):
-    """A set of samples of one shape, read by index; see `specreg.instruments.sources`."""
-
-    name: str
-    shape: tuple[int, ...]
-    channels: tuple[str, ...]
-    spacing: tuple[float, ...] | None
-    unit: str
-    rounding: float
-
-    def __len__(self) -> int: ...
-
-    def keys(self) -> Sequence[str]: ...
-
-    def groups(self) -> Sequence[int]: ...
-
-    def read(self, start: int, stop: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -164,10 +146,7 @@ def measure(
 def as_source(data: Source | Tensor | np.ndarray | str | Path) -> Source:
     """Return samples in memory or at a path as a source."""
     if isinstance(data, (str, Path)):
-        from specreg.instruments.sources import open_source
-
-        opened: Source = open_source(str(data))
-        return opened
+        return open_source(str(data))
     if isinstance(data, (Tensor, np.ndarray)):
         return InMemory(torch.as_tensor(data))
     return data

@@ -1,8 +1,8 @@
 """Sums over samples, and the same sums over resampled sets: the uncertainty of whatever is computed of them.
 
-Resampling is the Poisson bootstrap: in each of R replicates an independent unit (a source image, a clip) counts a number
-of times drawn from a Poisson distribution of mean 1, by a generator seeded by the unit's index. Neither the order of the
-work nor its division matters, and memory does not grow with the number of samples.
+Resampling is the Poisson bootstrap: in each of R replicates an independent unit (a source image, a clip) counts a
+number of times drawn from a Poisson distribution of mean 1, by a generator seeded by the unit's index. Neither the
+order of the work nor its division matters, and memory does not grow with the number of samples.
 """
 
 from __future__ import annotations
