@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.padding import Padding
 from rich.text import Text
 
 from specreg.cli.console import err, home, out, print_path, print_table, whole_number
@@ -59,18 +60,15 @@ def spectrum(
     ] = None,
 ) -> None:
     """Measure the spectra of sets of samples beside that of a reference, with intervals and in words."""
-    from specreg import _checks
     from specreg._files import write_json
     from specreg.instruments import Settings, conditions, spectra
     from specreg.instruments.sources import open_source
+    from specreg.instruments.sources.values import Channels
 
     wanted = [conditions.parse(text) for text in fail_if or []]
-    settings = Settings(
-        window=window or ("none" if transform == "dct" else "hann"), detrend=detrend, transform=transform
-    )  # type: ignore[arg-type]
-    _checks.choice("--channels", channels, ("all", "luma", "luma-chroma"))
+    settings = Settings.of(window or ("none" if transform == "dct" else "hann"), detrend, transform)
     opened = [
-        open_source(path, tile=tile, segment=segment, channels=channels, limit=limit)  # type: ignore[arg-type]
+        open_source(path, tile=tile, segment=segment, channels=cast(Channels, channels), limit=limit)
         for path in sources
     ]
     with _progress() as told:
@@ -139,12 +137,12 @@ def _print(result: Result) -> None:
     for found in (*result.sets, result.reference):
         out.print(Text(found.spectrum.name, style="bold"), soft_wrap=True)
         for sentence in words.sentences(found, result):
-            out.print(Text(f"  {sentence}"))
+            out.print(Padding(Text(sentence), (0, 0, 0, 2)))
     out.print()
     table = page.rows(result)
     header = ["set", *(column for column, _, _ in table[0][1])]
     print_table(
-        "Spectra, with 95% intervals",
+        "95% intervals; the high band lies above half Nyquist; resolution in cycles per sample",
         header,
         [[_short(name), *("\n".join(filter(None, cell[1:])) or "–" for cell in cells)] for name, cells in table],
     )
@@ -156,7 +154,7 @@ def _print(result: Result) -> None:
             f"Energy by band relative to {_short(result.reference.spectrum.name)}, dB (* significant)",
             ["cycles per sample", *names],
             [
-                [band, *(f"{value}{' *' if sure else ''}\n{bounds}".strip() for value, bounds, sure in cells)]
+                [band, *(f"{value}{'*' if sure else ' '} {bounds}" for value, bounds, sure in cells)]
                 for band, cells in bands
             ],
         )

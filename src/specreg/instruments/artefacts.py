@@ -19,7 +19,7 @@ from specreg.instruments.measure import Spectrum
 
 PERIODS = (2, 4, 8)
 REACH = 4
-"""Half side of the neighbourhood, in coefficients; the nearest ones, into which a window spreads a peak, are not in it."""
+"""Half side of the neighbourhood; a window spreads a peak into the nearest coefficients, which are not in it."""
 LEAST_Z = 6.0
 SAMPLE = 2048
 

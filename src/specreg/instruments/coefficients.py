@@ -101,9 +101,8 @@ def _correction(shape: tuple[int, ...], transform: Transform, window: Window, de
 
 @lru_cache(maxsize=16)
 def _window(shape: tuple[int, ...], window: Window) -> Tensor:
-    product = torch.ones((), dtype=torch.float64)
-    for size in shape:
-        product = product.unsqueeze(-1) * window_of(size, window)
+    axes = torch.meshgrid(*(window_of(size, window) for size in shape), indexing="ij")
+    product: Tensor = torch.stack(axes).prod(0)
     return product
 
 
@@ -115,4 +114,5 @@ def _trend(shape: tuple[int, ...], detrend: Detrend) -> Tensor:
         centred = [torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in shape]
         rows += [row for row in torch.meshgrid(*centred, indexing="ij") if row.any()]
     basis = torch.stack(rows).flatten(1)
-    return basis / basis.norm(dim=1, keepdim=True)
+    norms: Tensor = basis.norm(dim=1, keepdim=True)
+    return basis / norms

@@ -6,11 +6,14 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from specreg.instruments.grid import NYQUIST, Floats
 from specreg.instruments.measure import Spectrum
 from specreg.instruments.properties import decibels
 from specreg.instruments.sums import LEAST_GROUPS, Value, interval, widening
+
+Mask = NDArray[np.bool_]
 
 
 class Band(NamedTuple):
@@ -72,14 +75,14 @@ def difference(spectrum: Spectrum, reference: Spectrum, *, share: float = 0.5) -
     deviations = decibels(inners[0], floor) - decibels(inners[1], floor)
     size = reference.grid.size
 
-    def distance(chosen: Floats) -> Value:
+    def distance(chosen: Mask) -> Value:
         return _distance(deviation[chosen], deviations[:, chosen], groups)
 
-    def energy_ratio(chosen: Floats) -> tuple[float, Floats]:
+    def energy_ratio(chosen: Mask) -> tuple[float, Floats]:
         parts = [_energy(p[..., chosen], size[chosen], floor) for p in (*pair, *pairs)]
         return float(10 * np.log10(parts[0] / parts[1])), 10 * np.log10(parts[2] / parts[3])
 
-    def ratio(chosen: Floats) -> Value:
+    def ratio(chosen: Mask) -> Value:
         return interval(*energy_ratio(chosen), groups)
 
     number = np.arange(len(size))
@@ -129,8 +132,8 @@ def _all_bins(spectrum: Spectrum, flat: Floats) -> Floats:
 
 
 def _energy(power: Floats, size: Floats, floor: float) -> Floats:
-    summed: Floats = (power * size).sum(-1)
-    return np.maximum(summed, floor * size.sum())
+    energy: Floats = np.maximum((power * size).sum(-1), floor * size.sum())
+    return energy
 
 
 def _distance(deviation: Floats, deviations: Floats, groups: int) -> Value:
@@ -147,7 +150,8 @@ def _distance(deviation: Floats, deviations: Floats, groups: int) -> Value:
 
 def _octaves(reference: Spectrum) -> list[tuple[float, float]]:
     """Return the octaves below Nyquist that hold a bin; the lowest takes what is left."""
-    found, high = [], NYQUIST
+    found: list[tuple[float, float]] = []
+    high = NYQUIST
     while (reference.frequency <= high).sum() > 2 and len(found) < 12:
         found.append((high / 2, high))
         high /= 2

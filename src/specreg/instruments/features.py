@@ -23,10 +23,10 @@ class Features(NamedTuple):
     """Sums of a chunk of n samples."""
 
     by_sample: dict[str, Floats]
-    """`power` [n, C · (M + 2)] by bin; `directions` [n, bands · DIRECTIONS], power of all channels, without columns
-    except for images; `wavelet` [n, levels · 3], Σ|w|, Σw², Σw⁴ over channels and orientations, finest level first."""
+    """`power` [n, C · (M + 2)] by bin; `directions` [n, bands · DIRECTIONS], power of all channels, empty but for
+    images; `wavelet` [n, levels · 3], Σ|w|, Σw², Σw⁴ over channels and orientations, finest first."""
     summed: dict[str, Floats]
-    """`lattice` [K], power of all channels by coefficient; `histogram` [bands, 1600], coefficients by band and power."""
+    """`lattice` [K], power of all channels by coefficient; `histogram` [bands, 1600], their number by power."""
 
 
 def sample_features(x: Tensor, grid: Grid, window: Window, detrend: Detrend) -> Features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def ratio_figure(result: Result) -> Figure | None:
         reach = max(reach, 1.15 * float(np.abs(value).max()))
     axes.set(xscale="log", ylim=(-reach, reach), ylabel=f"relative to {reference.name}, dB")
     axes.yaxis.label.set_parse_math(False)
-    options = {"transform": axes.transAxes, "color": MUTED, "size": 8.5}
+    options: dict[str, Any] = {"transform": axes.transAxes, "color": MUTED, "size": 8.5}
     axes.text(0.012, 0.985, "↑ more power than the reference", va="top", **options)
     axes.text(0.012, 0.02, "↓ less", **options)
     _frequency_axis(axes, result)
@@ -116,10 +116,9 @@ def _frequency_axis(axes: Axes, result: Result) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda f, _: f"1/{round(1 / f)}" if f > 0 else ""))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("frequency, cycles per sample (1/2 is Nyquist)")
-    if spectrum.spacing and spectrum.unit not in ("pixel", "sample"):
-        physical = axes.secondary_xaxis(
-            "top", functions=(lambda f: f / spectrum.spacing, lambda f: f * spectrum.spacing)
-        )
+    if spacing := spectrum.spacing:
+        to_physical = (lambda f: np.asarray(f) / spacing, lambda f: np.asarray(f) * spacing)
+        physical = axes.secondary_xaxis("top", functions=to_physical)
         physical.set_xlabel(f"cycles per {spectrum.unit}")
 
 

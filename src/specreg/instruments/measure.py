@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -35,6 +35,12 @@ class Settings:
     detrend: Detrend = "mean"
     transform: Transform = "dft"
     replicates: int = 1000
+
+    @classmethod
+    def of(cls, window: str, detrend: str, transform: str) -> Settings:
+        """Return settings from a user's words. Raises ValueError for an unknown one."""
+        check(window, detrend, transform)
+        return cls(cast(Window, window), cast(Detrend, detrend), cast(Transform, transform))
 
     def __post_init__(self) -> None:
         check(self.window, self.detrend, self.transform)
@@ -64,7 +70,8 @@ class Spectrum:
     @property
     def power(self) -> Floats:
         """Mean power per coefficient of an orthonormal DFT, mean over channels, [M]."""
-        return self.channel_power.mean(0)
+        mean: Floats = self.channel_power.mean(0)
+        return mean
 
     @property
     def channel_power(self) -> Floats:
@@ -74,7 +81,8 @@ class Spectrum:
     @property
     def replicates(self) -> Floats:
         """`power` of resampled sets, [R, M]."""
-        return self._by_bin(self.sums.means("power")).mean(1)[:, 1:-1]
+        mean: Floats = self._by_bin(self.sums.means("power")).mean(1)[:, 1:-1]
+        return mean
 
     @property
     def zero_power(self) -> float:
@@ -155,15 +163,17 @@ def as_source(data: Source | Tensor | np.ndarray | str | Path) -> Source:
 class InMemory:
     """Samples `[N, C, *space]` in memory, each an independent unit."""
 
-    name, unit, spacing, rounding = "samples", "sample", None, 0.0
-
     def __init__(self, x: Tensor) -> None:
         if x.ndim < 3 or x.ndim > 5 or not len(x) or not x.is_floating_point():
             raise ValueError(f"samples must be floats [N, C, *space] of 1 to 3 axes; got {x.dtype} {list(x.shape)}")
         if not torch.isfinite(x).all():
             raise ValueError("samples must be finite; got NaN or infinite values")
         self.x = x.detach().cpu()
+        self.name = "samples"
         self.shape = tuple(x.shape[1:])
+        self.spacing: tuple[float, ...] | None = None
+        self.unit = "sample"
+        self.rounding = 0.0
         self.channels = tuple(f"channel {c}" for c in range(x.shape[1]))
 
     def __len__(self) -> int:

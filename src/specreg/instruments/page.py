@@ -70,20 +70,17 @@ def rows(result: Result) -> list[tuple[str, list[tuple[str, str, str]]]]:
     found = []
     for entry in (result.reference, *result.sets):
         values = entry.values()
-        samples = f"{entry.spectrum.sums.samples:,}"
-        cells = [("samples", samples, f"{entry.spectrum.sums.groups:,} independent")]
+        cells: list[tuple[str, str, str]] = []
         if entry.difference is None:
-            cells.append(("log-spectral distance, dB", *_floor(result)))
-            cells.append(("above half Nyquist, dB", "", ""))
+            cells.append(("spectral distance, dB", *_floor(result)))
+            cells.append(("high band, dB", "", ""))
         else:
-            cells.append(("log-spectral distance, dB", *shown(values["log_spectral_distance_db"], "{:.2f}")))
-            cells.append(("above half Nyquist, dB", *shown(values["high_band_db"], "{:+.2f}")))
+            cells.append(("spectral distance, dB", *shown(values["log_spectral_distance_db"], "{:.2f}")))
+            cells.append(("high band, dB", *shown(values["high_band_db"], "{:+.1f}")))
         cells.append(("slope", *shown(values.get("slope"), "{:+.2f}")))
-        cells.append(("resolves to, cycles per sample", *_resolution(entry)))
+        cells.append(("resolves to", *_resolution(entry)))
         peaks = len(entry.artefacts)
-        cells.append(
-            ("grid peaks", str(peaks) if peaks else "none", f"z = {entry.artefacts[0].z:.1f}" if peaks else "")
-        )
+        cells.append(("grids", str(peaks) if peaks else "none", f"z = {entry.artefacts[0].z:.1f}" if peaks else ""))
         found.append((entry.spectrum.name, cells))
     return found
 
@@ -107,7 +104,7 @@ def band_rows(result: Result) -> list[tuple[str, list[tuple[str, str, bool]]]]:
     found = []
     differences = [entry.difference for entry in result.sets if entry.difference]
     for k, band in enumerate(differences[0].bands):
-        cells = [(*shown(d.bands[k].ratio_db, "{:+.2f}"), bool(d.bands[k].significant)) for d in differences]
+        cells = [(*shown(d.bands[k].ratio_db, "{:+.1f}"), bool(d.bands[k].significant)) for d in differences]
         found.append((f"{band.low:.3g} – {band.high:.3g}", cells))
     return found
 
@@ -117,7 +114,7 @@ def shown(value: Value | None, form: str) -> tuple[str, str]:
     if value is None:
         return "", ""
     number, low, high = (form.format(part).replace("-", "−") for part in value)
-    return number, f"{low} … {high}" if math.isfinite(value.low) and value.low != value.high else ""
+    return number, f"{low}…{high}" if math.isfinite(value.low) and value.low != value.high else ""
 
 
 def csv_of(result: Result) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from specreg.instruments.artefacts import Artefact, artefacts
 from specreg.instruments.differences import Difference, difference
-from specreg.instruments.measure import Settings, Source, Spectrum, as_source, measure
+from specreg.instruments.measure import Settings, Spectrum, as_source, measure
 from specreg.instruments.paired import Agreement, agreement
 from specreg.instruments.properties import (
     QUANTILES,
@@ -28,6 +28,7 @@ from specreg.instruments.properties import (
     split_half,
     wavelet_levels,
 )
+from specreg.instruments.sources import Source
 from specreg.instruments.sums import Value, interval
 
 Data = Source | Tensor | np.ndarray | str | Path
@@ -210,7 +211,7 @@ def spectra(
     labels = list(names) if names else unique([source.name for source in sources])
     if len(labels) != len(sources):
         raise ValueError(f"names must be one for each of {len(sources)} sets; got {len(labels)}")
-    found = []
+    found: list[SetResult] = []
     for seed, (source, label) in enumerate(zip(sources, labels, strict=True)):
 
         def told(done: int, total: int, label: str = label) -> None:

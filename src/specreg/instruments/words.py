@@ -18,7 +18,7 @@ def sentences(found: SetResult, result: Result) -> list[str]:
     name = found.spectrum.name
     said = [energy(name, found.difference.high_band_db, "above half Nyquist")]
     said += bands(found.difference, found)
-    said.append(distance(name, found.difference))
+    said.append(distance(found.difference))
     if resolution := _resolution(found):
         said.append(resolution)
     said += [artefact(name, peak) for peak in found.artefacts[:3]]
@@ -30,7 +30,8 @@ def sentences(found: SetResult, result: Result) -> list[str]:
 def reference_sentences(result: Result) -> list[str]:
     """Return how well the reference itself is known."""
     spectrum = result.reference.spectrum
-    said = [f"{spectrum.name}: {spectrum.sums.samples:,} samples, {spectrum.sums.groups:,} of them independent."]
+    samples, groups = spectrum.sums.samples, spectrum.sums.groups
+    said = [f"{samples:,} samples" + (f" of {groups:,} independent units." if groups < samples else ".")]
     if not result.error:
         said.append("Too few independent samples to say how sure its spectrum is.")
         return said
@@ -87,13 +88,13 @@ def bands(found: Difference, of: SetResult) -> list[str]:
     return [f"Significant in {len(differing)} of {len(found.bands)} bands (cycles per sample): {'; '.join(parts)}."]
 
 
-def distance(name: str, found: Difference) -> str:
+def distance(found: Difference) -> str:
     """Return a sentence on the log-spectral distance."""
     value = found.log_spectral_distance_db
     if not math.isfinite(value.low):
         return f"Log-spectral distance {value.value:.2f} dB, not corrected for the number of samples."
     if value.low == 0:
-        return f"Log-spectral distance at most {value.high:.2f} dB: no difference of spectra is seen."
+        return f"Log-spectral distance at most {value.high:.2f} dB."
     return f"Log-spectral distance {value.value:.2f} dB ({value.low:.2f} … {value.high:.2f})."
 
 
