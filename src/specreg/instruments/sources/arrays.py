@@ -46,25 +46,27 @@ class Arrays(Records):
         self._key, layout = _key_and_layout(selector)
         self._handle: tuple[int, Stored] | None = None
         stored = self._stored(0)
-        where = str(container.path / names[0]) if len(names) == 1 else self.where
         if layout is None and self._key is not None and ending(names[0]) == ".npy":
-            raise ValueError(f"{where}: expected axes behind the colon, such as {where}:bchw; got {self._key!r}")
+            raise ValueError(
+                f"{self.where}: expected axes behind the colon, such as {self.where}:bchw; got {self._key!r}"
+            )
         if layout:
-            self._layout = checked_layout(layout, stored.shape, where)
+            self._layout = checked_layout(layout, stored.shape, self.where)
         else:
             latents = ending(names[0]) == ".safetensors"
-            at = f"{where}:{self._key}" if self._key else where
+            at = f"{self.where}:{self._key}" if self._key else self.where
             self._layout = layout_of(stored.shape, at, one_sample=len(names) > 1, tiled=tiled, latents=latents)
         self._many = self._layout.startswith("b")
         self.space = len(self._layout.removeprefix("b").replace("c", ""))
         self.unit = "sample" if self.space == 1 else "pixel"
-        self.step = step_of(stored.dtype)
+        self.dtype, self.step = stored.dtype.newbyteorder("="), step_of(stored.dtype)
         self._shapes = [self._shape_of(i) for i in range(len(names))]
         counts = [shape[0] if self._many else 1 for shape in self._shapes]
         self._rows = [(i, row) for i, count in enumerate(counts) for row in range(count)]
         keys, alone = keys_of(names), len(names) == 1
         numbered = [self._many if alone else counts[i] > 1 for i in range(len(names))]
-        self.names = [f"{names[i]}[{row}]" if numbered[i] else names[i] for i, row in self._rows]
+        file = ["sample {}" if alone else f"{name}[{{}}]" for name in names]
+        self.names = [file[i].format(row) if numbered[i] else names[i] for i, row in self._rows]
         self.keys = [
             str(row) if self._many and alone else f"{keys[i]}#{row}" if numbered[i] else keys[i]
             for i, row in self._rows
@@ -132,7 +134,7 @@ def _channel_names(count: int, space: int) -> tuple[str, ...]:
 
 def open_array(container: Container, name: str, key: str | None) -> Stored:
     """Return an array of a file; `key` names one of several. Raises ValueError that names the file."""
-    where = f"{name} in {container.path}"
+    where = container.at(name)
     try:
         match ending(name):
             case ".safetensors":
@@ -140,8 +142,10 @@ def open_array(container: Container, name: str, key: str | None) -> Stored:
             case ".npz":
                 return _in_npz(container, name, key, where)
         return ArrayFile(container.open(name), container.length(name), where)
-    except (*FAULTS, SyntaxError) as error:
-        raise ValueError(f"cannot read {where}: {error or type(error).__name__}") from None
+    except (*FAULTS, _BadHeader) as error:
+        found = container.mistaken(name)
+        why = f"it {found}" if found else str(error) or type(error).__name__
+        raise ValueError(f"{where}: cannot be read as a NumPy array: {why}") from None
 
 
 def _in_npz(container: Container, name: str, key: str | None, where: str) -> Stored:
@@ -149,6 +153,10 @@ def _in_npz(container: Container, name: str, key: str | None, where: str) -> Sto
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     chosen = pick(key, tuple(members), _USUAL_KEYS, where)
     return ArrayFile(archive.open(members[chosen]), members[chosen].file_size, f"{chosen} of {where}")  # type: ignore[arg-type]
+
+
+class _BadHeader(Exception):
+    """The start of a file is no header of NumPy's format."""
 
 
 class ArrayFile:
@@ -161,7 +169,7 @@ class ArrayFile:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, self._by_columns, self.dtype = read(file)
         except (ValueError, EOFError, SyntaxError, TypeError) as error:
-            raise ValueError(f"{where}: cannot be read as a NumPy array: {error}") from None
+            raise _BadHeader(error) from None
         checked_dtype(self.dtype, where)
         if not self.shape:
             raise ValueError(f"{where}: expected an array of samples; got one number")

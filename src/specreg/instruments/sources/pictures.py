@@ -68,7 +68,7 @@ class Pictures(Records):
         self._last: tuple[int, NDArray[Any]] | None = None
         first = self._pixels(0)
         self.channels = ("luma",) if first.shape[0] == 1 else COLOURS
-        self.step = step_of(first.dtype)
+        self.dtype, self.step = first.dtype, step_of(first.dtype)
         self._note_lost_bits(names[0])
 
     def size(self, i: int) -> tuple[int, ...]:
@@ -133,17 +133,17 @@ class Pictures(Records):
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
             raise ValueError(
-                f"cannot read the image {name} in {self.where}: more than {most:.4g} megapixels may be a decompression "
+                f"cannot read the image {self._container.at(name)}: more than {most:.4g} megapixels may be a decompression "
                 f"bomb; cut it into parts or reduce it ({error})"
             ) from None
         except UnidentifiedImageError:
-            raise ValueError(
-                f"cannot read the image {name} in {self.where}: its content is none of {', '.join(FORMATS)}, or damaged"
-            ) from None
+            found = self._container.mistaken(name)
+            why = f"it {found}" if found else f"its content is none of {', '.join(FORMATS)}, or damaged"
+            raise ValueError(f"cannot read the image {self._container.at(name)}: {why}") from None
         except _FAULTS as error:
-            if str(error).startswith(f"cannot read {name} in"):  # the container's own sentence
+            if str(error).startswith("cannot read "):  # the container's own sentence
                 raise
-            raise ValueError(f"cannot read the image {name} in {self.where}: {error}") from None
+            raise ValueError(f"cannot read the image {self._container.at(name)}: {error}") from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None, "_last": None}

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -65,12 +66,18 @@ class Records(ABC):
     """As those of a `Source`."""
     step: float
     """Distance of neighbouring stored values after scaling; 0.0 for floats."""
+    dtype: np.dtype[Any] | None = None
+    """Of the first record as stored, where other files may have another; None where all have one."""
     remedy: str
     """What the user can do about records of several sizes."""
     gaps: bool
     """Whether NaN stands for a missing value, so that samples with NaN are left out."""
     notes: list[str]
     """Sentences about what was left out or read in a way that the user should know."""
+
+    def at(self, i: int) -> str:
+        """Return where record i is, for messages."""
+        return self.where if len(self.names) == 1 else f"{self.names[i]} in {self.where}"
 
     @abstractmethod
     def size(self, i: int) -> tuple[int, ...]:

@@ -49,9 +49,9 @@ class Samples:
         self.notes: tuple[str, ...] = ()
         self._tile = None if tile is None else _sides(tile, records)
         self._size = records.size(0) if self._tile is None else self._tile
-        if 0 in self._size:
-            raise ValueError(f"{records.names[0]} in {records.where}: it is empty, {_by(self._size)}")
         self.shape = (len(self.channels), *self._size)
+        if 0 in self.shape:
+            raise ValueError(f"{records.at(0)}: expected values; its samples are {_by(self.shape)}, channels first")
         self._grids = None if self._tile is None else self._tiles_of(self._tile)
         starts = range(len(records.names) + 1) if self._grids is None else self._grids.prod(1).cumsum()
         # Sample s of all is in the last record that starts at or before it.
@@ -95,7 +95,7 @@ class Samples:
         if not torch.isfinite(x).all():
             bad = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
             record, _ = self._place(start + bad)
-            raise ValueError(f"{self._records.names[record]} in {self._records.where}: it holds NaN or infinity")
+            raise ValueError(f"{self._records.at(record)}: it holds NaN or infinity")
         return x
 
     def _parts(self, start: int, stop: int) -> list[NDArray[Any]]:
@@ -103,13 +103,13 @@ class Samples:
         for i in range(start, stop):
             record, begin = self._place(i)
             part = self._records.part(record, begin, self._size)
-            self._check(record, part, parts[0] if parts else None)
-            # In luma a grey picture among colours is one whose three channels are equal.
-            grey = part.shape[0] == 1 and self._records.channels != ("luma",) and self._channels == "luma"
-            parts.append(np.broadcast_to(part, (3, *part.shape[1:])) if grey else part)
-        return parts
+            self._check(record, part)
+            parts.append(part)
+        most = max(part.shape[0] for part in parts)
+        # Where luma mixes grey and colours, a grey picture has three equal channels.
+        return [np.broadcast_to(part, (most, *part.shape[1:])) for part in parts]
 
-    def _check(self, record: int, part: NDArray[Any], first: NDArray[Any] | None) -> None:
+    def _check(self, record: int, part: NDArray[Any]) -> None:
         records = self._records
         name, origin = records.names[record], records.names[0]
         if part.shape[1:] != self._size:
@@ -123,9 +123,9 @@ class Samples:
                 f"{records.where}: expected the channels of {origin}, {shown(records.channels)}; {name} has {count}"
                 + ("; channels 'luma' reads grey and colour alike" if {count, expected} == {1, 3} else "")
             )
-        if first is not None and part.dtype != first.dtype:
+        if records.dtype is not None and part.dtype != records.dtype:
             raise ValueError(
-                f"{records.where}: expected values of one kind; {name} holds {part.dtype}, the first {first.dtype}"
+                f"{records.where}: expected values of one kind; {name} holds {part.dtype}, {origin} {records.dtype}"
             )
 
     def _place(self, i: int) -> tuple[int, tuple[int, ...] | None]:

@@ -85,7 +85,7 @@ class Sounds(Records):
             try:
                 yield path
             except ValueError as error:
-                raise ValueError(str(error).replace(str(path), f"{name} in {self.where}")) from None
+                raise ValueError(str(error).replace(str(path), self._container.at(name))) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}

@@ -50,7 +50,7 @@ class Videos(Records):
         self._last: tuple[int, NDArray[Any]] | None = None
         first = self._pixels(0)
         self.channels = ("luma",) if first.shape[0] == 1 else COLOURS
-        self.step = step_of(first.dtype)
+        self.dtype, self.step = first.dtype, step_of(first.dtype)
 
     def size(self, i: int) -> tuple[int, ...]:
         """Return height and width of frame i, from the header of its file."""
@@ -92,7 +92,7 @@ class Videos(Records):
     def _opened(self, name: str) -> Any:
         av = _av()
         if isinstance(self._container, Folder):
-            return av.open(str(self._container.path / name))
+            return av.open(str(self._container.place(name)))
         return av.open(io.BytesIO(self._container.read(name)))
 
     @contextmanager
@@ -101,10 +101,10 @@ class Videos(Records):
         try:
             yield
         except (av.error.FFmpegError, ValueError, EOFError) as error:
-            if str(error).startswith(f"cannot read {name} in"):
+            if str(error).startswith("cannot read "):
                 raise
             why = getattr(error, "strerror", None) or str(error)
-            raise ValueError(f"cannot read the video {name} in {self.where}: {why}") from None
+            raise ValueError(f"cannot read the video {self._container.at(name)}: {why}") from None
 
     def _close(self) -> None:
         if self._reader is not None:
