@@ -133,8 +133,8 @@ class Pictures(Records):
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
             raise ValueError(
-                f"cannot read the image {self._container.at(name)}: more than {most:.4g} megapixels may be a decompression "
-                f"bomb; cut it into parts or reduce it ({error})"
+                f"cannot read the image {self._container.at(name)}: more than {most:.4g} megapixels may be a "
+                f"decompression bomb; cut it into parts or reduce it ({error})"
             ) from None
         except UnidentifiedImageError:
             found = self._container.mistaken(name)
