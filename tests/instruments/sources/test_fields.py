@@ -18,7 +18,7 @@ def dataset(values, dims=("time", "lat", "lon"), spacing=0.25, units="degrees_no
     grid = {dim: 10.0 + spacing * np.arange(size) for dim, size in zip(dims, values.shape, strict=True)}
     grid["time"] = np.arange(values.shape[0]) * 6
     found = xarray.Dataset({name: (dims, values)}, coords={dim: grid[dim] for dim in dims} | coords)
-    for dim in dims[-2:]:
+    for dim in {*dims} - {"time", "level"}:
         found[dim].attrs["units"] = units
     return found
 

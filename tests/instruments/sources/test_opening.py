@@ -53,14 +53,10 @@ def test_runs_without_samples_and_comparisons_are_refused(tmp_path):
 def test_mixed_unread_and_empty_sets_are_refused(tmp_path, pack):
     ending = {folder_of: "", zip_of: ".zip", tar_of: ".tar"}[pack]
     mixed = pack(tmp_path / f"mixed{ending}", {"a.png": encoded(noise(4, 4)), "b/c.wav": b"", "d.wav": b""})
-    with pytest.raises(
-        ValueError, match=r"expected files of one kind; it holds 1 pictures \(a\.png\) and 2 sounds \(b/"
-    ):
+    with pytest.raises(ValueError, match=r"expected files of one kind; it holds 1 pictures \(a\.png\) and 2 sounds"):
         open_source(mixed)
     unread = pack(tmp_path / f"unread{ending}", {"a.heic": b"", "b.txt": b""})
-    with pytest.raises(
-        ValueError, match=r"none of its 2 files is read; 1 are in formats that are not read, such as a\.h"
-    ):
+    with pytest.raises(ValueError, match=r"none of its 2 files is read; 1 are in formats that are not read"):
         open_source(unread)
     (tmp_path / "empty").mkdir()
     empty = str(tmp_path / "empty") if pack is folder_of else pack(tmp_path / f"empty{ending}", {})

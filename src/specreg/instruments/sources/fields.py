@@ -110,24 +110,25 @@ class Fields(Records):
         return loaded
 
     def _grid(self, variable: Any) -> tuple[tuple[float, ...] | None, str]:
-        """Return spacing and unit, or None and "pixel" with a note where coordinates are absent, uneven or differ."""
+        """Return spacing and unit, or None, with a note, where coordinates are absent, uneven or differ."""
         steps, units = [], []
+        nothing = "sample" if len(self._space) == 1 else "pixel"
         for dim in self._space:
             if dim not in variable.coords or variable.sizes[dim] < 2:
-                return None, "pixel"
+                return None, nothing
             values = variable.coords[dim].values
             if values.dtype.kind not in "iuf":
-                return None, "pixel"
+                return None, nothing
             differences = np.diff(values.astype(np.float64))
             mean = differences.mean()
             if not mean or not np.isfinite(mean) or np.abs(differences - mean).max() > EVEN * abs(mean):
                 self.notes.append(f"the coordinate {dim} is not evenly spaced, so frequencies are per sample")
-                return None, "pixel"
+                return None, nothing
             steps.append(abs(float(mean)))
             units.append(_unit(str(variable.coords[dim].attrs.get("units", ""))))
         if len(set(units)) > 1:
             self.notes.append(f"the coordinates have the units {' and '.join(units)}, so frequencies are per sample")
-            return None, "pixel"
+            return None, nothing
         return tuple(steps), units[0] or "coordinate"
 
     def _data(self) -> Any:

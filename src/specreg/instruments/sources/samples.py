@@ -94,13 +94,11 @@ class Samples:
         parts = self._parts(start, stop)
         x = mixed(scaled(parts), self._channels)
         # A sum is quicker than a look at each value; it may also overflow.
-        if (
-            parts[0].dtype.kind == "f"
-            and not x.sum().isfinite()
-            and not (finite := x.isfinite().flatten(1).all(1)).all()
-        ):
-            record, _ = self._place(start + int((~finite).nonzero()[0]))
-            raise ValueError(f"{self._records.at(record)}: it holds NaN or infinity")
+        if parts[0].dtype.kind == "f" and not x.sum().isfinite():
+            finite = x.isfinite().flatten(1).all(1)
+            if not finite.all():
+                record, _ = self._place(start + int(finite.int().argmin()))
+                raise ValueError(f"{self._records.at(record)}: it holds NaN or infinity")
         return x
 
     def _parts(self, start: int, stop: int) -> list[NDArray[Any]]:
