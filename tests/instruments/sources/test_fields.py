@@ -193,3 +193,10 @@ def test_long_sets_are_read_in_blocks(tmp_path, monkeypatch):
     for i in (0, 6, 2, 3, 5):
         assert np.array_equal(source.read(i, i + 1)[0, 0], stored[i])
     assert np.array_equal(source.read(1, 7)[:, 0], stored[1:])
+
+
+def test_a_series_has_the_spacing_of_its_time(tmp_path):
+    time = ("time", 6.0 * np.arange(40), {"units": "hours since 2000-01-01"})
+    data = xarray.Dataset({"series": (("time",), normal(40))}, coords={"time": time})
+    source = open_source(written(data, tmp_path / "x.nc"))
+    assert (source.spacing, source.unit, source.shape) == ((6.0,), "hours", (1, 40))

@@ -1,9 +1,13 @@
+import multiprocessing
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from instruments.sources.test_pictures import encoded, everything, folder_of, noise, tar_of, zip_of
 from specreg.instruments.sources import Source, open_source
@@ -90,16 +94,51 @@ def test_the_folder_one_stands_in_has_a_name(tmp_path, monkeypatch):
     assert open_source(".").name == "x"
 
 
-def test_worker_processes_read_the_same(tmp_path):
-    """A spawned process and this one read a zip by the same pickled source."""
-    import multiprocessing
+def sets_of(path):
+    """Sets of each kind that keeps a file open."""
+    pictures = {f"{i}.png": encoded(noise(16, 16, seed=i)) for i in range(40)}
+    yield zip_of(path / "x.zip", pictures)
+    yield tar_of(path / "x.tar", pictures)
+    yield tar_of(path / "x.tgz", pictures, "w:gz")
+    frames = [Image.fromarray(frame) for frame in noise(40, 16, 16)]
+    yield folder_of(path / "tif", {"a.tif": encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])})
+    np.save(path / "x.npy", noise(40, 3, 16, 16))
+    np.savez_compressed(path / "x.npz", noise(40, 3, 16, 16))
+    yield from (str(path / "x.npy"), str(path / "x.npz"))
+    if find_spec("xarray") and find_spec("h5netcdf"):
+        import xarray
 
-    path = zip_of(tmp_path / "x.zip", {f"{i}.png": encoded(noise(4, 4, seed=i)) for i in range(6)})
-    source: Source = open_source(path)
-    source.read(0, 1)
-    for method in ("fork", "spawn"):
-        with multiprocessing.get_context(method).Pool(1) as pool:
-            assert (pool.apply(source.read, (2, 6)) == source.read(2, 6)).all()
+        xarray.Dataset({"u": (("t", "y", "x"), np.random.default_rng(0).normal(size=(40, 16, 16)))}).to_netcdf(
+            path / "x.nc", engine="h5netcdf"
+        )
+        yield str(path / "x.nc")
+
+
+SHARED: list[Source] = []
+
+
+def _read(i, start, stop):
+    return SHARED[i].read(start, stop)
+
+
+def test_forked_processes_read_the_same(tmp_path, monkeypatch):
+    """They share the files that their parent has open, and must not seek in them."""
+    sources = [open_source(path) for path in sets_of(tmp_path)]
+    expected = [source.read(0, 40) for source in sources]
+    for source in sources:
+        source.read(0, 2)
+    monkeypatch.setattr(sys.modules[__name__], "SHARED", sources)
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        for i, whole in enumerate(expected):
+            shares = [(i, start, start + 2) for start in range(0, 40, 2)]
+            assert torch.equal(torch.cat(pool.starmap(_read, shares, 1)), whole), sources[i].name
+
+
+def test_spawned_processes_read_the_same(tmp_path):
+    sources = [open_source(path) for path in sets_of(tmp_path)]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for source in sources:
+            assert torch.equal(pool.apply(source.read, (2, 6)), source.read(2, 6)), source.name
 
 
 def test_the_readers_load_their_libraries_only_when_used():

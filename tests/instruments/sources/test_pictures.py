@@ -336,3 +336,13 @@ def test_formats_that_are_not_read_are_counted(tmp_path, colours):
     assert open_source(path).notes == (
         "pictures in formats that are not read: 2 .heic, 1 .jxl; convert them to PNG or JPEG",
     )
+
+
+def test_a_photo_with_its_preview_is_one_picture(tmp_path, colours):
+    big, small = Image.fromarray(noise(16, 24, 3)), Image.fromarray(noise(8, 12, 3))
+    both = encoded(big, "MPO", save_all=True, append_images=[small], quality=95)
+    source = open_source(folder_of(tmp_path / "x", {"a.jpg": both}))
+    assert (source.shape, len(source)) == ((3, 16, 24), 1)
+    with Image.open(io.BytesIO(both)) as image:
+        expected = np.asarray(image.convert("RGB"))[None]
+    torch.testing.assert_close(everything(source).double(), floats(expected), atol=1e-6, rtol=0)

@@ -83,3 +83,8 @@ def test_reading_outside_the_set_is_an_error(tmp_path):
 def test_values_whose_sum_overflows_are_finite(tmp_path):
     np.save(tmp_path / "x.npy", np.full((2, 64), 1e37, dtype=np.float32))
     assert everything(open_source(str(tmp_path / "x.npy"))).tolist() == [[[pytest.approx(1e37)] * 64]] * 2
+
+
+def test_nothing_can_be_read_of_a_set(tmp_path):
+    source = open_source(folder_of(tmp_path / "x", {"a.png": encoded(noise(8, 12))}))
+    assert source.read(1, 1).shape == (0, 1, 8, 12)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from specreg.instruments.sources.containers import FAULTS, Container, ending, keys_of, pick
 from specreg.instruments.sources.layouts import checked_layout, is_layout, layout_of
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.tensor_files import TensorFile
 from specreg.instruments.sources.values import COLOURS, checked_dtype, step_of
 
@@ -37,7 +37,7 @@ class Arrays(Records):
 
     spacing = None
     remedy = "--tile N (or --segment N for one axis) cuts all of them to one size"
-    gaps = False
+    _handles = ("_handle",)
 
     def __init__(self, container: Container, names: tuple[str, ...], selector: str | None, *, tiled: bool) -> None:
         self._container, self._names = container, names
@@ -79,16 +79,13 @@ class Arrays(Records):
         shape = self._shapes[self._rows[i][0]]
         return tuple(side for letter, side in zip(self._layout, shape, strict=True) if letter not in "bc")
 
-    def part(self, i: int, begin: tuple[int, ...] | None, size: tuple[int, ...]) -> NDArray[Any]:
-        """Return record i, or a tile of it, `[C, *space]`, as stored."""
+    def whole(self, i: int) -> NDArray[Any]:
+        """Return record i, `[C, *space]`, as stored."""
         index, row = self._rows[i]
         stored = self._stored(index)
         values = stored.rows(row, row + 1)[0] if self._many else stored.rows(0, stored.shape[0])
         letters = self._layout.removeprefix("b")
-        values = np.moveaxis(values, letters.index("c"), 0) if "c" in letters else values[None]
-        if begin is None:
-            return values
-        return values[:, *(slice(at, at + side) for at, side in zip(begin, size, strict=True))]
+        return np.moveaxis(values, letters.index("c"), 0) if "c" in letters else values[None]
 
     def _stored(self, index: int) -> Stored:
         if self._handle is None or self._handle[0] != index:
@@ -106,9 +103,6 @@ class Arrays(Records):
 
     def _channel_count(self, shape: tuple[int, ...]) -> int:
         return shape[self._layout.index("c")] if "c" in self._layout else 1
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}
 
 
 class Selected(NamedTuple):

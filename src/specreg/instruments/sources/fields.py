@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from specreg._checks import nearest
 from specreg._files import mistaken_for_data
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.records import Records
 
 SUFFIXES = frozenset((".cdf", ".nc", ".nc3", ".nc4", ".netcdf", ".zarr"))
 _ROWS = ("lat", "latitude", "y", "yc", "rlat", "northing", "projection_y_coordinate")
@@ -41,7 +41,7 @@ class Fields(Records):
     """
 
     remedy = "--tile N cuts them"
-    step = 0.0
+    _handles = ("_dataset", "_block")
     gaps = True
 
     def __init__(self, path: Path, variable: str | None) -> None:
@@ -77,26 +77,20 @@ class Fields(Records):
         """Return the size of the axes of space, the same for every field."""
         return self._sizes
 
-    def part(self, i: int, begin: tuple[int, ...] | None, size: tuple[int, ...]) -> NDArray[Any]:
-        """Return field i, or a tile of it, `[C, *space]`, float32 or float64; missing values are NaN."""
+    def whole(self, i: int) -> NDArray[Any]:
+        """Return field i, `[C, *space]`, float32 or float64; missing values are NaN."""
         place = self._places[i]
         if not place:
-            values = self._load(slice(None))
-        else:
-            if self._block is None or not self._block[0] <= place[0] < self._block[1]:
-                count = max(1, _BLOCK // max(1, 8 * len(self.channels) * prod(self._counts[1:]) * prod(self._sizes)))
-                start = place[0] // count * count
-                stop = min(start + count, self._counts[0])
-                self._block = start, stop, self._load(slice(start, stop))
-            values = self._block[2][:, place[0] - self._block[0], *place[1:]]
-        if begin is None:
-            return values
-        return values[:, *(slice(at, at + side) for at, side in zip(begin, size, strict=True))]
+            return self._load(slice(None))
+        if self._block is None or not self._block[0] <= place[0] < self._block[1]:
+            count = max(1, _BLOCK // max(1, 8 * len(self.channels) * prod(self._counts[1:]) * prod(self._sizes)))
+            start = place[0] // count * count
+            stop = min(start + count, self._counts[0])
+            self._block = start, stop, self._load(slice(start, stop))
+        return self._block[2][:, place[0] - self._block[0], *place[1:]]
 
     def _load(self, first: slice) -> NDArray[Any]:
         """Return a part of the variables `[C, *samples, *space]`."""
-        if not self._samples and self._block is not None:
-            return self._block[2]
         with self._reading():
             data = self._data()
             fields = []
@@ -104,10 +98,7 @@ class Fields(Records):
                 variable = data[name].transpose(*self._samples, *self._space)
                 values = (variable.isel({self._samples[0]: first}) if self._samples else variable).values
                 fields.append(values if values.dtype == np.float64 else _floats(values))
-            loaded: NDArray[Any] = np.stack(fields)
-        if not self._samples:
-            self._block = 0, 1, loaded
-        return loaded
+            return np.stack(fields)
 
     def _grid(self, variable: Any) -> tuple[tuple[float, ...] | None, str]:
         """Return spacing and unit, or None, with a note, where coordinates are absent, uneven or differ."""
@@ -148,14 +139,11 @@ class Fields(Records):
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError, MemoryError) as error:
             if str(error).startswith(str(self._path)):
                 raise
             line = " ".join((str(error) or type(error).__name__).split())
             raise ValueError(f"{self._path}: cannot be read as NetCDF or Zarr: {line[:300]}") from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dataset": None, "_block": None}
 
 
 def is_zarr(path: Path) -> bool:
@@ -199,7 +187,7 @@ def _check(variable: Any, first: Any, where: str) -> None:
 
 
 def _space(dims: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the axes of space: latitude and longitude, or y and x, in the order of the variable; else the last two."""
+    """Return the axes of space: latitude and longitude, or y and x, in that order; else the last two, or one."""
     rows = [dim for dim in dims if str(dim).lower() in _ROWS]
     columns = [dim for dim in dims if str(dim).lower() in _COLUMNS]
     if len(rows) == len(columns) == 1:
@@ -219,7 +207,8 @@ def _floats(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _unit(text: str) -> str:
-    return _UNITS.get(text.strip().lower(), text.strip())
+    name = text.partition(" since ")[0].strip()  # a time counts from some date
+    return _UNITS.get(name.lower(), name)
 
 
 def _xarray() -> Any:

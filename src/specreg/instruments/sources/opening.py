@@ -12,7 +12,7 @@ from specreg.instruments.sources.arrays import Arrays
 from specreg.instruments.sources.containers import Container, Folder, OneFile, ending, open_container
 from specreg.instruments.sources.fields import Fields, is_zarr
 from specreg.instruments.sources.pictures import Pictures
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.samples import Samples, Tile
 from specreg.instruments.sources.sounds import SEGMENT, Sounds
 from specreg.instruments.sources.values import Channels

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.values import Channels, channels_after, mixed, rounding_of, scaled, shown
 
 Tile = int | tuple[int, ...]
@@ -40,7 +42,7 @@ class Samples:
             ValueError: no record, no tile that fits, no colours to mix, or nothing but missing values.
         """
         self.name = name
-        self._records, self._channels = records, channels
+        self._records, self._channels, self._pid = records, channels, os.getpid()
         if not len(records.names):
             raise ValueError(f"{records.where} is empty: it holds no sample")
         self.channels = channels_after(records.channels, channels, records.where)
@@ -89,8 +91,12 @@ class Samples:
                 holds NaN or infinity; the message names it.
             IndexError: `start` and `stop` are not within the set.
         """
-        if not 0 <= start < stop <= len(self):
+        if not 0 <= start <= stop <= len(self):
             raise IndexError(f"samples {start} to {stop} of {self.name}, which has {len(self)}")
+        if start == stop:
+            return torch.empty(0, *self.shape)
+        if self._pid != os.getpid():  # after a fork, open files would share their position with the other process
+            self._records, self._pid = copy(self._records), os.getpid()
         parts = self._parts(start, stop)
         x = mixed(scaled(parts), self._channels)
         # A sum is quicker than a look at each value; it may also overflow.
@@ -105,10 +111,13 @@ class Samples:
         parts: list[NDArray[Any]] = []
         for i in range(start, stop):
             record, begin = self._place(i)
-            part = self._records.part(record, begin, self._size)
+            part = self._part(record, begin)
             self._check(record, part)
             parts.append(part)
         return parts
+
+    def _part(self, record: int, begin: tuple[int, ...] | None) -> NDArray[Any]:
+        return self._records.whole(record) if begin is None else self._records.part(record, begin, self._size)
 
     def _check(self, record: int, part: NDArray[Any]) -> None:
         records = self._records
@@ -171,7 +180,7 @@ class Samples:
 
     def _is_whole(self, i: int) -> bool:
         record, begin = self._place(i)
-        return not np.isnan(self._records.part(record, begin, self._size)).any()
+        return not np.isnan(self._part(record, begin)).any()
 
 
 def _sides(tile: Tile, records: Records) -> tuple[int, ...]:

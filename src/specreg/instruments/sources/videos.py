@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specreg.instruments.sources.containers import Container, Folder, keys_of
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.values import COLOURS, step_of
 
 SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
@@ -30,7 +30,7 @@ class Videos(Records):
     spacing = None
     unit = "pixel"
     remedy = "--tile N cuts all of them into samples of N×N pixels"
-    gaps = False
+    _handles = ("_reader",)
 
     def __init__(self, container: Container, names: tuple[str, ...]) -> None:
         self.where = str(container.path)
@@ -44,8 +44,7 @@ class Videos(Records):
         self.keys = [f"{keys[i]}#{k}" for i, k in self._frames]
         self.groups = [i for i, _ in self._frames]
         self._reader: tuple[int, _Reader] | None = None
-        self._last: tuple[int, NDArray[Any]] | None = None
-        first = self._pixels(0)
+        first = self.whole(0)
         self.channels = ("luma",) if first.shape[0] == 1 else COLOURS
         self.dtype, self.step = first.dtype, step_of(first.dtype)
 
@@ -53,16 +52,8 @@ class Videos(Records):
         """Return height and width of frame i, from the header of its file."""
         return self._listings[self._frames[i][0]].size
 
-    def part(self, i: int, begin: tuple[int, ...] | None, size: tuple[int, ...]) -> NDArray[Any]:
-        """Return frame i, or a tile of it, `[C, H, W]`: uint8 or uint16."""
-        if self._last is None or self._last[0] != i:
-            self._last = i, self._pixels(i)
-        pixels = self._last[1]
-        if begin is None:
-            return pixels
-        return pixels[:, *(slice(at, at + side) for at, side in zip(begin, size, strict=True))]
-
-    def _pixels(self, i: int) -> NDArray[Any]:
+    def whole(self, i: int) -> NDArray[Any]:
+        """Return frame i, `[C, H, W]`: uint8 or uint16."""
         file, frame = self._frames[i]
         name = self._files[file]
         with self._reading(name):
@@ -77,7 +68,7 @@ class Videos(Records):
             if not video.streams.video:
                 raise ValueError("it holds no video")
             stream = video.streams.video[0]
-            packets = [packet for packet in video.demux(stream) if packet.size]
+            packets = [packet for packet in video.demux(stream) if packet.size and not packet.is_discard]
             if not packets:
                 raise ValueError("it holds no frame")
             times = [packet.pts for packet in packets]
@@ -109,9 +100,6 @@ class Videos(Records):
     def _close(self) -> None:
         if self._reader is not None:
             self._reader[1].close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_last": None}
 
 
 class _Listing(NamedTuple):
