@@ -121,6 +121,29 @@ def _read(i, start, stop):
     return SHARED[i].read(start, stop)
 
 
+def positions(folder):
+    """Return the positions of this process in the files of a folder that it has open."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        link = f"/proc/self/fd/{fd}"
+        if os.path.realpath(link).startswith(str(folder)):
+            found[fd] = os.lseek(int(fd), 0, os.SEEK_CUR)
+    return found
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists open files as Linux does")
+def test_a_forked_process_leaves_the_files_of_its_parent_where_they_are(tmp_path, monkeypatch):
+    sources = [open_source(path) for path in sets_of(tmp_path)]
+    for source in sources:
+        source.read(0, 2)
+    before = positions(tmp_path)
+    assert len(before) >= len(sources)
+    monkeypatch.setattr(sys.modules[__name__], "SHARED", sources)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        pool.starmap(_read, [(i, 30, 40) for i in range(len(sources))])
+    assert positions(tmp_path) == before
+
+
 def test_forked_processes_read_the_same(tmp_path, monkeypatch):
     """They share the files that their parent has open, and must not seek in them."""
     sources = [open_source(path) for path in sets_of(tmp_path)]

@@ -222,6 +222,15 @@ def test_frames_of_animations_are_samples_of_one_group(tmp_path, form, ending):
     assert torch.equal(everything(pickle.loads(pickle.dumps(source))), everything(source))
 
 
+def test_an_animation_that_begins_grey_is_read_in_colour(tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)  # a palette that Pillow reads as grey
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 255
+    images = [Image.fromarray(grey), Image.fromarray(red)]
+    path = folder_of(tmp_path / "x", {"a.gif": encoded(images[0], "GIF", save_all=True, append_images=images[1:])})
+    assert everything(open_source(path))[:, :, -1, -1].tolist() == [[1, 1, 1], [1, -1, -1]]
+
+
 def test_pages_of_a_16_bit_tiff_keep_their_bits(tmp_path):
     deep = noise(3, 4, 5, dtype=np.uint16)
     pages = [Image.fromarray(page) for page in deep]
@@ -254,12 +263,12 @@ def test_pictures_are_read_upright(tmp_path, form, orientation):
     np.testing.assert_allclose(everything(tiles)[0, 0], upright[:8, :16] / 127.5 - 1, atol=0.04)
 
 
-def bomb():
-    """A PNG whose header promises 400 megapixels."""
+def bomb(side):
+    """A PNG whose header promises that many pixels a side."""
     import struct
     import zlib
 
-    header = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 0, 0, 0, 0)
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -270,9 +279,10 @@ def bomb():
         (b"\x80no picture", r"its content is none of PNG, .*, or damaged"),
         (b"", r"it is empty; copy or download it again"),
         (encoded(noise(64, 64))[:-2000], r"truncated|damaged|ended"),
-        (bomb(), r"more than 89.48 megapixels may be a decompression bomb"),
+        (bomb(10_000), r"more than 89.48 megapixels may be a decompression bomb"),
+        (bomb(20_000), r"more than 89.48 megapixels may be a decompression bomb"),
     ],
-    ids=["text", "empty", "cut", "bomb"],
+    ids=["text", "empty", "cut", "bomb", "larger bomb"],
 )
 @pytest.mark.parametrize("pack", [folder_of, zip_of, tar_of])
 def test_damaged_pictures_are_named(tmp_path, bad, says, pack):
@@ -296,6 +306,14 @@ def test_damaged_archives_are_named(tmp_path, files, ending, content):
     kind = "zip" if ending == "zip" else "tar"
     with pytest.raises(ValueError, match=rf"^{path}: cannot be read as a {kind}: "):
         open_source(str(path))
+
+
+def test_a_tar_that_is_cut_while_it_is_read_is_named(tmp_path, files):
+    path = tmp_path / "x.tar"
+    source = open_source(tar_of(path, files))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"^cannot read set/a/2\.png in .*x\.tar: the archive is cut short: expected"):
+        everything(pickle.loads(pickle.dumps(source)))
 
 
 def test_a_damaged_member_of_a_zip_is_named(tmp_path, colours):

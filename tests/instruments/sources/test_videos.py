@@ -62,6 +62,9 @@ def test_grey_and_deep_video(tmp_path):
     source = open_source(str(movie(tmp_path / "b.mkv", deep, pixels="gray16le", form="gray16le")))
     np.testing.assert_allclose(everything(source)[:, 0], deep / 32767.5 - 1, atol=1e-6)
     assert source.rounding == pytest.approx((2 / 65535) ** 2 / 12)
+    colour = noise(4, 16, 24, 3, dtype=np.uint16)
+    source = open_source(str(movie(tmp_path / "c.mkv", colour, pixels="gbrp16le", form="rgb48le")))
+    np.testing.assert_allclose(everything(source), colour.transpose(0, 3, 1, 2) / 32767.5 - 1, atol=1e-6)
 
 
 def test_sizes_that_differ_are_cut_into_tiles_or_refused(tmp_path):
