@@ -222,15 +222,6 @@ def test_frames_of_animations_are_samples_of_one_group(tmp_path, form, ending):
     assert torch.equal(everything(pickle.loads(pickle.dumps(source))), everything(source))
 
 
-def test_an_animation_that_begins_grey_is_read_in_colour(tmp_path):
-    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)  # a palette that Pillow reads as grey
-    red = np.zeros((16, 16, 3), np.uint8)
-    red[..., 0] = 255
-    images = [Image.fromarray(grey), Image.fromarray(red)]
-    path = folder_of(tmp_path / "x", {"a.gif": encoded(images[0], "GIF", save_all=True, append_images=images[1:])})
-    assert everything(open_source(path))[:, :, -1, -1].tolist() == [[1, 1, 1], [1, -1, -1]]
-
-
 def test_pages_of_a_16_bit_tiff_keep_their_bits(tmp_path):
     deep = noise(3, 4, 5, dtype=np.uint16)
     pages = [Image.fromarray(page) for page in deep]

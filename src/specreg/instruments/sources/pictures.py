@@ -87,13 +87,12 @@ class Pictures(Records):
         with self._reading(name):
             if name in self._several:
                 image = self._frame(name, frame)
-                if image.format == "TIFF":  # its pages stand alone
-                    return _values(image, colour=False)
-                return _values(image.copy(), colour=True)  # a GIF's first frame may be grey before colours
+                # The frames of a GIF are drawn one over the other, so this one must stay as it is.
+                return _values(image if image.format == "TIFF" else image.copy())
             with self._header(io.BytesIO(self._container.read(name))) as image:
                 if image.format != "MPO" and (frames := _frame_count(image)) > 1:  # a photo with its preview is MPO
                     raise ValueError(f"it is an animation of {frames} frames; save it as GIF, WebP or TIFF")
-                return _values(image, colour=False)
+                return _values(image)
 
     def _frame(self, name: str, frame: int) -> Image:
         """Return an animation at one of its frames; it stays open for the frames after."""
@@ -152,10 +151,10 @@ def _frame_count(image: Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _values(image: Image, *, colour: bool) -> NDArray[Any]:
+def _values(image: Image) -> NDArray[Any]:
     """Return a picture `[C, H, W]`, upright: C = 1 for grey, 3 for colours and palettes; transparency dropped.
 
-    uint8; grey of 16 bits as uint16; float32 as stored. `colour` makes grey three equal channels.
+    uint8; grey of 16 bits as uint16; float32 as stored.
     """
     from PIL import ImageOps
 
@@ -165,7 +164,7 @@ def _values(image: Image, *, colour: bool) -> NDArray[Any]:
         return np.asarray(image)[None]
     if image.mode.startswith("I"):
         return _wide(image)
-    grey = image.mode in ("1", "L", "LA", "La") and not colour
+    grey = image.mode in ("1", "L", "LA", "La")
     mode = "L" if grey else "RGB"
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
