@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from tokenize import TokenError
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from specreg.instruments.sources.containers import FAULTS, Container, ending, keys_of, pick
+from specreg.instruments.sources.containers import FAULTS, Container, ending, keys_of, one_line, pick
 from specreg.instruments.sources.layouts import checked_layout, is_layout, layout_of
 from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.tensor_files import TensorFile
@@ -138,7 +139,7 @@ def open_array(container: Container, name: str, key: str | None) -> Stored:
         return ArrayFile(container.open(name), container.length(name), where)
     except (*FAULTS, _BadHeader) as error:
         found = container.mistaken(name)
-        why = f"it {found}" if found else str(error) or type(error).__name__
+        why = f"it {found}" if found else one_line(error)
         raise ValueError(f"{where}: cannot be read as a NumPy array: {why}") from None
 
 
@@ -162,7 +163,7 @@ class ArrayFile:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, self._by_columns, self.dtype = read(file)
-        except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        except (ValueError, EOFError, SyntaxError, TypeError, TokenError) as error:
             raise _BadHeader(error) from None
         checked_dtype(self.dtype, where)
         if not self.shape:
@@ -190,7 +191,7 @@ class ArrayFile:
             self._file.seek(self._start + start * size)
             data = self._file.read((stop - start) * size)
         except FAULTS as error:
-            raise ValueError(f"{self._where}: row {start} cannot be read: {error}") from None
+            raise ValueError(f"{self._where}: row {start} cannot be read: {one_line(error)}") from None
         if len(data) < (stop - start) * size:
             raise ValueError(f"{self._where}: it is cut short: row {start} ends after {len(data)} of {size} bytes")
         values: NDArray[Any] = np.frombuffer(data, self.dtype)

@@ -86,8 +86,7 @@ class Container:
         try:
             yield
         except FAULTS as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ValueError(f"cannot read {self.at(name)}: {why}") from None
+            raise ValueError(f"cannot read {self.at(name)}: {one_line(error)}") from None
 
     def _opened(self, opener: Callable[[], Any]) -> Any:
         if self._handle is None or self._pid != os.getpid():  # a forked handle shares its position in the file
@@ -237,6 +236,12 @@ def open_container(path: Path) -> Container | None:
     return Tar(path) if path.name.lower().endswith(TARS) else None
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an error of a library says on one line, shortened: some quote the bytes of the file."""
+    text = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def ending(name: str) -> str:
     """Return the ending of a file's name, in lower case, with its dot."""
     return PurePosixPath(name).suffix.lower()
@@ -274,4 +279,4 @@ def _is_hidden(name: str) -> bool:
 
 def _why(path: Path, error: Exception) -> str:
     found = mistaken_for_data(path)
-    return f"it {found}" if found else str(error) or type(error).__name__
+    return f"it {found}" if found else one_line(error)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from specreg._checks import nearest
 from specreg._files import mistaken_for_data
+from specreg.instruments.sources.containers import one_line
 from specreg.instruments.sources.records import Records
 
 SUFFIXES = frozenset((".cdf", ".nc", ".nc3", ".nc4", ".netcdf", ".zarr"))
@@ -142,8 +143,7 @@ class Fields(Records):
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError, MemoryError) as error:
             if str(error).startswith(str(self._path)):
                 raise
-            line = " ".join((str(error) or type(error).__name__).split())
-            raise ValueError(f"{self._path}: cannot be read as NetCDF or Zarr: {line[:300]}") from None
+            raise ValueError(f"{self._path}: cannot be read as NetCDF or Zarr: {one_line(error)}") from None
 
 
 def is_zarr(path: Path) -> bool:

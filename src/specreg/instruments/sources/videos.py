@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from specreg.instruments.sources.containers import Container, Folder, keys_of
+from specreg.instruments.sources.containers import Container, Folder, keys_of, one_line
 from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.values import COLOURS, step_of
 
@@ -68,6 +68,8 @@ class Videos(Records):
             if not video.streams.video:
                 raise ValueError("it holds no video")
             stream = video.streams.video[0]
+            if stream.codec_context is None:
+                raise ValueError("its codec is not known")
             packets = [packet for packet in video.demux(stream) if packet.size and not packet.is_discard]
             if not packets:
                 raise ValueError("it holds no frame")
@@ -94,8 +96,7 @@ class Videos(Records):
         except (av.error.FFmpegError, ValueError, EOFError) as error:
             if str(error).startswith("cannot read "):
                 raise
-            why = getattr(error, "strerror", None) or str(error)
-            raise ValueError(f"cannot read the video {self._container.at(name)}: {why}") from None
+            raise ValueError(f"cannot read the video {self._container.at(name)}: {one_line(error)}") from None
 
     def _close(self) -> None:
         if self._reader is not None:
