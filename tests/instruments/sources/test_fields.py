@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from instruments.sources.test_pictures import everything
+from instruments.sources.files import everything
 from specreg.instruments.sources import open_source
 
 xarray = pytest.importorskip("xarray")

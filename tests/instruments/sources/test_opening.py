@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from instruments.sources.test_pictures import encoded, everything, folder_of, noise, tar_of, zip_of
+from instruments.sources.files import encoded, everything, folder_of, noise, tar_of, zip_of
 from specreg.instruments.sources import Source, open_source
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from instruments.sources.test_pictures import encoded, everything, folder_of, noise
+from instruments.sources.files import encoded, everything, folder_of, noise
 from specreg.instruments.sources import open_source
 
 

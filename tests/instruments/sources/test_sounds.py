@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from instruments.sources.test_pictures import everything, folder_of, tar_of, zip_of
+from instruments.sources.files import everything, folder_of, tar_of, zip_of
 from specreg.instruments.sources import open_source
 
 soundfile = pytest.importorskip("soundfile")
@@ -95,6 +95,15 @@ def test_damaged_sounds_are_named(tmp_path, pack):
         with pytest.raises(ValueError, match=r"^cannot read the sound (.*/b\.wav|b\.wav in .*): ") as error:
             open_source(path, segment=100)
         assert "unpacked" not in str(error.value)
+
+
+def test_an_mp3_that_promises_more_than_it_can_hold_is_refused(tmp_path):
+    path = write(tmp_path / "a.mp3", clip(9000))
+    data = path.read_bytes()
+    frames = data.index(b"Xing") + 8 if b"Xing" in data else data.index(b"Info") + 8
+    path.write_bytes(data[:frames] + b"\x10\0\0\0" + data[frames + 4 :])
+    with pytest.raises(ValueError, match=r"a\.mp3: its header promises \d+ samples, more than \d+, which its"):
+        open_source(str(path))
 
 
 def test_sounds_that_are_all_too_short_are_refused(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from instruments.sources.test_pictures import everything, floats, folder_of, noise, zip_of
+from instruments.sources.files import everything, floats, folder_of, noise, zip_of
 from specreg.instruments.sources import open_source
 
 av = pytest.importorskip("av")

@@ -100,6 +100,8 @@ class Arrays(Records):
                 f"{self.where}: expected arrays of {len(self._layout)} axes as {self._names[0]}; {name} has shape "
                 f"{list(stored.shape)}"
             )
+        if 0 in stored.shape:
+            raise ValueError(f"{self._container.at(name)}: expected values; its shape is {list(stored.shape)}")
         return stored.shape
 
     def _channel_count(self, shape: tuple[int, ...]) -> int:

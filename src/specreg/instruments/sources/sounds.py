@@ -10,12 +10,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from specreg.data.audio_files import MP3_SLACK, SEEKABLE, Header, read_channels, read_header
-from specreg.instruments.sources.containers import Container, Folder, keys_of
+from specreg.instruments.sources.containers import Container, Folder, keys_of, one_line
 from specreg.instruments.sources.records import Records
 
 SEGMENT = 4096
 """Samples of a segment where the user names none."""
 _BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+# Samples that a byte can hold at most: of mp3 at 8 kbit/s and 48 kHz, 48; of silence in FLAC and Vorbis some thousands.
+_MOST_A_BYTE = {"MP3": 192}
 _NAMES = {1: ("mono",), 2: ("left", "right")}
 
 
@@ -74,7 +76,14 @@ class Sounds(Records):
 
     def _header(self, name: str) -> Header:
         with self._sound(name) as path:
-            return read_header(path)
+            header = read_header(path)
+            most = _MOST_A_BYTE.get(header.format, 8192) * self._container.length(name)
+            if header.samples > most:
+                raise ValueError(
+                    f"cannot read the sound {self._container.at(name)}: its header promises {header.samples} samples, "
+                    f"more than {most}, which its {self._container.length(name)} bytes can hold"
+                )
+            return header
 
     @contextmanager
     def _sound(self, name: str) -> Iterator[Path]:
@@ -84,3 +93,5 @@ class Sounds(Records):
                 yield path
             except ValueError as error:
                 raise ValueError(str(error).replace(str(path), self._container.at(name))) from None
+            except MemoryError as error:
+                raise ValueError(f"cannot read the sound {self._container.at(name)}: {one_line(error)}") from None
