@@ -114,6 +114,27 @@ def test_spacing_is_given_where_it_is_even(tmp_path, shift):
         assert source.notes == ("the coordinate lat is not evenly spaced, so frequencies are per sample",)
 
 
+def test_spacing_is_even_beyond_the_rounding_and_the_turn_of_longitudes(tmp_path):
+    fine = (359.5 + 0.0135 * np.arange(8)).astype(np.float32)  # steps differ by 1e-3 of a step and more
+    assert np.ptp(np.diff(fine.astype(float))) > 1e-3 * 0.0135
+    turning = (350.0 + 2.5 * np.arange(8)) % 360
+    for lon, step in ((fine, 0.0135), (turning, 2.5)):
+        coordinate = ("grid_longitude", lon, {"units": "degrees"})
+        lat = ("grid_latitude", lon[:6], {"units": "degrees"})
+        data = xarray.Dataset({"t": (("grid_latitude", "grid_longitude", "level"), normal(6, 8, 2))})
+        data = data.assign_coords(grid_longitude=coordinate, grid_latitude=lat)
+        source = open_source(written(data, tmp_path / f"{step}.nc"))
+        assert source.shape == (1, 6, 8)
+        assert source.spacing == pytest.approx((step, step), rel=1e-3)
+
+
+def test_bounds_of_coordinates_are_no_fields(tmp_path):
+    data = dataset(normal(5, 6, 8))
+    data["lon_bounds"] = (("lat", "lon", "corner"), normal(6, 8, 4))
+    data["lon"].attrs["bounds"] = "lon_bounds"
+    assert open_source(written(data, tmp_path / "x.nc")).channels == ("t2m",)
+
+
 def test_coordinates_of_two_units_give_no_spacing(tmp_path):
     data = dataset(normal(5, 6, 8), dims=("time", "depth", "x"))
     data["depth"].attrs["units"], data["x"].attrs["units"] = "m", "km"
@@ -136,7 +157,7 @@ def test_samples_with_missing_values_are_left_out_and_counted(tmp_path):
     assert len(open_source(path, tile=4, limit=4)) == 4
     stored[:, 2, 2] = np.nan
     path = written(dataset(stored), tmp_path / "y.nc")
-    with pytest.raises(ValueError, match=r"y\.nc: each of its 5 samples of 6×8 has missing values \(NaN\)"):
+    with pytest.raises(ValueError, match=r"y\.nc: each of its 5 samples of 6×8 has missing values \(NaN\); --tile N"):
         open_source(path)
 
 

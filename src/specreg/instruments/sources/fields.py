@@ -7,7 +7,7 @@ says so, and never scaled to [-1, 1].
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -22,8 +22,8 @@ from specreg.instruments.sources.containers import one_line
 from specreg.instruments.sources.records import Records
 
 SUFFIXES = frozenset((".cdf", ".nc", ".nc3", ".nc4", ".netcdf", ".zarr"))
-_ROWS = ("lat", "latitude", "y", "yc", "rlat", "northing", "projection_y_coordinate")
-_COLUMNS = ("lon", "longitude", "x", "xc", "rlon", "easting", "projection_x_coordinate")
+_ROWS = ("lat", "latitude", "y", "yc", "rlat", "grid_latitude", "northing", "projection_y_coordinate")
+_COLUMNS = ("lon", "longitude", "x", "xc", "rlon", "grid_longitude", "easting", "projection_x_coordinate")
 EVEN = 1e-3
 """Largest deviation of a coordinate's steps from their mean, relative to it, that counts as even spacing."""
 _BLOCK = 1 << 25  # bytes read at a time: chunks of a file may span many samples
@@ -41,7 +41,7 @@ class Fields(Records):
     are samples; those that share the first of them are one group.
     """
 
-    remedy = "--tile N cuts them"
+    remedy = "--tile N (--segment N for one axis) may find parts without them"
     _handles = ("_dataset", "_block")
     gaps = True
 
@@ -111,13 +111,13 @@ class Fields(Records):
             values = variable.coords[dim].values
             if values.dtype.kind not in "iuf":
                 return None, nothing
-            differences = np.diff(values.astype(np.float64))
-            mean = differences.mean()
-            if not mean or not np.isfinite(mean) or np.abs(differences - mean).max() > EVEN * abs(mean):
+            unit = _unit(str(variable.coords[dim].attrs.get("units", "")))
+            step = _step(values, unit)
+            if step is None:
                 self.notes.append(f"the coordinate {dim} is not evenly spaced, so frequencies are per sample")
                 return None, nothing
-            steps.append(abs(float(mean)))
-            units.append(_unit(str(variable.coords[dim].attrs.get("units", ""))))
+            steps.append(step)
+            units.append(unit)
         if len(set(units)) > 1:
             self.notes.append(f"the coordinates have the units {' and '.join(units)}, so frequencies are per sample")
             return None, nothing
@@ -151,11 +151,12 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in (".zgroup", ".zarray", ".zmetadata", "zarr.json"))
 
 
-def _chosen(data: Mapping[str, Any], variable: str | None, where: str) -> list[str]:
-    """Return the names of the variables; without a name, the only one that has space and is no coordinate."""
-    there = [str(name) for name in getattr(data, "data_vars", data)]
+def _chosen(data: Any, variable: str | None, where: str) -> list[str]:
+    """Return the names of the variables; without a name, the only one of most axes that is no bounds of a coordinate."""
+    there = [str(name) for name in data.data_vars]
     if variable is None:
-        fields = [name for name in there if data[name].ndim and data[name].dtype.kind in "iuf"]
+        bounds = {variable.attrs.get("bounds") for variable in data.variables.values()}
+        fields = [name for name in there if data[name].ndim and data[name].dtype.kind in "iuf" and name not in bounds]
         largest = max((data[name].ndim for name in fields), default=0)
         found = [name for name in fields if data[name].ndim == largest]
         if len(found) != 1:
@@ -193,6 +194,17 @@ def _space(dims: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(rows) == len(columns) == 1:
         return rows[0], columns[0]
     return dims[-2:]
+
+
+def _step(values: NDArray[Any], unit: str) -> float | None:
+    """Return the spacing of a coordinate, None where it is not even beyond the rounding of its values."""
+    rounding = 2 * float(np.spacing(np.abs(values).max())) if values.dtype.kind == "f" else 0.0
+    exact = values.astype(np.float64)
+    differences = np.diff(np.unwrap(exact, period=360) if unit == "degree" else exact)
+    mean = float(differences.mean())
+    if not mean or not np.isfinite(mean) or np.abs(differences - mean).max() > EVEN * abs(mean) + rounding:
+        return None
+    return abs(mean)
 
 
 def _packed(variable: Any) -> bool:

@@ -172,8 +172,8 @@ class Samples:
     def _leave_out_gaps(self) -> None:
         whole = np.array([self._is_whole(i) for i in range(len(self))])
         if not whole.any():
-            what = f"samples of {_by(self._size)}"
-            raise ValueError(f"{self._records.where}: each of its {len(whole)} {what} has missing values (NaN)")
+            what = f"each of its {len(whole)} samples of {_by(self._size)} has missing values (NaN)"
+            raise ValueError(f"{self._records.where}: {what}; {self._records.remedy}")
         if not whole.all():
             self.notes += (f"{(~whole).sum()} of {len(whole)} samples have missing values (NaN) and are left out",)
         self._picks = self._picks[whole]
