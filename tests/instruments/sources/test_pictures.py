@@ -1,6 +1,9 @@
 import io
 import pickle
+import subprocess
+import tarfile
 import zipfile
+from shutil import which
 
 import numpy as np
 import pytest
@@ -262,6 +265,51 @@ def test_a_tar_that_is_cut_while_it_is_read_is_named(tmp_path, files):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"^cannot read set/a/2\.png in .*x\.tar: the archive is cut short: expected"):
         everything(pickle.loads(pickle.dumps(source)))
+
+
+def test_links_in_a_tar_are_files(tmp_path, colours):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, kind, target in [
+            ("a/0.png", None, ""),
+            ("a/1.png", tarfile.LNKTYPE, "a/0.png"),
+            ("b/2.png", tarfile.SYMTYPE, "../a/1.png"),
+            ("c", tarfile.SYMTYPE, "a"),
+            ("d.png", tarfile.SYMTYPE, "nowhere.png"),
+            ("e.png", tarfile.SYMTYPE, "e.png"),
+        ]:
+            info, data = tarfile.TarInfo(name), encoded(colours[0])
+            info.type, info.linkname, info.size = kind or info.type, target, 0 if kind else len(data)
+            archive.addfile(info, None if kind else io.BytesIO(data))
+    source = open_source(str(tmp_path / "x.tar"))
+    assert source.keys() == ["a/0", "a/1", "b/2", "d", "e"]
+    torch.testing.assert_close(source.read(0, 3).double(), floats(colours[[0, 0, 0]]), atol=1e-6, rtol=0)
+    for i in (3, 4):
+        with pytest.raises(ValueError, match=r"^cannot read .\.png in .*x\.tar: it is a link to .*\.png, which is not"):
+            source.read(i, i + 1)
+
+
+def test_a_sparse_file_in_a_tar_is_named(tmp_path):
+    if not (tar := which("tar")):
+        pytest.skip("needs tar")
+    with (tmp_path / "0.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (100, 100, 100)})
+        file.truncate(file.tell() + 10**6)
+    made = subprocess.run([tar, "--sparse", "-cf", "x.tar", "0.npy"], cwd=tmp_path, check=False)
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        if made.returncode or not archive.getmembers()[0].issparse():
+            pytest.skip("needs a tar and a file system with sparse files")
+    with pytest.raises(ValueError, match=r"0\.npy in .*x\.tar: .*it is stored as a sparse file; pack it again without"):
+        open_source(str(tmp_path / "x.tar"))
+
+
+def test_files_that_unpack_to_too_much_are_refused(tmp_path, colours, monkeypatch):
+    from specreg.instruments.sources import containers
+
+    files = {f"{i}.png": encoded(colours[i]) for i in range(2)}
+    monkeypatch.setattr(containers, "MAX_BYTES", 100)
+    for pack, name in ((folder_of, "x"), (zip_of, "x.zip"), (tar_of, "x.tar")):
+        with pytest.raises(ValueError, match=r"0\.png in .*: it (unpacks to|has) .*more than 100"):
+            open_source(pack(tmp_path / name, files))
 
 
 def test_a_damaged_member_of_a_zip_is_named(tmp_path, colours):

@@ -185,13 +185,13 @@ class Tar(Container):
             with self._stream() as stream:
                 noting = _Noting(stream)
                 with tarfile.open(fileobj=noting, mode="r:") as archive:  # type: ignore[call-overload]
-                    files = [member for member in archive if member.isreg() and not member.issparse()]
-                places = {posix_name(member.name): (member.offset_data, member.size) for member in files}
+                    members = archive.getmembers()
         except FAULTS as error:
             raise ValueError(f"{path}: cannot be read as a tar: {_why(path, error)}") from None
         if len(noting.last) < tarfile.BLOCKSIZE or any(noting.last):  # tarfile takes any other block for the end too
-            last = f"after {files[-1].name}" if files else "at its start"
+            last = f"after {members[-1].name}" if members else "at its start"
             raise ValueError(f"{path}: cannot be read as a tar: it is cut short or damaged {last}")
+        places = _places(members)
         self._places = {name: place for name, place in places.items() if not _is_hidden(name)}
         self.names = tuple(self._places) if self._unpack else tuple(sorted(self._places))
 
@@ -200,10 +200,11 @@ class Tar(Container):
 
     def length(self, name: str) -> int:
         """Return the number of bytes of a file."""
-        return int(self._places[name][1])
+        with self._naming(name):
+            return self._place(name)[1]
 
     def _open(self, name: str) -> BinaryIO:
-        offset, size = self._places[name]
+        offset, size = self._place(name)
         if size > MAX_BYTES:
             raise ValueError(f"{self.at(name)}: it has {size} bytes, more than {MAX_BYTES}")
         stream = self._opened(self._stream)
@@ -212,6 +213,35 @@ class Tar(Container):
         if len(data) < size:
             raise EOFError(f"the archive is cut short: expected {size} bytes, found {len(data)}")
         return io.BytesIO(data)
+
+    def _place(self, name: str) -> tuple[int, int]:
+        place = self._places[name]
+        if isinstance(place, str):
+            raise FileNotFoundError(place)
+        return place
+
+
+def _places(members: list[tarfile.TarInfo]) -> dict[str, tuple[int, int] | str]:
+    """Return offset and size of the files of a tar, or why one cannot be read; links to files are files."""
+    places: dict[str, tuple[int, int] | str] = {}
+    links = {}
+    for member in members:
+        name = posix_name(member.name)
+        if member.issparse():
+            places[name] = "it is stored as a sparse file; pack it again without --sparse"
+        elif member.isreg():
+            places[name] = member.offset_data, member.size
+        elif member.islnk() or member.issym():
+            start = PurePosixPath(name).parent if member.issym() else PurePosixPath()
+            links[name] = os.path.normpath(start / posix_name(member.linkname))
+    for name, target in links.items():
+        seen = {name}
+        while target in links and target not in seen:  # a link to a link
+            seen.add(target)
+            target = links[target]
+        if target in places or PurePosixPath(name).suffix:  # others are links to folders
+            places[name] = places.get(target, f"it is a link to {target}, which is not in the archive")
+    return places
 
 
 class _Noting:

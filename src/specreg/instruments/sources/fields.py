@@ -152,7 +152,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def _chosen(data: Any, variable: str | None, where: str) -> list[str]:
-    """Return the names of the variables; without a name, the only one of most axes that is no bounds of a coordinate."""
+    """Return the names of the variables; without a name, the only one of most axes that is no coordinate's bounds."""
     there = [str(name) for name in data.data_vars]
     if variable is None:
         bounds = {variable.attrs.get("bounds") for variable in data.variables.values()}
