@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from specreg.data.audio import AudioDataset
-from specreg.data.audio_files import read_header, read_mono, read_peak
+from specreg.data.audio_files import read_channels, read_header, read_mono, read_peak
 from specreg.data.mel import MelSettings
 
 RATE = 16_000
@@ -164,3 +164,12 @@ def test_16_bits_in_32_bit_integers_are_named(tmp_path):
     data = AudioDataset(tmp_path, mel=SMALL, crop_frames=20)
     assert data.report.damaged == {"x.wav": "it holds 16-bit values as 32-bit integers, without scaling"}
     assert data.names == ("y.wav",)
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg"])
+def test_channels_are_read_as_they_are_at_any_place(tmp_path, form):
+    path = tmp_path / f"x.{form}"
+    soundfile.write(path, np.stack([NOISE, -0.5 * NOISE], axis=1), RATE)
+    whole, _ = soundfile.read(path, dtype="float32")
+    assert np.array_equal(read_channels(path), whole)
+    np.testing.assert_allclose(read_channels(path, start=1000, samples=500), whole[1000:1500], atol=1e-6)

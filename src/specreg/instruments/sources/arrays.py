@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import zipfile
+from tokenize import TokenError
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from specreg.instruments.sources.containers import FAULTS, Container, ending, keys_of, pick
+from specreg.instruments.sources.containers import FAULTS, Container, ending, keys_of, one_line, pick
 from specreg.instruments.sources.layouts import checked_layout, is_layout, layout_of
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.tensor_files import TensorFile
 from specreg.instruments.sources.values import COLOURS, checked_dtype, step_of
 
@@ -37,7 +38,7 @@ class Arrays(Records):
 
     spacing = None
     remedy = "--tile N (or --segment N for one axis) cuts all of them to one size"
-    gaps = False
+    _handles = ("_handle",)
 
     def __init__(self, container: Container, names: tuple[str, ...], selector: str | None, *, tiled: bool) -> None:
         self._container, self._names = container, names
@@ -46,25 +47,27 @@ class Arrays(Records):
         self._key, layout = _key_and_layout(selector)
         self._handle: tuple[int, Stored] | None = None
         stored = self._stored(0)
-        where = str(container.path / names[0]) if len(names) == 1 else self.where
         if layout is None and self._key is not None and ending(names[0]) == ".npy":
-            raise ValueError(f"{where}: expected axes behind the colon, such as {where}:bchw; got {self._key!r}")
+            raise ValueError(
+                f"{self.where}: expected axes behind the colon, such as {self.where}:bchw; got {self._key!r}"
+            )
         if layout:
-            self._layout = checked_layout(layout, stored.shape, where)
+            self._layout = checked_layout(layout, stored.shape, self.where)
         else:
             latents = ending(names[0]) == ".safetensors"
-            at = f"{where}:{self._key}" if self._key else where
+            at = f"{self.where}:{self._key}" if self._key else self.where
             self._layout = layout_of(stored.shape, at, one_sample=len(names) > 1, tiled=tiled, latents=latents)
         self._many = self._layout.startswith("b")
         self.space = len(self._layout.removeprefix("b").replace("c", ""))
         self.unit = "sample" if self.space == 1 else "pixel"
-        self.step = step_of(stored.dtype)
+        self.dtype, self.step = stored.dtype.newbyteorder("="), step_of(stored.dtype)
         self._shapes = [self._shape_of(i) for i in range(len(names))]
         counts = [shape[0] if self._many else 1 for shape in self._shapes]
         self._rows = [(i, row) for i, count in enumerate(counts) for row in range(count)]
         keys, alone = keys_of(names), len(names) == 1
         numbered = [self._many if alone else counts[i] > 1 for i in range(len(names))]
-        self.names = [f"{names[i]}[{row}]" if numbered[i] else names[i] for i, row in self._rows]
+        file = ["sample {}" if alone else f"{name}[{{}}]" for name in names]
+        self.names = [file[i].format(row) if numbered[i] else names[i] for i, row in self._rows]
         self.keys = [
             str(row) if self._many and alone else f"{keys[i]}#{row}" if numbered[i] else keys[i]
             for i, row in self._rows
@@ -77,16 +80,13 @@ class Arrays(Records):
         shape = self._shapes[self._rows[i][0]]
         return tuple(side for letter, side in zip(self._layout, shape, strict=True) if letter not in "bc")
 
-    def part(self, i: int, begin: tuple[int, ...] | None, size: tuple[int, ...]) -> NDArray[Any]:
-        """Return record i, or a tile of it, `[C, *space]`, as stored."""
+    def whole(self, i: int) -> NDArray[Any]:
+        """Return record i, `[C, *space]`, as stored."""
         index, row = self._rows[i]
         stored = self._stored(index)
         values = stored.rows(row, row + 1)[0] if self._many else stored.rows(0, stored.shape[0])
         letters = self._layout.removeprefix("b")
-        values = np.moveaxis(values, letters.index("c"), 0) if "c" in letters else values[None]
-        if begin is None:
-            return values
-        return values[:, *(slice(at, at + side) for at, side in zip(begin, size, strict=True))]
+        return np.moveaxis(values, letters.index("c"), 0) if "c" in letters else values[None]
 
     def _stored(self, index: int) -> Stored:
         if self._handle is None or self._handle[0] != index:
@@ -100,13 +100,12 @@ class Arrays(Records):
                 f"{self.where}: expected arrays of {len(self._layout)} axes as {self._names[0]}; {name} has shape "
                 f"{list(stored.shape)}"
             )
+        if 0 in stored.shape:
+            raise ValueError(f"{self._container.at(name)}: expected values; its shape is {list(stored.shape)}")
         return stored.shape
 
     def _channel_count(self, shape: tuple[int, ...]) -> int:
         return shape[self._layout.index("c")] if "c" in self._layout else 1
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}
 
 
 class Selected(NamedTuple):
@@ -132,7 +131,7 @@ def _channel_names(count: int, space: int) -> tuple[str, ...]:
 
 def open_array(container: Container, name: str, key: str | None) -> Stored:
     """Return an array of a file; `key` names one of several. Raises ValueError that names the file."""
-    where = f"{name} in {container.path}"
+    where = container.at(name)
     try:
         match ending(name):
             case ".safetensors":
@@ -140,8 +139,10 @@ def open_array(container: Container, name: str, key: str | None) -> Stored:
             case ".npz":
                 return _in_npz(container, name, key, where)
         return ArrayFile(container.open(name), container.length(name), where)
-    except (*FAULTS, SyntaxError) as error:
-        raise ValueError(f"cannot read {where}: {error or type(error).__name__}") from None
+    except (*FAULTS, _BadHeader) as error:
+        found = container.mistaken(name)
+        why = f"it {found}" if found else one_line(error)
+        raise ValueError(f"{where}: cannot be read as a NumPy array: {why}") from None
 
 
 def _in_npz(container: Container, name: str, key: str | None, where: str) -> Stored:
@@ -149,6 +150,10 @@ def _in_npz(container: Container, name: str, key: str | None, where: str) -> Sto
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     chosen = pick(key, tuple(members), _USUAL_KEYS, where)
     return ArrayFile(archive.open(members[chosen]), members[chosen].file_size, f"{chosen} of {where}")  # type: ignore[arg-type]
+
+
+class _BadHeader(Exception):
+    """The start of a file is no header of NumPy's format."""
 
 
 class ArrayFile:
@@ -160,8 +165,8 @@ class ArrayFile:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, self._by_columns, self.dtype = read(file)
-        except (ValueError, EOFError, SyntaxError, TypeError) as error:
-            raise ValueError(f"{where}: cannot be read as a NumPy array: {error}") from None
+        except (ValueError, EOFError, SyntaxError, TypeError, TokenError) as error:
+            raise _BadHeader(error) from None
         checked_dtype(self.dtype, where)
         if not self.shape:
             raise ValueError(f"{where}: expected an array of samples; got one number")
@@ -188,7 +193,7 @@ class ArrayFile:
             self._file.seek(self._start + start * size)
             data = self._file.read((stop - start) * size)
         except FAULTS as error:
-            raise ValueError(f"{self._where}: row {start} cannot be read: {error}") from None
+            raise ValueError(f"{self._where}: row {start} cannot be read: {one_line(error)}") from None
         if len(data) < (stop - start) * size:
             raise ValueError(f"{self._where}: it is cut short: row {start} ends after {len(data)} of {size} bytes")
         values: NDArray[Any] = np.frombuffer(data, self.dtype)

@@ -44,6 +44,15 @@ class Container:
         self._handle: Any = None
         self._pid = 0
 
+    def at(self, name: str) -> str:
+        """Return where a file is, for messages."""
+        return f"{name} in {self.path}"
+
+    def mistaken(self, name: str) -> str | None:
+        """Return what a file is that is only text where data were expected, as `mistaken_for_data` does."""
+        with self._naming(name), self.on_disk(name) as path:
+            return mistaken_for_data(path)
+
     def open(self, name: str) -> BinaryIO:
         """Return an open file; raises ValueError that names it."""
         with self._naming(name):
@@ -54,7 +63,7 @@ class Container:
         with self._naming(name), self._open(name) as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise ValueError(f"{name} in {self.path}: it unpacks to more than {MAX_BYTES} bytes")
+            raise ValueError(f"{self.at(name)}: it unpacks to more than {MAX_BYTES} bytes")
         return data
 
     @contextmanager
@@ -77,8 +86,7 @@ class Container:
         try:
             yield
         except FAULTS as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ValueError(f"cannot read {name} in {self.path}: {why}") from None
+            raise ValueError(f"cannot read {self.at(name)}: {one_line(error)}") from None
 
     def _opened(self, opener: Callable[[], Any]) -> Any:
         if self._handle is None or self._pid != os.getpid():  # a forked handle shares its position in the file
@@ -92,22 +100,41 @@ class Container:
 class Folder(Container):
     """Files of a folder, its subfolders and the folders that links in it lead to."""
 
-    def __init__(self, path: Path, names: tuple[str, ...] | None = None) -> None:
-        """List a folder; or take `names` in it as they are."""
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.names = tuple(name for name in list_files(path) if not _is_hidden(name)) if names is None else names
+        self.names = tuple(name for name in list_files(path) if not _is_hidden(name))
+
+    def place(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self.path / name
 
     def length(self, name: str) -> int:
         """Return the number of bytes of a file."""
-        return (self.path / name).stat().st_size
+        return self.place(name).stat().st_size
 
     def _open(self, name: str) -> BinaryIO:
-        return (self.path / name).open("rb")
+        return self.place(name).open("rb")
 
     @contextmanager
     def on_disk(self, name: str) -> Iterator[Path]:
         """Yield the path of a file."""
-        yield self.path / name
+        yield self.place(name)
+
+
+class OneFile(Folder):
+    """A single file."""
+
+    def __init__(self, path: Path) -> None:
+        Container.__init__(self, path)
+        self.names = (path.name,)
+
+    def at(self, name: str) -> str:
+        """Return the path."""
+        return str(self.path)
+
+    def place(self, name: str) -> Path:
+        """Return the path."""
+        return self.path
 
 
 class Zip(Container):
@@ -135,7 +162,7 @@ class Zip(Container):
     def _open(self, name: str) -> BinaryIO:
         info = self._index()[name]
         if info.file_size > MAX_BYTES and not name.endswith((".npy", ".npz")):  # arrays are read by the row
-            raise ValueError(f"{name} in {self.path}: it unpacks to {info.file_size} bytes, more than {MAX_BYTES}")
+            raise ValueError(f"{self.at(name)}: it unpacks to {info.file_size} bytes, more than {MAX_BYTES}")
         file: BinaryIO = self._handle.open(info)
         return file
 
@@ -155,15 +182,16 @@ class Tar(Container):
             magic = file.read(6)
         self._unpack = next((unpack for start, unpack in _UNPACK.items() if magic.startswith(start)), None)
         try:
-            with self._stream() as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-                places = {
-                    posix_name(m.name): (m.offset_data, m.size) for m in archive if m.isreg() and not m.issparse()
-                }
-                end = archive.fileobj.tell() if archive.fileobj else 0
+            with self._stream() as stream:
+                noting = _Noting(stream)
+                with tarfile.open(fileobj=noting, mode="r:") as archive:  # type: ignore[call-overload]
+                    members = archive.getmembers()
         except FAULTS as error:
             raise ValueError(f"{path}: cannot be read as a tar: {_why(path, error)}") from None
-        if not self._unpack and end > path.stat().st_size:
-            raise ValueError(f"{path}: cannot be read as a tar: it is cut short")
+        if len(noting.last) < tarfile.BLOCKSIZE or any(noting.last):  # tarfile takes any other block for the end too
+            last = f"after {members[-1].name}" if members else "at its start"
+            raise ValueError(f"{path}: cannot be read as a tar: it is cut short or damaged {last}")
+        places = _places(members)
         self._places = {name: place for name, place in places.items() if not _is_hidden(name)}
         self.names = tuple(self._places) if self._unpack else tuple(sorted(self._places))
 
@@ -172,18 +200,61 @@ class Tar(Container):
 
     def length(self, name: str) -> int:
         """Return the number of bytes of a file."""
-        return self._places[name][1]
+        with self._naming(name):
+            return self._place(name)[1]
 
     def _open(self, name: str) -> BinaryIO:
-        offset, size = self._places[name]
+        offset, size = self._place(name)
         if size > MAX_BYTES:
-            raise ValueError(f"{name} in {self.path}: it has {size} bytes, more than {MAX_BYTES}")
+            raise ValueError(f"{self.at(name)}: it has {size} bytes, more than {MAX_BYTES}")
         stream = self._opened(self._stream)
         stream.seek(offset)
         data = stream.read(size)
         if len(data) < size:
             raise EOFError(f"the archive is cut short: expected {size} bytes, found {len(data)}")
         return io.BytesIO(data)
+
+    def _place(self, name: str) -> tuple[int, int]:
+        place = self._places[name]
+        if isinstance(place, str):
+            raise FileNotFoundError(place)
+        return place
+
+
+def _places(members: list[tarfile.TarInfo]) -> dict[str, tuple[int, int] | str]:
+    """Return offset and size of the files of a tar, or why one cannot be read; links to files are files."""
+    places: dict[str, tuple[int, int] | str] = {}
+    links = {}
+    for member in members:
+        name = posix_name(member.name)
+        if member.issparse():
+            places[name] = "it is stored as a sparse file; pack it again without --sparse"
+        elif member.isreg():
+            places[name] = member.offset_data, member.size
+        elif member.islnk() or member.issym():
+            start = PurePosixPath(name).parent if member.issym() else PurePosixPath()
+            links[name] = os.path.normpath(start / posix_name(member.linkname))
+    for name, target in links.items():
+        seen = {name}
+        while target in links and target not in seen:  # a link to a link
+            seen.add(target)
+            target = links[target]
+        if target in places or PurePosixPath(name).suffix:  # others are links to folders
+            places[name] = places.get(target, f"it is a link to {target}, which is not in the archive")
+    return places
+
+
+class _Noting:
+    """A stream that keeps what was read last: a whole tar ends in a block of zeros."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self.last = stream, b""
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Return bytes from the stream, as it does."""
+        self.last = self._stream.read(size)
+        return self.last
 
 
 def open_container(path: Path) -> Container | None:
@@ -193,6 +264,12 @@ def open_container(path: Path) -> Container | None:
     if path.name.lower().endswith(ZIPS):
         return Zip(path)
     return Tar(path) if path.name.lower().endswith(TARS) else None
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error of a library says on one line, shortened: some quote the bytes of the file."""
+    text = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def ending(name: str) -> str:
@@ -232,4 +309,4 @@ def _is_hidden(name: str) -> bool:
 
 def _why(path: Path, error: Exception) -> str:
     found = mistaken_for_data(path)
-    return f"it {found}" if found else str(error) or type(error).__name__
+    return f"it {found}" if found else one_line(error)

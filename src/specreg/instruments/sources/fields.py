@@ -7,7 +7,7 @@ says so, and never scaled to [-1, 1].
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from specreg._checks import nearest
 from specreg._files import mistaken_for_data
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.containers import one_line
+from specreg.instruments.sources.records import Records
 
 SUFFIXES = frozenset((".cdf", ".nc", ".nc3", ".nc4", ".netcdf", ".zarr"))
-_ROWS = ("lat", "latitude", "y", "yc", "rlat", "northing", "projection_y_coordinate")
-_COLUMNS = ("lon", "longitude", "x", "xc", "rlon", "easting", "projection_x_coordinate")
+_ROWS = ("lat", "latitude", "y", "yc", "rlat", "grid_latitude", "northing", "projection_y_coordinate")
+_COLUMNS = ("lon", "longitude", "x", "xc", "rlon", "grid_longitude", "easting", "projection_x_coordinate")
 EVEN = 1e-3
 """Largest deviation of a coordinate's steps from their mean, relative to it, that counts as even spacing."""
 _BLOCK = 1 << 25  # bytes read at a time: chunks of a file may span many samples
@@ -40,8 +41,8 @@ class Fields(Records):
     are samples; those that share the first of them are one group.
     """
 
-    remedy = "--tile N cuts them"
-    step = 0.0
+    remedy = "--tile N (--segment N for one axis) may find parts without them"
+    _handles = ("_dataset", "_block")
     gaps = True
 
     def __init__(self, path: Path, variable: str | None) -> None:
@@ -77,26 +78,20 @@ class Fields(Records):
         """Return the size of the axes of space, the same for every field."""
         return self._sizes
 
-    def part(self, i: int, begin: tuple[int, ...] | None, size: tuple[int, ...]) -> NDArray[Any]:
-        """Return field i, or a tile of it, `[C, *space]`, float32 or float64; missing values are NaN."""
+    def whole(self, i: int) -> NDArray[Any]:
+        """Return field i, `[C, *space]`, float32 or float64; missing values are NaN."""
         place = self._places[i]
         if not place:
-            values = self._load(slice(None))
-        else:
-            if self._block is None or not self._block[0] <= place[0] < self._block[1]:
-                count = max(1, _BLOCK // max(1, 8 * len(self.channels) * prod(self._counts[1:]) * prod(self._sizes)))
-                start = place[0] // count * count
-                stop = min(start + count, self._counts[0])
-                self._block = start, stop, self._load(slice(start, stop))
-            values = self._block[2][:, place[0] - self._block[0], *place[1:]]
-        if begin is None:
-            return values
-        return values[:, *(slice(at, at + side) for at, side in zip(begin, size, strict=True))]
+            return self._load(slice(None))
+        if self._block is None or not self._block[0] <= place[0] < self._block[1]:
+            count = max(1, _BLOCK // max(1, 8 * len(self.channels) * prod(self._counts[1:]) * prod(self._sizes)))
+            start = place[0] // count * count
+            stop = min(start + count, self._counts[0])
+            self._block = start, stop, self._load(slice(start, stop))
+        return self._block[2][:, place[0] - self._block[0], *place[1:]]
 
     def _load(self, first: slice) -> NDArray[Any]:
         """Return a part of the variables `[C, *samples, *space]`."""
-        if not self._samples and self._block is not None:
-            return self._block[2]
         with self._reading():
             data = self._data()
             fields = []
@@ -104,30 +99,28 @@ class Fields(Records):
                 variable = data[name].transpose(*self._samples, *self._space)
                 values = (variable.isel({self._samples[0]: first}) if self._samples else variable).values
                 fields.append(values if values.dtype == np.float64 else _floats(values))
-            loaded: NDArray[Any] = np.stack(fields)
-        if not self._samples:
-            self._block = 0, 1, loaded
-        return loaded
+            return np.stack(fields)
 
     def _grid(self, variable: Any) -> tuple[tuple[float, ...] | None, str]:
-        """Return spacing and unit, or None and "pixel" with a note where coordinates are absent, uneven or differ."""
+        """Return spacing and unit, or None, with a note, where coordinates are absent, uneven or differ."""
         steps, units = [], []
+        nothing = "sample" if len(self._space) == 1 else "pixel"
         for dim in self._space:
             if dim not in variable.coords or variable.sizes[dim] < 2:
-                return None, "pixel"
+                return None, nothing
             values = variable.coords[dim].values
             if values.dtype.kind not in "iuf":
-                return None, "pixel"
-            differences = np.diff(values.astype(np.float64))
-            mean = differences.mean()
-            if not mean or not np.isfinite(mean) or np.abs(differences - mean).max() > EVEN * abs(mean):
+                return None, nothing
+            unit = _unit(str(variable.coords[dim].attrs.get("units", "")))
+            step = _step(values, unit)
+            if step is None:
                 self.notes.append(f"the coordinate {dim} is not evenly spaced, so frequencies are per sample")
-                return None, "pixel"
-            steps.append(abs(float(mean)))
-            units.append(_unit(str(variable.coords[dim].attrs.get("units", ""))))
+                return None, nothing
+            steps.append(step)
+            units.append(unit)
         if len(set(units)) > 1:
             self.notes.append(f"the coordinates have the units {' and '.join(units)}, so frequencies are per sample")
-            return None, "pixel"
+            return None, nothing
         return tuple(steps), units[0] or "coordinate"
 
     def _data(self) -> Any:
@@ -147,14 +140,10 @@ class Fields(Records):
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError, MemoryError) as error:
             if str(error).startswith(str(self._path)):
                 raise
-            line = " ".join((str(error) or type(error).__name__).split())
-            raise ValueError(f"{self._path}: cannot be read as NetCDF or Zarr: {line[:300]}") from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dataset": None, "_block": None}
+            raise ValueError(f"{self._path}: cannot be read as NetCDF or Zarr: {one_line(error)}") from None
 
 
 def is_zarr(path: Path) -> bool:
@@ -162,11 +151,12 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in (".zgroup", ".zarray", ".zmetadata", "zarr.json"))
 
 
-def _chosen(data: Mapping[str, Any], variable: str | None, where: str) -> list[str]:
-    """Return the names of the variables; without a name, the only one that has space and is no coordinate."""
-    there = [str(name) for name in getattr(data, "data_vars", data)]
+def _chosen(data: Any, variable: str | None, where: str) -> list[str]:
+    """Return the names of the variables; without a name, the only one of most axes that is no coordinate's bounds."""
+    there = [str(name) for name in data.data_vars]
     if variable is None:
-        fields = [name for name in there if data[name].ndim and data[name].dtype.kind in "iuf"]
+        bounds = {variable.attrs.get("bounds") for variable in data.variables.values()}
+        fields = [name for name in there if data[name].ndim and data[name].dtype.kind in "iuf" and name not in bounds]
         largest = max((data[name].ndim for name in fields), default=0)
         found = [name for name in fields if data[name].ndim == largest]
         if len(found) != 1:
@@ -198,12 +188,23 @@ def _check(variable: Any, first: Any, where: str) -> None:
 
 
 def _space(dims: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the axes of space: latitude and longitude, or y and x, in the order of the variable; else the last two."""
+    """Return the axes of space: latitude and longitude, or y and x, in that order; else the last two, or one."""
     rows = [dim for dim in dims if str(dim).lower() in _ROWS]
     columns = [dim for dim in dims if str(dim).lower() in _COLUMNS]
     if len(rows) == len(columns) == 1:
         return rows[0], columns[0]
     return dims[-2:]
+
+
+def _step(values: NDArray[Any], unit: str) -> float | None:
+    """Return the spacing of a coordinate, None where it is not even beyond the rounding of its values."""
+    rounding = 2 * float(np.spacing(np.abs(values).max())) if values.dtype.kind == "f" else 0.0
+    exact = values.astype(np.float64)
+    differences = np.diff(np.unwrap(exact, period=360) if unit == "degree" else exact)
+    mean = float(differences.mean())
+    if not mean or not np.isfinite(mean) or np.abs(differences - mean).max() > EVEN * abs(mean) + rounding:
+        return None
+    return abs(mean)
 
 
 def _packed(variable: Any) -> bool:
@@ -218,7 +219,8 @@ def _floats(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _unit(text: str) -> str:
-    return _UNITS.get(text.strip().lower(), text.strip())
+    name = text.partition(" since ")[0].strip()  # a time counts from some date
+    return _UNITS.get(name.lower(), name)
 
 
 def _xarray() -> Any:

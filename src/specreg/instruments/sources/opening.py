@@ -9,10 +9,10 @@ from specreg.data import audio_listing, files
 from specreg.instruments.sources import fields, videos
 from specreg.instruments.sources.arrays import SUFFIXES as ARRAYS
 from specreg.instruments.sources.arrays import Arrays
-from specreg.instruments.sources.containers import Container, Folder, ending, open_container
+from specreg.instruments.sources.containers import Container, Folder, OneFile, ending, open_container
 from specreg.instruments.sources.fields import Fields, is_zarr
 from specreg.instruments.sources.pictures import Pictures
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.samples import Samples, Tile
 from specreg.instruments.sources.sounds import SEGMENT, Sounds
 from specreg.instruments.sources.values import Channels
@@ -101,7 +101,7 @@ def _records(path: Path, selector: str | None, *, tiled: bool) -> Records:
         raise ValueError(f"{path}: expected {_EXPECTED}; its ending, {path.suffix or 'none'}, is of none of them")
     if kind == "fields":
         return Fields(path, selector)
-    return _of_files(Folder(path.parent, (path.name,)), (path.name,), selector, tiled=tiled)
+    return _of_files(OneFile(path), (path.name,), selector, tiled=tiled)
 
 
 def _of_files(container: Container, names: tuple[str, ...], selector: str | None, *, tiled: bool) -> Records:
@@ -134,11 +134,12 @@ def _of_run(path: Path, selector: str | None) -> Records:
     """Return the samples of a run: samples.npy, or its clips; see `specreg.report.schema`."""
     samples = path / "samples"
     if (samples / "samples.npy").is_file():
-        return Arrays(Folder(samples, ("samples.npy",)), ("samples.npy",), selector, tiled=False)
-    clips = tuple(name for name in Folder(samples).names if ending(name) == ".wav") if samples.is_dir() else ()
-    if not clips:
+        return Arrays(OneFile(samples / "samples.npy"), ("samples.npy",), selector, tiled=False)
+    folder = Folder(samples) if samples.is_dir() else None
+    clips = tuple(name for name in folder.names if ending(name) == ".wav") if folder else ()
+    if folder is None or not clips:
         raise ValueError(f"{path} is a run without samples: expected samples/samples.npy or samples/*.wav")
-    return Sounds(Folder(samples, clips), clips)
+    return Sounds(folder, clips)
 
 
 def _a_run(path: Path) -> str:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specreg.data.files import FORMATS
-from specreg.instruments.sources.containers import Container, ending, keys_of
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.containers import Container, Folder, ending, keys_of, one_line
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.values import COLOURS, step_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Pictures(Records):
     spacing = None
     unit = "pixel"
     remedy = "--tile N cuts all of them into samples of N×N pixels"
-    gaps = False
+    _handles = ("_open",)
 
     def __init__(self, container: Container, names: tuple[str, ...], not_read: tuple[str, ...] = ()) -> None:
         self.where = str(container.path)
@@ -65,47 +65,48 @@ class Pictures(Records):
         self.groups = [number[name] for name, _ in self._files]
         self._several = several
         self._open: tuple[str, Image] | None = None  # the animation read last, at some frame
-        self._last: tuple[int, NDArray[Any]] | None = None
-        first = self._pixels(0)
+        first = self.whole(0)
         self.channels = ("luma",) if first.shape[0] == 1 else COLOURS
-        self.step = step_of(first.dtype)
+        self.dtype, self.step = first.dtype, step_of(first.dtype)
         self._note_lost_bits(names[0])
 
     def size(self, i: int) -> tuple[int, ...]:
         """Return height and width of picture i, upright."""
         name, frame = self._files[i]
-        with self._reading(name), self._header(self._container.open(name)) as image:
-            if frame:
-                image.seek(frame)
-            turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-            return image.size if turned else image.size[::-1]
+        with self._reading(name):
+            if name in self._several:
+                image = self._frame(name, frame)
+                return image.size[::-1]
+            with self._container.open(name) as file, self._header(file) as image:
+                turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+                return image.size if turned else image.size[::-1]
 
-    def part(self, i: int, begin: tuple[int, ...] | None, size: tuple[int, ...]) -> NDArray[Any]:
-        """Return picture i, or a tile of it, `[C, H, W]`: uint8, uint16 or float32."""
-        if begin is None:
-            return self._pixels(i)
-        if self._last is None or self._last[0] != i:  # the tiles of one picture are read one after another
-            self._last = i, self._pixels(i)
-        return self._last[1][:, *(slice(at, at + side) for at, side in zip(begin, size, strict=True))]
-
-    def _pixels(self, i: int) -> NDArray[Any]:
+    def whole(self, i: int) -> NDArray[Any]:
+        """Return picture i, `[C, H, W]`: uint8, uint16 or float32."""
         name, frame = self._files[i]
         with self._reading(name):
-            if name not in self._several:
-                with self._header(io.BytesIO(self._container.read(name))) as image:
-                    if (frames := _frame_count(image)) > 1:
-                        raise ValueError(f"it is an animation of {frames} frames; save it as GIF, WebP or TIFF")
-                    return _values(image, colour=False)
-            if self._open is None or self._open[0] != name:
-                self._open = name, self._header(io.BytesIO(self._container.read(name)))
-            image = self._open[1]
-            image.seek(frame)
-            if image.format == "TIFF":  # its pages stand alone
-                return _values(image, colour=False)
-            return _values(image.copy(), colour=True)  # the first frame of a GIF may be grey before others that are not
+            if name in self._several:
+                image = self._frame(name, frame)
+                # The frames of a GIF are drawn one over the other, so this one must stay as it is.
+                return _values(image if image.format == "TIFF" else image.copy())
+            with self._header(io.BytesIO(self._container.read(name))) as image:
+                if image.format != "MPO" and (frames := _frame_count(image)) > 1:  # a photo with its preview is MPO
+                    raise ValueError(f"it is an animation of {frames} frames; save it as GIF, WebP or TIFF")
+                return _values(image)
+
+    def _frame(self, name: str, frame: int) -> Image:
+        """Return an animation at one of its frames; it stays open for the frames after."""
+        if self._open is None or self._open[0] != name:
+            on_disk = isinstance(self._container, Folder)
+            self._open = (
+                name,
+                self._header(self._container.open(name) if on_disk else io.BytesIO(self._container.read(name))),
+            )
+        self._open[1].seek(frame)
+        return self._open[1]
 
     def _frames(self, name: str) -> int:
-        with self._reading(name), self._header(self._container.open(name)) as image:
+        with self._reading(name), self._container.open(name) as file, self._header(file) as image:
             return _frame_count(image)
 
     def _header(self, file: BinaryIO) -> Image:
@@ -114,7 +115,7 @@ class Pictures(Records):
         return Image.open(file, formats=FORMATS)  # only these: some other decoders start external programs (EPS)
 
     def _note_lost_bits(self, name: str) -> None:
-        with self._reading(name), self._header(self._container.open(name)) as image:
+        with self._reading(name), self._container.open(name) as file, self._header(file) as image:
             # Pillow names the form of stored pixels in the arguments of a file's decoder.
             if image.mode in ("RGB", "RGBA") and "16" in str([tile[3] for tile in getattr(image, "tile", ())]):
                 self.notes.append(
@@ -133,30 +134,27 @@ class Pictures(Records):
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
             raise ValueError(
-                f"cannot read the image {name} in {self.where}: more than {most:.4g} megapixels may be a decompression "
-                f"bomb; cut it into parts or reduce it ({error})"
+                f"cannot read the image {self._container.at(name)}: more than {most:.4g} megapixels may be a "
+                f"decompression bomb; cut it into parts or reduce it ({error})"
             ) from None
         except UnidentifiedImageError:
-            raise ValueError(
-                f"cannot read the image {name} in {self.where}: its content is none of {', '.join(FORMATS)}, or damaged"
-            ) from None
+            found = self._container.mistaken(name)
+            why = f"it {found}" if found else f"its content is none of {', '.join(FORMATS)}, or damaged"
+            raise ValueError(f"cannot read the image {self._container.at(name)}: {why}") from None
         except _FAULTS as error:
-            if str(error).startswith(f"cannot read {name} in"):  # the container's own sentence
+            if str(error).startswith("cannot read "):  # the container's own sentence
                 raise
-            raise ValueError(f"cannot read the image {name} in {self.where}: {error}") from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": None, "_last": None}
+            raise ValueError(f"cannot read the image {self._container.at(name)}: {one_line(error)}") from None
 
 
 def _frame_count(image: Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _values(image: Image, *, colour: bool) -> NDArray[Any]:
+def _values(image: Image) -> NDArray[Any]:
     """Return a picture `[C, H, W]`, upright: C = 1 for grey, 3 for colours and palettes; transparency dropped.
 
-    uint8; grey of 16 bits as uint16; float32 as stored. `colour` makes grey three equal channels.
+    uint8; grey of 16 bits as uint16; float32 as stored.
     """
     from PIL import ImageOps
 
@@ -166,7 +164,7 @@ def _values(image: Image, *, colour: bool) -> NDArray[Any]:
         return np.asarray(image)[None]
     if image.mode.startswith("I"):
         return _wide(image)
-    grey = image.mode in ("1", "L", "LA", "La") and not colour
+    grey = image.mode in ("1", "L", "LA", "La")
     mode = "L" if grey else "RGB"
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels[None] if grey else pixels.transpose(2, 0, 1)

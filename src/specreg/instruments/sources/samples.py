@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.values import Channels, channels_after, mixed, rounding_of, scaled, shown
 
 Tile = int | tuple[int, ...]
@@ -40,7 +42,7 @@ class Samples:
             ValueError: no record, no tile that fits, no colours to mix, or nothing but missing values.
         """
         self.name = name
-        self._records, self._channels = records, channels
+        self._records, self._channels, self._pid = records, channels, os.getpid()
         if not len(records.names):
             raise ValueError(f"{records.where} is empty: it holds no sample")
         self.channels = channels_after(records.channels, channels, records.where)
@@ -49,9 +51,9 @@ class Samples:
         self.notes: tuple[str, ...] = ()
         self._tile = None if tile is None else _sides(tile, records)
         self._size = records.size(0) if self._tile is None else self._tile
-        if 0 in self._size:
-            raise ValueError(f"{records.names[0]} in {records.where}: it is empty, {_by(self._size)}")
         self.shape = (len(self.channels), *self._size)
+        if 0 in self.shape:
+            raise ValueError(f"{records.at(0)}: expected values; its samples are {_by(self.shape)}, channels first")
         self._grids = None if self._tile is None else self._tiles_of(self._tile)
         starts = range(len(records.names) + 1) if self._grids is None else self._grids.prod(1).cumsum()
         # Sample s of all is in the last record that starts at or before it.
@@ -89,27 +91,35 @@ class Samples:
                 holds NaN or infinity; the message names it.
             IndexError: `start` and `stop` are not within the set.
         """
-        if not 0 <= start < stop <= len(self):
+        if not 0 <= start <= stop <= len(self):
             raise IndexError(f"samples {start} to {stop} of {self.name}, which has {len(self)}")
-        x = mixed(scaled(np.stack(self._parts(start, stop))), self._channels)
-        if not torch.isfinite(x).all():
-            bad = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
-            record, _ = self._place(start + bad)
-            raise ValueError(f"{self._records.names[record]} in {self._records.where}: it holds NaN or infinity")
+        if start == stop:
+            return torch.empty(0, *self.shape)
+        if self._pid != os.getpid():  # after a fork, open files would share their position with the other process
+            self._records, self._pid = copy(self._records), os.getpid()
+        parts = self._parts(start, stop)
+        x = mixed(scaled(parts), self._channels)
+        # A sum is quicker than a look at each value; it may also overflow.
+        if parts[0].dtype.kind == "f" and not x.sum().isfinite():
+            finite = x.isfinite().flatten(1).all(1)
+            if not finite.all():
+                record, _ = self._place(start + int(finite.int().argmin()))
+                raise ValueError(f"{self._records.at(record)}: it holds NaN or infinity")
         return x
 
     def _parts(self, start: int, stop: int) -> list[NDArray[Any]]:
         parts: list[NDArray[Any]] = []
         for i in range(start, stop):
             record, begin = self._place(i)
-            part = self._records.part(record, begin, self._size)
-            self._check(record, part, parts[0] if parts else None)
-            # In luma a grey picture among colours is one whose three channels are equal.
-            grey = part.shape[0] == 1 and self._records.channels != ("luma",) and self._channels == "luma"
-            parts.append(np.broadcast_to(part, (3, *part.shape[1:])) if grey else part)
+            part = self._part(record, begin)
+            self._check(record, part)
+            parts.append(part)
         return parts
 
-    def _check(self, record: int, part: NDArray[Any], first: NDArray[Any] | None) -> None:
+    def _part(self, record: int, begin: tuple[int, ...] | None) -> NDArray[Any]:
+        return self._records.whole(record) if begin is None else self._records.part(record, begin, self._size)
+
+    def _check(self, record: int, part: NDArray[Any]) -> None:
         records = self._records
         name, origin = records.names[record], records.names[0]
         if part.shape[1:] != self._size:
@@ -123,9 +133,9 @@ class Samples:
                 f"{records.where}: expected the channels of {origin}, {shown(records.channels)}; {name} has {count}"
                 + ("; channels 'luma' reads grey and colour alike" if {count, expected} == {1, 3} else "")
             )
-        if first is not None and part.dtype != first.dtype:
+        if records.dtype is not None and part.dtype != records.dtype:
             raise ValueError(
-                f"{records.where}: expected values of one kind; {name} holds {part.dtype}, the first {first.dtype}"
+                f"{records.where}: expected values of one kind; {name} holds {part.dtype}, {origin} {records.dtype}"
             )
 
     def _place(self, i: int) -> tuple[int, tuple[int, ...] | None]:
@@ -162,15 +172,15 @@ class Samples:
     def _leave_out_gaps(self) -> None:
         whole = np.array([self._is_whole(i) for i in range(len(self))])
         if not whole.any():
-            what = f"samples of {_by(self._size)}"
-            raise ValueError(f"{self._records.where}: each of its {len(whole)} {what} has missing values (NaN)")
+            what = f"each of its {len(whole)} samples of {_by(self._size)} has missing values (NaN)"
+            raise ValueError(f"{self._records.where}: {what}; {self._records.remedy}")
         if not whole.all():
             self.notes += (f"{(~whole).sum()} of {len(whole)} samples have missing values (NaN) and are left out",)
         self._picks = self._picks[whole]
 
     def _is_whole(self, i: int) -> bool:
         record, begin = self._place(i)
-        return not np.isnan(self._records.part(record, begin, self._size)).any()
+        return not np.isnan(self._part(record, begin)).any()
 
 
 def _sides(tile: Tile, records: Records) -> tuple[int, ...]:

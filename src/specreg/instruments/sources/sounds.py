@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from specreg.data.audio_files import MP3_SLACK, SEEKABLE, Header, read_channels, read_header
-from specreg.instruments.sources.containers import Container, Folder, keys_of
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.containers import Container, Folder, keys_of, one_line
+from specreg.instruments.sources.records import Records
 
 SEGMENT = 4096
 """Samples of a segment where the user names none."""
 _BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+# Samples that a byte can hold at most: of mp3 at 8 kbit/s and 48 kHz, 48; of silence in FLAC and Vorbis some thousands.
+_MOST_A_BYTE = {"MP3": 192}
 _NAMES = {1: ("mono",), 2: ("left", "right")}
 
 
@@ -30,7 +31,6 @@ class Sounds(Records):
     space = 1
     unit = "s"
     remedy = "--segment N cuts all of them into samples of N values"
-    gaps = False
 
     def __init__(self, container: Container, names: tuple[str, ...], not_read: tuple[str, ...] = ()) -> None:
         self.where = str(container.path)
@@ -53,7 +53,6 @@ class Sounds(Records):
         self.channels = _NAMES.get(first.channels) or tuple(map(str, range(first.channels)))
         bits = _BITS.get(first.subtype)
         self.step = 2.0 ** (1 - bits) if bits else 0.0
-        self._last: tuple[int, NDArray[np.float32]] | None = None
 
     def size(self, i: int) -> tuple[int, ...]:
         """Return the number of samples of clip i, from its header."""
@@ -62,21 +61,29 @@ class Sounds(Records):
             return (max(0, header.samples - MP3_SLACK),)
         return (header.samples,)
 
-    def part(self, i: int, begin: tuple[int, ...] | None, size: tuple[int, ...]) -> NDArray[Any]:
-        """Return clip i, or a segment of it, `[C, T]`, float32."""
-        start, count = (0, self.size(i)[0]) if begin is None else (begin[0], size[0])
-        seekable = self._headers[i].format in SEEKABLE and not self._headers[i].counted
-        if seekable and begin is not None and isinstance(self._container, Folder):
-            with self._sound(self.names[i]) as path:
-                return read_channels(path, start=start, samples=count).T
-        if self._last is None or self._last[0] != i:  # the segments of one clip are read one after another
-            with self._sound(self.names[i]) as path:
-                self._last = i, read_channels(path)
-        return self._last[1][start : start + count].T
+    def whole(self, i: int) -> NDArray[Any]:
+        """Return clip i, `[C, T]`, float32."""
+        with self._sound(self.names[i]) as path:
+            return read_channels(path).T[:, : self.size(i)[0]]
+
+    def part(self, i: int, begin: tuple[int, ...], size: tuple[int, ...]) -> NDArray[Any]:
+        """Return a segment of clip i, `[C, T]`; only that is decoded, where the format and the place allow it."""
+        header = self._headers[i]
+        if header.format not in SEEKABLE or header.counted or not isinstance(self._container, Folder):
+            return super().part(i, begin, size)
+        with self._sound(self.names[i]) as path:
+            return read_channels(path, start=begin[0], samples=size[0]).T
 
     def _header(self, name: str) -> Header:
         with self._sound(name) as path:
-            return read_header(path)
+            header = read_header(path)
+            most = _MOST_A_BYTE.get(header.format, 8192) * self._container.length(name)
+            if header.samples > most:
+                raise ValueError(
+                    f"cannot read the sound {self._container.at(name)}: its header promises {header.samples} samples, "
+                    f"more than {most}, which its {self._container.length(name)} bytes can hold"
+                )
+            return header
 
     @contextmanager
     def _sound(self, name: str) -> Iterator[Path]:
@@ -85,7 +92,6 @@ class Sounds(Records):
             try:
                 yield path
             except ValueError as error:
-                raise ValueError(str(error).replace(str(path), f"{name} in {self.where}")) from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
+                raise ValueError(str(error).replace(str(path), self._container.at(name))) from None
+            except MemoryError as error:
+                raise ValueError(f"cannot read the sound {self._container.at(name)}: {one_line(error)}") from None

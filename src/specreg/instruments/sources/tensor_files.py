@@ -27,8 +27,8 @@ class TensorFile:
         from safetensors import SafetensorError, safe_open
 
         if not isinstance(container, Folder):
-            raise ValueError(f"{name} in {container.path}: safetensors are not read from archives; unpack it")
-        path = container.path / name
+            raise ValueError(f"{container.at(name)}: safetensors are not read from archives; unpack it")
+        path = container.place(name)
         try:
             file: Any = safe_open(path, framework="pt")
             names = tuple(file.keys())

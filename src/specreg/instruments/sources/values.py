@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -38,18 +39,22 @@ def step_of(dtype: np.dtype[Any]) -> float:
     return _STEPS.get(dtype.name, 0.0)
 
 
-def scaled(stored: NDArray[Any]) -> Tensor:
-    """Return stored values as a new float tensor: unsigned integers over their whole range to [-1, 1].
+def scaled(parts: Sequence[NDArray[Any]]) -> Tensor:
+    """Return stored samples `[C, *space]` of one dtype as floats `[N, C, *space]`: unsigned integers become [-1, 1].
 
     Signed integers are divided by 2⁷ or 2¹⁵, as for sound. Floats keep their values: float64 stays, others are float32.
+    A sample of one channel fills all channels of the others.
     """
-    if stored.dtype.kind == "f":
-        wide = np.float64 if stored.dtype.itemsize >= 8 else np.float32
-        return torch.from_numpy(np.array(stored, dtype=wide, order="C"))
-    values = torch.from_numpy(np.array(stored, dtype=np.float32, order="C"))
-    if stored.dtype.name in ("int8", "int16"):
-        return values.mul_(_STEPS[stored.dtype.name])
-    return values.div_(127.5 if stored.dtype.name == "uint8" else 32767.5).sub_(1)
+    dtype = parts[0].dtype
+    wide = np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32
+    values = np.empty((len(parts), max(len(part) for part in parts), *parts[0].shape[1:]), dtype=wide)
+    for value, part in zip(values, parts, strict=True):
+        value[...] = part  # converts, and puts channels first, in one pass
+        if dtype.name in _STEPS:  # sample by sample, while it is in the cache
+            value /= 1 / _STEPS[dtype.name]
+            if dtype.kind == "u":
+                value -= 1
+    return torch.from_numpy(values)
 
 
 def channels_after(names: tuple[str, ...], channels: Channels, where: str) -> tuple[str, ...]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from specreg.instruments.sources.containers import Container, Folder, keys_of
-from specreg.instruments.sources.protocol import Records
+from specreg.instruments.sources.containers import Container, Folder, keys_of, one_line
+from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.values import COLOURS, step_of
 
 SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
+_NEAR = 64  # frames ahead up to which decoding on is taken to be quicker than seeking
 
 
 class Videos(Records):
@@ -28,71 +30,62 @@ class Videos(Records):
     spacing = None
     unit = "pixel"
     remedy = "--tile N cuts all of them into samples of N×N pixels"
-    gaps = False
+    _handles = ("_reader",)
 
     def __init__(self, container: Container, names: tuple[str, ...]) -> None:
         self.where = str(container.path)
         self._container, self._files = container, names
         self.notes = []
-        self._times: list[list[int]] = []  # presentation times of the frames of each file, in its time base
-        self._sizes: list[tuple[int, int]] = []
-        for name in names:
-            times, size = self._listed(name)
-            self._times.append(times)
-            self._sizes.append(size)
-        counts = [len(times) for times in self._times]
+        self._listings = [self._listed(name) for name in names]
+        counts = [len(listing.times) for listing in self._listings]
         self._frames = [(i, k) for i, count in enumerate(counts) for k in range(count)]
         keys = keys_of(names)
         self.names = [f"{names[i]} (frame {k})" for i, k in self._frames]
         self.keys = [f"{keys[i]}#{k}" for i, k in self._frames]
         self.groups = [i for i, _ in self._frames]
         self._reader: tuple[int, _Reader] | None = None
-        self._last: tuple[int, NDArray[Any]] | None = None
-        first = self._pixels(0)
+        first = self.whole(0)
         self.channels = ("luma",) if first.shape[0] == 1 else COLOURS
-        self.step = step_of(first.dtype)
+        self.dtype, self.step = first.dtype, step_of(first.dtype)
 
     def size(self, i: int) -> tuple[int, ...]:
         """Return height and width of frame i, from the header of its file."""
-        return self._sizes[self._frames[i][0]]
+        return self._listings[self._frames[i][0]].size
 
-    def part(self, i: int, begin: tuple[int, ...] | None, size: tuple[int, ...]) -> NDArray[Any]:
-        """Return frame i, or a tile of it, `[C, H, W]`: uint8 or uint16."""
-        if self._last is None or self._last[0] != i:
-            self._last = i, self._pixels(i)
-        pixels = self._last[1]
-        if begin is None:
-            return pixels
-        return pixels[:, *(slice(at, at + side) for at, side in zip(begin, size, strict=True))]
-
-    def _pixels(self, i: int) -> NDArray[Any]:
+    def whole(self, i: int) -> NDArray[Any]:
+        """Return frame i, `[C, H, W]`: uint8 or uint16."""
         file, frame = self._frames[i]
         name = self._files[file]
         with self._reading(name):
             if self._reader is None or self._reader[0] != file:
                 self._close()
-                self._reader = file, _Reader(self._opened(name), self._times[file])
+                self._reader = file, _Reader(lambda: self._opened(name), self._listings[file])
             return self._reader[1].frame(frame)
 
-    def _listed(self, name: str) -> tuple[list[int], tuple[int, int]]:
-        """Return the presentation times of a file's frames in order, and their height and width."""
+    def _listed(self, name: str) -> _Listing:
+        """Return what the packets of a file say, without decoding."""
         with self._reading(name), self._opened(name) as video:
             if not video.streams.video:
                 raise ValueError("it holds no video")
             stream = video.streams.video[0]
-            times = [packet.pts for packet in video.demux(stream) if packet.size]
-            if not times:
+            if stream.codec_context is None:
+                raise ValueError("its codec is not known")
+            packets = [packet for packet in video.demux(stream) if packet.size and not packet.is_discard]
+            if not packets:
                 raise ValueError("it holds no frame")
+            times = [packet.pts for packet in packets]
             if None in times or len(set(times)) < len(times):
                 raise ValueError(
                     "its frames have no times of their own, so they cannot be told apart; convert it to MP4"
                 )
-            return sorted(times), (stream.codec_context.height, stream.codec_context.width)
+            keys = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.is_keyframe)
+            size = (stream.codec_context.height, stream.codec_context.width)
+            return _Listing(sorted(times), [shown for shown, _ in keys], [start for _, start in keys], size)
 
     def _opened(self, name: str) -> Any:
         av = _av()
         if isinstance(self._container, Folder):
-            return av.open(str(self._container.path / name))
+            return av.open(str(self._container.place(name)))
         return av.open(io.BytesIO(self._container.read(name)))
 
     @contextmanager
@@ -101,44 +94,72 @@ class Videos(Records):
         try:
             yield
         except (av.error.FFmpegError, ValueError, EOFError) as error:
-            if str(error).startswith(f"cannot read {name} in"):
+            if str(error).startswith("cannot read "):
                 raise
-            why = getattr(error, "strerror", None) or str(error)
-            raise ValueError(f"cannot read the video {name} in {self.where}: {why}") from None
+            raise ValueError(f"cannot read the video {self._container.at(name)}: {one_line(error)}") from None
 
     def _close(self) -> None:
         if self._reader is not None:
             self._reader[1].close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_last": None}
+
+class _Listing(NamedTuple):
+    """What the packets of a video say, in its time base."""
+
+    times: list[int]
+    """[T], when each frame is shown, rising."""
+    key_times: list[int]
+    """When each key frame is shown, rising."""
+    key_starts: list[int]
+    """When each key frame is decoded, which may be before it is shown and is what some formats seek by."""
+    size: tuple[int, int]
+    """Height and width."""
 
 
 class _Reader:
-    """Decodes the frames of one open video; reading on is quick, going back seeks to the key frame before."""
+    """Decodes the frames of one open video; reading on is quick, going back starts at the key frame before."""
 
-    def __init__(self, video: Any, times: list[int]) -> None:
-        self._video, self._times = video, times
-        self._stream = video.streams.video[0]
-        self._decoded: Iterator[Any] | None = None
+    def __init__(self, opener: Callable[[], Any], listing: _Listing) -> None:
+        self._opener, self._listing = opener, listing
+        self._video: Any = None
+        self._decoded: Iterator[Any] = iter(())
         self._next = 0
 
     def frame(self, k: int) -> NDArray[Any]:
         """Return frame k, `[C, H, W]`."""
-        if self._decoded is None or not self._next <= k < self._next + 64:
-            self._video.seek(self._times[k], stream=self._stream, backward=True)
-            self._decoded = self._video.decode(self._stream)
+        time = self._listing.times[k]
+        if self._next <= k < self._next + _NEAR and (found := self._found(time)) is not None:
+            return found
+        self._reopen()
+        key = bisect_right(self._listing.key_times, time) - 1
+        if key > 0:
+            self._video.seek(self._listing.key_starts[key], stream=self._video.streams.video[0], backward=True)
+            if (found := self._found(time)) is not None:
+                return found
+            self._reopen()  # an index that does not lead there: from the beginning
+        if (found := self._found(time)) is not None:
+            return found
+        raise ValueError(f"it lists {len(self._listing.times)} frames; frame {k} cannot be decoded")
+
+    def _found(self, time: int) -> NDArray[Any] | None:
+        """Return the frame shown at a time, of those that are decoded from here on; None where it does not come."""
         for frame in self._decoded:
-            if frame.pts == self._times[k]:
-                self._next = k + 1
+            if frame.pts == time:
+                self._next = bisect_right(self._listing.times, time)
                 return _pixels(frame)
-            if frame.pts is not None and frame.pts > self._times[k]:
-                break
-        raise ValueError(f"expected {len(self._times)} frames, as it lists; frame {k} cannot be decoded")
+            if frame.pts is not None and frame.pts > time:
+                return None
+        return None
+
+    def _reopen(self) -> None:
+        self.close()
+        self._video = self._opener()
+        self._decoded = self._video.decode(self._video.streams.video[0])
 
     def close(self) -> None:
         """Close the file."""
-        self._video.close()
+        if self._video is not None:
+            self._video.close()
 
 
 def _pixels(frame: Any) -> NDArray[Any]:
