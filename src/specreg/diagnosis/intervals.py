@@ -22,6 +22,9 @@ TOLERANCE = 0.02
 KNOWN = 0.01
 """A cell is judged where what the network predicts, or could predict, has this share of the data's energy."""
 
+WELL_KNOWN = 0.1
+"""The same for cells on which a bound is given: where less is known, a few samples bound nothing."""
+
 
 class Interval(NamedTuple):
     """Values with the ends of their 95% intervals, tensors of one shape."""
@@ -35,9 +38,9 @@ class Region(NamedTuple):
     """Neighbouring cells that depart from 1 on the same side."""
 
     cells: Tensor  # bool [L, K]
-    withheld: Interval  # scalars: share of what the network knows that it holds back; negative: adds
+    withheld: Interval  # scalars: share of what the network knows that it holds back, bands alike; negative: adds
     removable: Interval  # scalars: share of the cells' error that a gain by band removes, on samples it did not see
-    energy: float  # of x0_hat relative to that of the data
+    energy: float  # of x0_hat relative to that of the data, mean over cells
 
 
 class Diagnosis(NamedTuple):
@@ -55,7 +58,8 @@ class Diagnosis(NamedTuple):
     )
     pull: Tensor | None  # [L, K], share of the term's squared gradient at a noise level; a row sums to 1
     regions: list[Region]  # the largest removable error first
-    within: float  # largest departure of 1/gain from 1 in judged cells outside `regions` that the intervals leave open
+    within: float  # largest departure of 1/gain from 1 that intervals leave open, `WELL_KNOWN` cells outside `regions`
+    tolerance: float
 
 
 def diagnose(
@@ -92,7 +96,8 @@ def diagnose(
     removed, errors = _out_of_sample(powers, counts)
     regions = [_region(cells, found, means, removed, errors) for cells in _components(marked)]
     regions.sort(key=lambda region: -float((found.size * found.error * region.cells).sum() * region.removable.value))
-    rest = judged & ~torch.stack([region.cells for region in regions]).any(0) if regions else judged
+    rest = (known >= WELL_KNOWN) & judged
+    rest = rest & ~torch.stack([region.cells for region in regions]).any(0) if regions else rest
     open_to = torch.maximum(1 / joint.low.clamp_min(1e-9) - 1, 1 - 1 / joint.high)[rest]
     return Diagnosis(
         found,
@@ -106,6 +111,7 @@ def diagnose(
         None if powers.term is None else _shares(powers.size * powers.term.mean(1)),
         regions,
         float(open_to.max()) if open_to.numel() else math.nan,
+        tolerance,
     )
 
 
@@ -179,15 +185,16 @@ def _components(marked: Tensor) -> list[Tensor]:
 
 
 def _region(cells: Tensor, found: DenoisingMap, means: _Means, removed: Tensor, errors: Tensor) -> Region:
-    weight = found.size * cells
-    shown = (found.energy * weight).sum() / (found.cross * weight).sum()
-    drawn = (means.energy * weight).sum((1, 2)) / (means.cross * weight).sum((1, 2))
+    # Relative to the data's power in the band, or the lowest band would speak for all.
+    alike, weight = cells / found.signal, found.size * cells
+    shown = (found.energy * alike).sum() / (found.cross * alike).sum()
+    drawn = (means.energy * alike).sum((1, 2)) / (means.cross * alike).sum((1, 2))
     shares = (removed * weight).sum((1, 2)) / (errors * weight).sum((1, 2))
     return Region(
         cells,
         _percentiles(1 - shown, 1 - drawn),
         _percentiles(*_first(shares)),
-        float((found.energy * weight).sum() / (found.signal * weight).sum()),
+        float((found.energy * alike).sum() / cells.sum()),
     )
 
 

@@ -85,6 +85,7 @@ def record(found: Diagnosis, *, units: Units = Units(), loss: str | None = None)
             }
             for region in found.regions
         ],
+        "tolerance": found.tolerance,
         "calibrated_within": found.within if math.isfinite(found.within) else None,
         "words": sentences(found, units=units, loss=loss),
     }
@@ -159,13 +160,15 @@ def _elsewhere(found: Diagnosis) -> str:
     if not math.isfinite(bound):
         return "No cell is calibrated."
     more = f"{found.samples} samples leave room for {bound:.0f}%: take more"
+    if found.regions and found.within > LOOSE:
+        return f"Elsewhere no departure is seen; {more}."
     if found.regions:
-        return f"Elsewhere no departure is seen; {more}." if found.within > LOOSE else f"Elsewhere within {bound:.1f}%."
+        return f"Elsewhere calibrated within {bound:.1f}%, where it knows a tenth of the data's energy or more."
     if found.within > LOOSE:
         return f"No departure from calibration is seen, but {more} (--count)."
     return (
-        f"Calibrated within {bound:.1f}% everywhere (95%, all cells at once): a spectral term can only sharpen beyond "
-        "what the data support."
+        f"Calibrated within {bound:.1f}% everywhere (95%, all cells at once in which a tenth of the data's energy is "
+        "known): a spectral term can only sharpen beyond what the data support."
     )
 
 
@@ -187,7 +190,6 @@ def _pulling(found: Diagnosis, units: Units, loss: str | None) -> str | None:
         return None
     upper = torch.arange(len(found.map.size)) >= len(found.map.size) / 2
     share = (found.pull * upper).sum(1)
-    return (
-        f"The term ({loss}) puts {100 * float(share.min()):.0f} to {100 * float(share.max()):.0f}% of its squared "
-        f"gradient above {0.25 * units.scale:.2g} {units.name}, by noise level."
-    )
+    low, high = (f"{100 * float(end):.0f}" for end in (share.min(), share.max()))
+    amount = f"{low} to {high}%, by noise level," if low != high else f"{low}%"
+    return f"The term ({loss}) puts {amount} of its squared gradient above {0.25 * units.scale:.2g} {units.name}."

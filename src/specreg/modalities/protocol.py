@@ -74,6 +74,15 @@ class Features(Protocol):
         """Return the features `[N, dimensions]` of samples in the form in which the modality draws them."""
 
 
+class Real(NamedTuple):
+    """Real data on which a network's denoising is measured, with the name of their frequencies."""
+
+    x0: torch.Tensor  # [N, C, *space]
+    condition: dict[str, torch.Tensor] | None = None  # by the network's keywords, each [N, …]
+    unit: str = "cycles per pixel"
+    scale: float = 1.0  # `scale` times cycles per sample is in `unit`
+
+
 class Truth(Protocol):
     """Real data that samples are measured against."""
 
@@ -158,6 +167,13 @@ class Modality(Protocol):
     ) -> Denoised | None:
         """Measure one-step denoising of real data; here it is not measured."""
         return None
+
+    def real(self, config: Any, network: nn.Module, *, path: Path | None, count: int) -> Real:
+        """Return up to `count` real data, spread over the set at `path`; None: the run's own, held out where it can.
+
+        Here ConfigError: they are not known.
+        """
+        raise ConfigError(f"data.kind: networks of {config.data.kind} cannot be diagnosed")
 
     @property
     def calibrates(self) -> bool:
