@@ -111,6 +111,10 @@ def test_data_meet_the_noise_where_the_spectrum_says():
     torch.testing.assert_close(found.crossing.value[inside], expected[inside], rtol=0.08, atol=0)  # coarse bins
     assert bool((found.crossing.low <= found.crossing.value)[inside].all())
     assert bool(found.crossing.value[expected > 0.6].isnan().all())  # above the noise up to Nyquist
+    found = described(lambda sigma: 1.0, count=64, levels=24)
+    below = 1 / (8 * found.map.timesteps.double()) < 0.05
+    assert bool(below.any())
+    assert bool(found.crossing.value[below].isnan().all())  # below it from the first bin on
 
 
 def test_joint_intervals_hold_in_all_cells_at_once_as_often_as_they_say():
