@@ -50,14 +50,14 @@ METRICS = {
 """The metrics, in the order in which they are shown."""
 
 BIAS = {
-    "fid": "biased upward, the more the fewer images there are: compare at equal numbers",
-    "kid": "unbiased at any number of images; may be below 0",
-    "precision": "depends on the numbers of images: compare at equal numbers",
-    "recall": "depends on the numbers of images: compare at equal numbers",
-    "kernel_distance": "unbiased at any number of images; may be below 0",
-    "log_spectral_distance_db": "biased upward by the scatter of few images; real against real shows how much",
-    "high_frequency_db": "bias of the order of one part in the number of images",
-    "contrast_db": "bias of the order of one part in the number of images",
+    "fid": "Biased upward, the more the fewer images there are: compare at equal numbers",
+    "kid": "Unbiased at any number of images; it may be below 0",
+    "precision": "Depends on the numbers of images: compare at equal numbers",
+    "recall": "Depends on the numbers of images: compare at equal numbers",
+    "kernel_distance": "Unbiased at any number of images; it may be below 0",
+    "log_spectral_distance_db": "Biased upward by the scatter of few images; real against real shows how much",
+    "high_frequency_db": "Its bias is of the order of one part in the number of images",
+    "contrast_db": "Its bias is of the order of one part in the number of images",
 }
 """What a small number of images does to a metric."""
 

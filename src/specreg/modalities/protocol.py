@@ -184,6 +184,14 @@ class Modality(Protocol):
         """Return the network with its own gain applied, measured on training data (see `specreg.calibrated`)."""
         raise ConfigError(f"data.kind: networks of {config.data.kind} cannot be calibrated")
 
+    def pack(self, samples: Any) -> dict[str, torch.Tensor]:
+        """Return drawn samples as tensors by name, which `unpack` reads back; here the samples are one tensor."""
+        return {"samples": samples}
+
+    def unpack(self, tensors: Mapping[str, torch.Tensor]) -> Any:
+        """Return the samples that `pack` was given."""
+        return tensors["samples"]
+
     def describe_sampler(self, config: Any, network: nn.Module) -> str:
         """Return the sampler and its steps in words; here its name."""
         name: str = config.sampling.sampler

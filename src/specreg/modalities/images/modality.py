@@ -152,6 +152,14 @@ class Images(Modality):
             condition = {"labels": torch.tensor([data.label(i) for i in chosen]).to(device)}
         return calibrated.calibrate(objective, network, x0, condition=condition)
 
+    def pack(self, samples: ImageSamples) -> dict[str, Tensor]:
+        """See the protocol."""
+        return {"images": samples.images}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> ImageSamples:
+        """See the protocol."""
+        return ImageSamples(tensors["images"])
+
     def describe_sampler(self, config: ImageConfig, network: nn.Module) -> str:
         """See the protocol."""
         return sampling.describe_sampler(config)

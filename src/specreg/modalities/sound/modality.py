@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +154,17 @@ class Sound(Modality):
         crops = [data.crop(i, rng(config.seed, Stream.AUGMENT, 0, i)) for i in chosen]
         mel = None if settings.unconditional else {"mel": torch.stack([crop.mel for crop in crops])}
         return Real(torch.stack([crop.audio for crop in crops]), mel, "kHz", settings.sample_rate / 1000)
+
+    def pack(self, samples: SoundSamples) -> dict[str, Tensor]:
+        """See the protocol."""
+        settings = torch.tensor([samples.sample_rate, int(samples.paired)])
+        return {"settings": settings, **{f"clip/{name}": clip for name, clip in samples.clips.items()}}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> SoundSamples:
+        """See the protocol."""
+        rate, paired = tensors["settings"].tolist()
+        clips = {name[5:]: clip for name, clip in tensors.items() if name.startswith("clip/")}
+        return SoundSamples(clips, rate, bool(paired))
 
     def describe_sampler(self, config: SoundConfig, network: nn.Module) -> str:
         """See the protocol."""
