@@ -185,6 +185,33 @@ def test_what_is_missing_is_said_and_what_was_asked_for_is_an_error(real, tmp_pa
         scoring.score(tmp_path / "small.npy", real, options)
 
 
+def test_metrics_of_inception_s_features_are_measured_where_its_weights_are(real, tmp_path, monkeypatch):
+    """Two numbers in place of 2048; FID against scipy's matrix square root."""
+    from scipy.linalg import sqrtm
+
+    class Inception(Means):
+        name = "two numbers"
+
+        def __init__(self, weights, *, device):
+            super().__init__()
+
+    monkeypatch.setattr(images, "InceptionFeatures", Inception)
+    (tmp_path / "weights.pth").touch()
+    made = np.random.default_rng(1).integers(0, 200, (30, 16, 16), dtype=np.uint8)
+    np.save(tmp_path / "made.npy", made)
+    names = ["fid", "kid", "precision", "recall"]
+    options = scoring.Options(metrics=names, inception=tmp_path / "weights.pth", cache=tmp_path / "cache")
+    found = scoring.score(tmp_path / "made.npy", real, options)["metrics"]
+    assert list(found) == names
+    a, b = (Means()(torch.from_numpy(x)[:, None]).double().numpy() for x in (made, np.load(real)))
+    cov = [np.cov(x.T) for x in (a, b)]
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov[0] + cov[1] - 2 * sqrtm(cov[0] @ cov[1]).real)
+    assert found["fid"]["value"] == pytest.approx(expected, rel=1e-6)
+    assert found["fid"]["low"] < found["fid"]["value"] < found["fid"]["high"]
+    assert found["fid"]["floor"] < found["fid"]["low"]
+    assert "(20 against 20). Biased upward" in found["fid"]["words"]
+
+
 def test_a_run_without_reference_is_scored_against_its_own_data(run, tmp_path):
     shown = CliRunner().invoke(
         app,
