@@ -14,11 +14,12 @@ SIDE = 8
 SCHEDULER = "scheduler/scheduler_config.json"
 
 
-def unet(channels=3, **options):
+def unet(channels=3, out_channels=None, **options):
     torch.manual_seed(0)
     return diffusers.UNet2DModel(
-        sample_size=SIDE, in_channels=channels, out_channels=channels, block_out_channels=(8,), layers_per_block=1,
-        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4, **options,
+        sample_size=SIDE, in_channels=channels, out_channels=out_channels or channels, block_out_channels=(8,),
+        layers_per_block=1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4,
+        **options,
     )  # fmt: skip
 
 
@@ -67,6 +68,20 @@ def test_x0_hat_is_that_of_the_scheduler(tmp_path, images, kind, prediction):
         output = unet()(scheduler.scale_model_input(noisy, t[0]), t.expand(3)).sample
     expected = scheduler.step(output, t[0], noisy).pred_original_sample
     torch.testing.assert_close(ours(subject, x0, noise, t.long().expand(3)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_learned_variance_is_left_out(tmp_path, images):
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
+    subject = open_subject(saved(tmp_path / "pipeline", scheduler, out_channels=6), images, count=8)
+    t = torch.tensor([500])
+    x0, noise = torch.randn(2, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+    noisy = scheduler.add_noise(x0, noise, t.expand(3))
+    with torch.no_grad():
+        output = unet(out_channels=6)(noisy, t.expand(3)).sample
+    expected = scheduler.step(output, t[0], noisy).pred_original_sample
+    torch.testing.assert_close(ours(subject, x0, noise, t.expand(3)), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="expected a network that returns its 3 channels; it returns 4"):
+        read_pipeline(saved(tmp_path / "four", scheduler, out_channels=4))
 
 
 def test_flow_matching_is_told_its_own_time(tmp_path, images):

@@ -255,6 +255,24 @@ def test_a_vocoder_s_clips_are_scored_as_evaluation_does(vocoder, tmp_path, monk
     assert again == found
 
 
+@pytest.mark.parametrize("what", ["run", "clips"])
+def test_processes_change_no_score_of_sound(vocoder, tmp_path, what):
+    found = []
+    for processes in (1, 2):
+        shown = evaluate(
+            vocoder / what, "--reference", vocoder / "clips", "--draws", 20, "--work", tmp_path / str(processes),
+            "--json", tmp_path / f"{processes}.json", processes=processes,
+        )  # fmt: skip
+        assert shown.returncode == 0, shown.stderr
+        found.append(json.loads((tmp_path / f"{processes}.json").read_text())["metrics"])
+    assert found[0].keys() == found[1].keys()
+    assert found[0]
+    for name, entry in found[0].items():
+        values = [[each[key] for key in ("value", "low", "high")] for each in (entry, found[1][name])]
+        assert values[1] == pytest.approx(values[0], rel=1e-6, abs=1e-9)
+        assert found[1][name]["floor"] == (None if entry["floor"] is None else pytest.approx(entry["floor"], rel=1e-6))
+
+
 def test_folders_of_sound_are_paired_by_name(vocoder, tmp_path):
     import soundfile
 

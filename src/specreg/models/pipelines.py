@@ -67,8 +67,12 @@ def read_pipeline(folder: Path) -> Pipeline:
     sides = [int(n) for n in side] if isinstance(side, list | tuple) else [int(side)] if side else []
     if len(set(sides)) > 1:
         raise ValueError(f"{folder}: expected a square sample_size; got {sides}")
+    channels, returned = int(options["in_channels"]), int(options["out_channels"])
+    if returned not in (channels, 2 * channels):
+        raise ValueError(f"{folder}: expected a network that returns its {channels} channels; it returns {returned}")
+    network: nn.Module = unet if returned == channels else _Mean(unet, channels)
     pipeline = Pipeline(
-        unet, "timesteps", found.prediction, None, 1.0, int(options["in_channels"]), sides[0] if sides else None,
+        network, "timesteps", found.prediction, None, 1.0, channels, sides[0] if sides else None,
         classes, _encoder(folder),
     )  # fmt: skip
     if family in ("vp", "ve"):
@@ -76,13 +80,25 @@ def read_pipeline(folder: Path) -> Pipeline:
     if family == "flow":
         return pipeline._replace(axis="flow", scale=float(scheduler.config["num_train_timesteps"]))
     if family == "edm" and found.sigma_data is not None:
-        raw = unet if found.sign == 1 else _Negated(unet)
+        raw = network if found.sign == 1 else _Negated(network)
         denoiser = Preconditioned(raw, EDM(found.sigma_data)).eval()
         return pipeline._replace(axis="sigma", prediction="x0", network=denoiser)
     raise ValueError(
         f"{folder / 'scheduler'}: expected a scheduler of DDPM's, Euler's, flow matching's or EDM's kind; "
         f"got {type(scheduler).__name__}"
     )
+
+
+class _Mean(nn.Module):
+    """A network that predicts a variance too, in the second half of its channels, without it."""
+
+    def __init__(self, network: nn.Module, channels: int):
+        super().__init__()
+        self.network, self.channels = network, channels
+
+    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        found: Tensor = self.network(x, t, **condition)
+        return found[:, : self.channels]
 
 
 class _Negated(nn.Module):
