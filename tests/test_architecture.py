@@ -66,6 +66,8 @@ ALLOWED = {
     "config": {"_checks", "losses", "diffusion"},
     "modalities": TRAINING,
     "training": TRAINING | {"_checks", "_signals", "processes"},
+    "diagnosis": TRAINING | {"training", "evaluation"},
+    "scoring": TRAINING | {"processes", "training", "evaluation"},
     "evaluation": {"_files", "processes", "config", "modalities", "training"},
     "compare": {"_files", "_signals", "processes", "config", "metrics", "modalities", "training", "evaluation"},
     "reproduce": {
@@ -73,7 +75,7 @@ ALLOWED = {
     },
     "cli": {
         "", "_checks", "_files", "_signals", "processes", "recipes", "config", "data", "metrics", "models",
-        "modalities", "training", "evaluation", "compare", "reproduce", "report",
+        "modalities", "training", "evaluation", "diagnosis", "scoring", "compare", "reproduce", "report",
     },
     "": {"losses", "diffusion", "auto_weight", "regularizer", "spectral_term", "watch"},
     "__main__": {"_signals", "cli"},

@@ -125,6 +125,7 @@ def names():
         "network": network,
         "net": network,
         "images": x0,
+        "held_out": torch.randn(16, 3, 16, 16),
         "model_output": model_output,
         "base_loss": base_loss,
         "x0_hat": specreg.recover_x0(model_output, x_t, level, prediction="epsilon"),

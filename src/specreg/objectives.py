@@ -197,15 +197,16 @@ def flow(
     prediction: Prediction = "flow",
     regularizer: SpectralRegularizer | None = None,
     *,
+    scale: float = 1000.0,
     updates: int = 1,
     recompute: bool = False,
 ) -> Objective:
     """Return flow matching's objective on the straight path: mean squared error, by default on the velocity ε − x0.
 
-    `density` is that of t; None for logit-normal (Esser et al. 2024). The network is told 1000·t.
+    `density` is that of t; None for logit-normal (Esser et al. 2024). The network is told scale·t.
     """
     weight = variance if prediction == "score" else None
-    time = FlowTime(density or LogitNormal())
+    time = FlowTime(density or LogitNormal(), scale)
     return Objective(time, prediction, "mean_squared", weight, regularizer, updates=updates, recompute=recompute)
 
 

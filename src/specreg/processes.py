@@ -6,6 +6,8 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +36,19 @@ def gather(part: T) -> list[T]:
     parts: list[Any] = [None] * processes
     torch.distributed.all_gather_object(parts, part)
     return parts
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """At the end of the block, wait for all processes and leave their group; not after an error.
+
+    A process that ends while another still works may abort in the group's threads, and the launcher then stops all.
+    """
+    yield
+    found = state()
+    if found.num_processes > 1:
+        found.wait_for_everyone()
+        found.destroy_process_group()
 
 
 def command_line() -> str:

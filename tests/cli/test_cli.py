@@ -13,7 +13,19 @@ import reference_pickle
 from specreg import __version__
 from specreg.config import dump
 
-COMMANDS = ["demo", "train", "compare", "sample", "report", "dataset", "convert", "reproduce", "recipes"]
+COMMANDS = [
+    "demo",
+    "train",
+    "compare",
+    "sample",
+    "diagnose",
+    "evaluate",
+    "report",
+    "dataset",
+    "convert",
+    "reproduce",
+    "recipes",
+]
 TINY = [
     "data.resolution=16", "data.squares=[2,4]", "data.count=20", "model.width=8", "model.attention=[1]",
     "diffusion.timesteps=50", "training.steps=4", "training.batch_size=4", "training.log_every=1",

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from specreg.cli import checkpoints, compare, dataset, recipes, report, reproduce, sample, spectrum, train
+from specreg.cli import (
+    checkpoints,
+    compare,
+    dataset,
+    diagnose,
+    evaluate,
+    recipes,
+    report,
+    reproduce,
+    sample,
+    spectrum,
+    train,
+)
 from specreg.cli.console import escape_what_cannot_be_encoded, example, one_sentence, out, stoppable
 
 app = typer.Typer(
@@ -44,6 +56,8 @@ for command, usage in (
     (compare.compare, "specreg compare checkerboard --arms none,amplitude,amplitude_phase@0.3,haar --seeds 3"),
     (sample.sample, "specreg sample runs/demo/none-seed0 --count 16 --out samples"),
     (spectrum.spectrum, "specreg spectrum real.zip samples/ --json spectra.json --page spectra.html"),
+    (diagnose.diagnose, "specreg diagnose runs/demo/none-seed0 --json diagnosis.json --out diagnosis.html"),
+    (evaluate.evaluate, "specreg evaluate samples --reference crops-test.zip --json scores.json"),
     (report.report, "specreg report runs/demo"),
     (
         dataset.dataset,

@@ -88,12 +88,13 @@ def _compare(
     from specreg.report import build_report, summary_rows, verdicts
 
     target = run_folder(folder, config, unlike="config.yaml", kind="a single run")
-    with resumable():
+    with resumable(), processes.together():
         wanted = range(config.seed, config.seed + seeds)
         result = comparing.compare(config, target, resolved, wanted, jobs=jobs, console=err)
-    if not processes.state().is_main_process:
+        main = processes.state().is_main_process
+        report = build_report(target) if main else None  # before anything is printed: output may be closed
+    if report is None:
         return None
-    report = build_report(target)  # before anything is printed: output may be closed
     header, *rows = summary_rows(result)
     print_table(config.title, header, rows, lines=seeds > 1)
     for sentence in verdicts(result):

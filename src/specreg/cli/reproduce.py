@@ -115,11 +115,12 @@ def _table2(
     if checkpoint is None:
         raise ValueError("--checkpoint: table2 expects the DiffWave .pt to fine-tune; got nothing")
     config = table2.configure(checkpoint, data, steps=steps, overrides=overrides)
-    with resumable():
+    with resumable(), processes.together():
         content = table2.run(config, folder, seeds=seeds, arms=arms, console=err)
-    if not processes.state().is_main_process:
+        main = processes.state().is_main_process
+        report = build_report(folder) if main else None  # before anything is printed: output may be closed
+    if report is None:
         return
-    report = build_report(folder)  # before anything is printed: output may be closed
     title = f"Table 2, {config.training.steps} steps, {seeds} seeds"
     print_table(title, ["arm", *table2.COLUMNS.values()], table2.beside(content), lines=True)
     print_left_out(content)

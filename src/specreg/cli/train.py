@@ -55,7 +55,7 @@ def train(
     from specreg.training.trainer import Trainer
 
     target = run_folder(folder, config, unlike="comparison.json", kind="a comparison")
-    with resumable():
+    with resumable(), processes.together():
         # Before training: what is wrong with it should show now.
         truth = evaluation.load_truth(config, device=processes.state().device)
         with Trainer(config, target, console=err) as trainer:

@@ -20,7 +20,7 @@ from specreg.instruments.measure import Spectrum
 PERIODS = (2, 4, 8)
 REACH = 4
 """Half side of the neighbourhood; a window spreads a peak into the nearest coefficients, which are not in it."""
-LEAST_Z = 6.0
+LEAST_Z = 5.0
 SAMPLE = 2048
 
 
@@ -50,6 +50,7 @@ def candidates(spectrum: Spectrum, reference: Spectrum | None = None) -> list[Ar
     power = np.log(np.maximum(_whole(spectrum.lattice, shape), spectrum.floor))
     if reference is not None:
         power -= np.log(np.maximum(_whole(reference.lattice, shape), reference.floor))
+    power -= _radial_mean(power)
     reserved, places = _grid_frequencies(shape)
     if not places:
         return []
@@ -57,8 +58,8 @@ def candidates(spectrum: Spectrum, reference: Spectrum | None = None) -> list[Ar
     spread: dict[tuple[bool, ...], float] = {}
     for index, frequency, period in places:
         on_axes = tuple(i == 0 for i in index)
-        if on_axes not in spread:
-            spread[on_axes] = _spread(power, on_axes, reserved)
+        if on_axes not in spread:  # few coefficients lie on an axis, which could look too quiet by chance
+            spread[on_axes] = max(_spread(power, on_axes, reserved), _spread(power, (False,) * len(shape), reserved))
         middle = _neighbourhood(power, index, reserved)
         if middle is None or not spread[on_axes] > 0:
             continue
@@ -74,6 +75,14 @@ def _whole(half: Floats, shape: tuple[int, ...]) -> Floats:
     for axis in range(len(shape) - 1):
         mirrored = np.roll(np.flip(mirrored, axis), 1, axis)
     return np.concatenate([half, mirrored], -1)
+
+
+def _radial_mean(values: Floats) -> Floats:
+    """Return the mean of values over coefficients of about the same |k|, at each of them: the fall of the spectrum."""
+    axes = np.meshgrid(*(np.fft.fftfreq(n) for n in values.shape), indexing="ij")
+    ring = np.rint(np.sqrt(sum(axis**2 for axis in axes)) * max(values.shape)).astype(int)
+    mean: Floats = (np.bincount(ring.ravel(), values.ravel()) / np.maximum(np.bincount(ring.ravel()), 1))[ring]
+    return mean
 
 
 def _grid_frequencies(

@@ -73,7 +73,7 @@ def difference(spectrum: Spectrum, reference: Spectrum, *, share: float = 0.5) -
     inner, inners = [p[1:-1] for p in pair], [p[:, 1:-1] for p in pairs]
     deviation = decibels(inner[0], floor) - decibels(inner[1], floor)
     deviations = decibels(inners[0], floor) - decibels(inners[1], floor)
-    size = reference.grid.size
+    grid, size = reference.grid, reference.grid.size
 
     def distance(chosen: Mask) -> Value:
         return _distance(deviation[chosen], deviations[:, chosen], groups)
@@ -86,18 +86,18 @@ def difference(spectrum: Spectrum, reference: Spectrum, *, share: float = 0.5) -
         return interval(*energy_ratio(chosen), groups)
 
     number = np.arange(len(size))
-    frequency = np.concatenate([[0.0], reference.frequency, [1.0]])
+    centre = np.concatenate([[0.0], grid.centre, [1.0]])
     inside = (number > 0) & (number < len(size) - 1)
-    band = np.concatenate([[-1], reference.grid.band_of_bin, [-1]])
+    band = np.concatenate([[-1], grid.band_of_bin, [-1]])
     return Difference(
         distance(np.ones(len(deviation), dtype=bool)),
         math.sqrt((deviation**2).mean()),
         [
-            Octave(low, high, distance((reference.frequency > low) & (reference.frequency <= high * (1 + 1e-9))))
+            Octave(low, high, distance((grid.centre > low * (1 + 1e-9)) & (grid.centre <= high * (1 + 1e-9))))
             for low, high in _octaves(reference)
         ],
-        _bands(reference, [energy_ratio(band == k) for k in range(reference.grid.bands)], groups),
-        ratio(inside & (frequency > NYQUIST / 2 * (1 + 1e-9))),
+        _bands(reference, [energy_ratio(band == k) for k in range(grid.bands)], groups),
+        ratio(inside & (centre > NYQUIST / 2 * (1 + 1e-9))),
         ratio(number == len(size) - 1) if size[-1] else None,
         ratio(number == 0),
         _effective_resolution(reference.frequency, inner, inners, share, floor, groups),
@@ -152,10 +152,11 @@ def _octaves(reference: Spectrum) -> list[tuple[float, float]]:
     """Return the octaves below Nyquist that hold a bin; the lowest takes what is left."""
     found: list[tuple[float, float]] = []
     high = NYQUIST
-    while (reference.frequency <= high).sum() > 2 and len(found) < 12:
+    centre = reference.grid.centre
+    while (centre <= high).sum() > 2 and len(found) < 12:
         found.append((high / 2, high))
         high /= 2
-    if found and (reference.frequency <= high).any():
+    if found and (centre <= high).any():
         found.append((0.0, high))
     return found or [(0.0, NYQUIST)]
 

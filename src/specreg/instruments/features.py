@@ -12,7 +12,7 @@ from specreg.instruments.coefficients import Detrend, Window, coefficients
 from specreg.instruments.grid import DIRECTIONS, Floats, Grid
 from specreg.transforms.wavelet import max_levels, wavedecn
 
-WAVELET = "db2"
+WAVELET = "haar"
 LEVELS = 5
 HISTOGRAM_DB = 400.0
 PER_DB = 2
@@ -60,9 +60,11 @@ def sample_features(x: Tensor, grid: Grid, window: Window, detrend: Detrend) -> 
 
 def wavelet_sums(x: Tensor, ndim: int) -> Tensor:
     """Return Σ|w|, Σw² and Σw⁴ of the detail coefficients of each level, `[n, levels · 3]`."""
-    levels = min(LEVELS, max_levels(tuple(x.shape[-ndim:]), WAVELET))
+    shape = _divisible(tuple(x.shape[-ndim:]))
+    for axis, size in enumerate(shape, x.ndim - ndim):
+        x = x.narrow(axis, 0, size)
     sums = []
-    for details in wavedecn(x.double(), WAVELET, levels=levels, mode="symmetric", ndim=ndim).details:
+    for details in wavedecn(x.double(), WAVELET, levels=_levels(shape), ndim=ndim).details:
         w = torch.stack([band.flatten(1) for band in details.values()], -1).flatten(1)
         square = w.square()
         sums += [w.abs().sum(1), square.sum(1), square.square().sum(1)]
@@ -71,9 +73,19 @@ def wavelet_sums(x: Tensor, ndim: int) -> Tensor:
 
 def wavelet_counts(shape: tuple[int, ...], channels: int) -> list[int]:
     """Return the number of detail coefficients of a sample at each level."""
-    levels = min(LEVELS, max_levels(shape, WAVELET))
-    found = wavedecn(torch.zeros(1, channels, *shape), WAVELET, levels=levels, mode="symmetric", ndim=len(shape))
+    shape = _divisible(shape)
+    found = wavedecn(torch.zeros(1, channels, *shape), WAVELET, levels=_levels(shape), ndim=len(shape))
     return [sum(band[0].numel() for band in details.values()) for details in found.details]
+
+
+def _levels(shape: tuple[int, ...]) -> int:
+    return min(LEVELS, max_levels(shape, WAVELET))
+
+
+def _divisible(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sizes up to which no coefficient reaches over an end."""
+    whole = 2 ** _levels(shape)
+    return tuple(max(n - n % whole, 1) for n in shape)
 
 
 def quantiles_db(histogram: np.ndarray, shares: tuple[float, ...]) -> list[list[float]]:

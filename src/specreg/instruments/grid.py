@@ -2,8 +2,8 @@
 
 Frequencies are in cycles per sample; where the axes have unequal spacing, in cycles per sample of the coarsest one, so
 that Nyquist is 0.5 in every case. A bin is as wide as the lowest frequency of the longest axis and is centred on its
-multiples. Bins end at Nyquist. Coefficients beyond it, the corners of images and volumes, are one bin of their own, and
-so is the zero frequency.
+multiples; its frequency is the mean of its coefficients'. Bins end at Nyquist. Coefficients beyond it, the corners of
+images and volumes, are one bin of their own, and so is the zero frequency.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Grid:
     transform: Transform
     number: Tensor  # [K] int64: 0 is the zero frequency, 1 … M the bins up to Nyquist, M + 1 the corners
     share: Tensor  # [K] float64: how many coefficients of the whole spectrum each one stands for
-    frequency: Floats  # [M], centres of the bins
+    centre: Floats  # [M], of the bins up to Nyquist
+    frequency: Floats  # [M], mean frequency of their coefficients
     size: Floats  # [M + 2], coefficients in each bin, zero frequency and corners included
     band_edges: Floats  # [bands + 1], from 0 to Nyquist
     band: Tensor  # [K] int64: the band of each coefficient, `bands` for zero frequency and corners
@@ -48,7 +49,7 @@ class Grid:
     @property
     def bins(self) -> int:
         """Number of bins up to Nyquist."""
-        return len(self.frequency)
+        return len(self.centre)
 
     @property
     def bands(self) -> int:
@@ -58,7 +59,7 @@ class Grid:
     @property
     def band_of_bin(self) -> NDArray[np.int64]:
         """The band of each bin up to Nyquist, [M]: edges belong to the band below them."""
-        return band_of(self.frequency, self.bands)
+        return band_of(self.centre, self.bands)
 
     def same_as(self, other: Grid) -> bool:
         """Return whether spectra on both grids can be compared bin by bin."""
@@ -93,9 +94,10 @@ def grid(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None, trans
     bins = int(nearest[inside].max())
     number = torch.where(inside, nearest, bins + 1)
     size = torch.zeros(bins + 2, dtype=torch.float64).index_add_(0, number, share)
-    frequency = width * np.arange(1, bins + 1, dtype=np.float64)
+    centre = np.minimum(width * np.arange(1, bins + 1, dtype=np.float64), NYQUIST)
+    frequency = torch.zeros_like(size).index_add_(0, number, share * radius)[1:-1] / size[1:-1]
     bands = max(1, min(8, bins // 2))
-    band = torch.from_numpy(np.append(band_of(frequency, bands), bands))[(number - 1).clamp(0, bins)]
+    band = torch.from_numpy(np.append(band_of(centre, bands), bands))[(number - 1).clamp(0, bins)]
     band = torch.where((number == 0) | (number == bins + 1), bands, band)
     sector = None
     if len(shape) == 2 and transform == "dft":
@@ -103,9 +105,7 @@ def grid(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None, trans
         direction = (angle * (DIRECTIONS / math.pi)).round().long() % DIRECTIONS
         sector = torch.where(band < bands, band * DIRECTIONS + direction, bands * DIRECTIONS)
     edges = np.linspace(0, NYQUIST, bands + 1)
-    return Grid(
-        shape, relative, transform, number, share, np.minimum(frequency, NYQUIST), size.numpy(), edges, band, sector
-    )
+    return Grid(shape, relative, transform, number, share, centre, frequency.numpy(), size.numpy(), edges, band, sector)
 
 
 def _axes(shape: Sequence[int], spacing: Sequence[float], transform: Transform) -> list[Tensor]:

@@ -64,7 +64,7 @@ class Spectrum:
 
     @property
     def frequency(self) -> Floats:
-        """Centres of the bins up to Nyquist, [M], cycles per sample."""
+        """Mean frequency of the coefficients in each bin up to Nyquist, [M], cycles per sample."""
         return self.grid.frequency
 
     @property

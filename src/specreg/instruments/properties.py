@@ -86,7 +86,7 @@ def directions(spectrum: Spectrum) -> list[Direction]:
 
 
 class WaveletLevel(NamedTuple):
-    """Detail coefficients of one level of a wavelet transform (db2)."""
+    """Detail coefficients of one level of the Haar transform."""
 
     level: int  # 1 is the finest
     power: Value  # mean square

@@ -4,7 +4,7 @@ The trainer, comparisons, evaluation, the commands and the report know a modalit
 data is a new file that implements it and is registered here, or by `register` from elsewhere.
 """
 
-from specreg.modalities.protocol import Denoised, Modality, Network, Prepared, Scores, Truth
+from specreg.modalities.protocol import Denoised, Modality, Network, Prepared, Real, Scores, Truth
 from specreg.modalities.registry import KINDS, find, load, of, parse, register
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Modality",
     "Network",
     "Prepared",
+    "Real",
     "Scores",
     "Truth",
     "find",

@@ -74,6 +74,15 @@ class Features(Protocol):
         """Return the features `[N, dimensions]` of samples in the form in which the modality draws them."""
 
 
+class Real(NamedTuple):
+    """Real data on which a network's denoising is measured, with the name of their frequencies."""
+
+    x0: torch.Tensor  # [N, C, *space]
+    condition: dict[str, torch.Tensor] | None = None  # by the network's keywords, each [N, …]
+    unit: str = "cycles per pixel"
+    scale: float = 1.0  # `scale` times cycles per sample is in `unit`
+
+
 class Truth(Protocol):
     """Real data that samples are measured against."""
 
@@ -159,6 +168,13 @@ class Modality(Protocol):
         """Measure one-step denoising of real data; here it is not measured."""
         return None
 
+    def real(self, config: Any, network: nn.Module, *, path: Path | None, count: int) -> Real:
+        """Return up to `count` real data, spread over the set at `path`; None: the run's own, held out where it can.
+
+        Here ConfigError: they are not known.
+        """
+        raise ConfigError(f"data.kind: networks of {config.data.kind} cannot be diagnosed")
+
     @property
     def calibrates(self) -> bool:
         """Whether `calibrate` is implemented; here it is not."""
@@ -167,6 +183,14 @@ class Modality(Protocol):
     def calibrate(self, config: Any, objective: Objective, network: nn.Module, *, device: Device) -> nn.Module:
         """Return the network with its own gain applied, measured on training data (see `specreg.calibrated`)."""
         raise ConfigError(f"data.kind: networks of {config.data.kind} cannot be calibrated")
+
+    def pack(self, samples: Any) -> dict[str, torch.Tensor]:
+        """Return drawn samples as tensors by name, which `unpack` reads back; here the samples are one tensor."""
+        return {"samples": samples}
+
+    def unpack(self, tensors: Mapping[str, torch.Tensor]) -> Any:
+        """Return the samples that `pack` was given."""
+        return tensors["samples"]
 
     def describe_sampler(self, config: Any, network: nn.Module) -> str:
         """Return the sampler and its steps in words; here its name."""

@@ -14,7 +14,7 @@ _NEEDS = 'model kind "unet2d" needs diffusers: pip install "specreg[diffusers]"'
 
 
 class UNet2D(nn.Module):
-    """diffusers' UNet2DModel with these options, called as `(x [B, C, H, W], t [B])`."""
+    """diffusers' UNet2DModel with these options, called as `(x [B, C, H, W], t [B], labels [B])`."""
 
     def __init__(self, **options: Any):
         super().__init__()
@@ -24,9 +24,9 @@ class UNet2D(nn.Module):
             raise ImportError(_NEEDS) from error
         self.unet: Any = UNet2DModel(**options)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the network's output in the shape of `x`."""
-        out: Tensor = self.unet(x, t).sample
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the network's output in the shape of `x`; `labels` `[B]` for a network with classes."""
+        out: Tensor = self.unet(x, t, class_labels=labels).sample
         return out
 
 

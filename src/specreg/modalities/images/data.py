@@ -80,6 +80,15 @@ class ImageItems(Dataset[dict[str, Tensor]]):
         return {"x0": x0, **found}
 
 
+def labels_of(data: ImageSet, chosen: list[int], classes: int, path: Path | None) -> list[int]:
+    """Return the classes of some images; ConfigError where a network with `classes` classes cannot be told them."""
+    labels = [label for i in chosen if (label := data.label(i)) is not None]
+    if len(labels) < len(chosen) or not all(0 <= label < classes for label in labels):
+        found = f"{min(labels)} to {max(labels)}" if labels else "none"
+        raise ConfigError(f"{path}: expected labels from 0 to {classes - 1} for this network; got {found}")
+    return labels
+
+
 def _check_labels(data: ImageSet, config: ImageConfig, classes: int) -> None:
     labels = getattr(data, "labels", None)
     if labels is None:

@@ -15,9 +15,10 @@ from specreg.denoising import denoising_map
 from specreg.metrics import spectra
 from specreg.modalities.images import networks, sampling, streaming
 from specreg.modalities.images.config import ImageConfig
-from specreg.modalities.images.data import ImageItems, open_images
+from specreg.modalities.images.data import ImageItems, labels_of, open_images
 from specreg.modalities.images.truth import (
     IMAGE_METRICS,
+    TRUTH_SEED,
     ImageTruth,
     extractor,
     load_truth,
@@ -25,7 +26,17 @@ from specreg.modalities.images.truth import (
     save_images,
     spectrum_record,
 )
-from specreg.modalities.protocol import Denoised, Description, Device, Features, Modality, Network, Prepared, Scores
+from specreg.modalities.protocol import (
+    Denoised,
+    Description,
+    Device,
+    Features,
+    Modality,
+    Network,
+    Prepared,
+    Real,
+    Scores,
+)
 from specreg.models import pretrained
 from specreg.objectives import Objective
 from specreg.regularizer import SpectralRegularizer
@@ -119,6 +130,16 @@ class Images(Modality):
         values = {"denoising_error_db": found.error_db(), "denoising_high_db": found.error_db(low=0.25)}
         return Denoised(found, values)
 
+    def real(self, config: ImageConfig, network: nn.Module, *, path: Path | None, count: int) -> Real:
+        """See the protocol."""
+        settings = config.data if path is None else config.data.model_copy(update={"kind": "images"})
+        data = open_images(settings, path=path or config.data.test_path, seed=TRUTH_SEED)
+        chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist()
+        condition = None
+        if classes := models.conditioning(network).classes:
+            condition = {"labels": torch.tensor(labels_of(data, chosen, classes, path or config.data.path))}
+        return Real(torch.stack([data.item(i) for i in chosen]), condition)
+
     calibrates = True
 
     def calibrate(self, config: ImageConfig, objective: Objective, network: nn.Module, *, device: Device) -> nn.Module:
@@ -130,6 +151,14 @@ class Images(Modality):
         if models.conditioning(network).classes:
             condition = {"labels": torch.tensor([data.label(i) for i in chosen]).to(device)}
         return calibrated.calibrate(objective, network, x0, condition=condition)
+
+    def pack(self, samples: ImageSamples) -> dict[str, Tensor]:
+        """See the protocol."""
+        return {"images": samples.images}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> ImageSamples:
+        """See the protocol."""
+        return ImageSamples(tensors["images"])
 
     def describe_sampler(self, config: ImageConfig, network: nn.Module) -> str:
         """See the protocol."""

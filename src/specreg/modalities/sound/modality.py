@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from specreg.data.mel import log_mel
 from specreg.diffusion import StackedGenerator
 from specreg.diffusion.diffwave_sampler import diffwave
 from specreg.metrics import sound
-from specreg.modalities.protocol import Description, Device, Modality, Network, Prepared, Scores
+from specreg.modalities.protocol import Description, Device, Modality, Network, Prepared, Real, Scores
 from specreg.modalities.sound.config import SoundConfig
 from specreg.modalities.sound.network import ClipItems, build_diffwave, describe, diffwave_config, open_clips
 from specreg.modalities.sound.truth import (
@@ -28,6 +29,7 @@ from specreg.modalities.sound.truth import (
 from specreg.models.diffwave import DiffWave
 from specreg.models.diffwave_checkpoint import save_diffwave
 from specreg.objectives import Objective
+from specreg.randomness import Stream, rng
 from specreg.regularizer import SpectralRegularizer
 
 
@@ -140,6 +142,29 @@ class Sound(Modality):
         assert samples.features is not None
         found = sound.summarize(samples.features)
         return Scores(found.values, found.missing, found.failures)
+
+    def real(self, config: SoundConfig, network: nn.Module, *, path: Path | None, count: int) -> Real:
+        """Return crops, one of each clip since crops of one clip are not independent, with their mel spectrograms."""
+        assert isinstance(network, DiffWave)
+        settings = network.config
+        if path is not None:
+            config = config.model_copy(update={"data": config.data.model_copy(update={"test_path": path})})
+        data = open_clips(config, settings, "held_out")
+        chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist()
+        crops = [data.crop(i, rng(config.seed, Stream.AUGMENT, 0, i)) for i in chosen]
+        mel = None if settings.unconditional else {"mel": torch.stack([crop.mel for crop in crops])}
+        return Real(torch.stack([crop.audio for crop in crops]), mel, "kHz", settings.sample_rate / 1000)
+
+    def pack(self, samples: SoundSamples) -> dict[str, Tensor]:
+        """See the protocol."""
+        settings = torch.tensor([samples.sample_rate, int(samples.paired)])
+        return {"settings": settings, **{f"clip/{name}": clip for name, clip in samples.clips.items()}}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> SoundSamples:
+        """See the protocol."""
+        rate, paired = tensors["settings"].tolist()
+        clips = {name[5:]: clip for name, clip in tensors.items() if name.startswith("clip/")}
+        return SoundSamples(clips, rate, bool(paired))
 
     def describe_sampler(self, config: SoundConfig, network: nn.Module) -> str:
         """See the protocol."""
