@@ -125,6 +125,7 @@ def test_new_networks_of_this_kind_are_pipelines_too(tmp_path, images):
 
 def test_without_a_recipe_a_run_needs_a_folder(tmp_path):
     assert "got nothing" in refused("train", "training.steps=2")
+    assert "expected a diffusers folder" in refused("train", "training.steps=2", "--model", tmp_path / "missing")
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
