@@ -105,7 +105,7 @@ def starting_point(source: str | None, overrides: list[str], checkpoint: Path | 
         from specreg.config import ConfigError
 
         if checkpoint is not None:
-            raise ConfigError(f"--model: expected a diffusers folder, or a recipe or .yaml file beside it; got {checkpoint}")
+            raise ConfigError(f"--model: expected a diffusers folder, or a recipe or file beside it; got {checkpoint}")
         raise ConfigError("expected a recipe (`specreg recipes` lists them) or a .yaml file; got nothing")
     return source, [*said, *overrides]
 
