@@ -50,7 +50,7 @@ class SpectralLoss(nn.Module):
         mask = None if mask is None else mask.reshape(len(output), 1, -1).bool()
         error = (output.float() - target).square()
         base = error.mean() if mask is None else error[mask.expand_as(error)].mean()
-        measured = {"base_loss": base} if torch.is_grad_enabled() else {}
+        measured: dict[str, Any] = {"base_loss": base} if torch.is_grad_enabled() else {}
         self.term = self.regularizer.from_output(
             output, target, level(t, self.objective), prediction=NAMES[self.objective], x_t=x_t, mask=mask, **measured
         )
