@@ -65,7 +65,7 @@ def _module(tensors, prefix=""):
 CLASSES = {"edm": "EDMPrecond", "vp": "VPPrecond", "ve": "VEPrecond", "iddpm": "iDDPMPrecond"}
 
 
-def write(path, config, tensors):
+def write(path, config, tensors, *, loss_fn=None):
     """Write `tensors` of a SongUNet or ADM `config` (a NetworkConfig with the preconditioning's default options)."""
     assert not config.preconditioning_options
     kinds = {"songunet": ("SongUNet", {"decoder_type": "standard"}), "adm": ("DhariwalUNet", {})}
@@ -74,7 +74,8 @@ def write(path, config, tensors):
     keywords = {name: value for name, value in config.network.items() if name != "out_channels"}
     state["_init_kwargs"] = {**keywords, **fixed, "model_type": model_type, "use_fp16": False}
     with _names(), path.open("wb") as file:
-        pickle.dump({"ema": _Persistent(CLASSES[config.preconditioning], state), "loss_fn": None, "augment_pipe": None,
+        ema = _Persistent(CLASSES[config.preconditioning], state)
+        pickle.dump({"ema": ema, "loss_fn": loss_fn, "augment_pipe": None,
                      "dataset_kwargs": {"class_name": "training.dataset.ImageFolderDataset"}}, file)  # fmt: skip
 
 

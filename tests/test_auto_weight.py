@@ -235,3 +235,13 @@ def test_ranks_agree_on_the_lambda_of_the_global_batch(tmp_path):
     base = math.sqrt(sum((2 * k) ** 2 for k in range(1, 7)))  # gradients of a mean over 3, up to that factor
     spectral = math.sqrt(3 * 1**2 + 3 * 2**2)
     assert values[0] == values[1] == pytest.approx(base / spectral)
+
+
+def test_outputs_in_float64_are_measured():
+    """vector_norm does not narrow: a norm asked for in float32 of a float64 gradient raises."""
+    output = torch.randn(2, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    regularizer = SpectralRegularizer("amplitude", weight=AutoWeight(ratio=0.5))
+    level = NoiseLevel.flow(torch.tensor([0.2, 0.7]))
+    x0 = torch.zeros_like(output)
+    term = regularizer.from_output(output, x0, level, prediction="x0", x0=x0)
+    assert float(term.gradient_ratio) == pytest.approx(0.5)

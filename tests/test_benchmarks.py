@@ -56,3 +56,12 @@ def test_the_command_prints_a_table_and_writes_its_numbers(tmp_path):
     assert 0 < row["bandwidth"] < 1
     assert row["ratios"]["FFT floor"][0] > 0
     assert len(found["goals"]) >= 6
+
+
+def test_examples_take_turns_with_and_without_the_term():
+    command = [sys.executable, "-m", "benchmarks.trainers", "--one", str(ROOT / "examples" / "minimal.py")]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(shown.stdout)
+    assert len(found["with"]) > 5
+    assert abs(len(found["with"]) - len(found["without"])) <= 1
+    assert min(found["with"] + found["without"]) > 0

@@ -137,6 +137,7 @@ def _gradient_norm(loss: Tensor, output: Tensor) -> Tensor | None:
         gradients = torch.autograd.grad(loss * scale, output, retain_graph=True, allow_unused=True)
         if (gradient := cast("Tensor | None", gradients[0])) is None:
             return None
-        found: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32) / scale
+        wide = torch.float64 if gradient.dtype == torch.float64 else torch.float32
+        found: Tensor = torch.linalg.vector_norm(gradient, dtype=wide).float() / scale
         norm = found if norm is None else torch.where(found.isfinite(), found, norm)
     return norm

@@ -1,5 +1,8 @@
 """Lightning's own checkpoints with a regularizer inside the module, saved and resumed by Lightning."""
 
+import subprocess
+import sys
+
 import lightning
 import torch
 
@@ -48,3 +51,15 @@ def test_lightning_saves_and_resumes_lambda(tmp_path):
     second.fit(again, DATA, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
     assert torch.equal(again.regularizer.weight.value, lam)
     assert int(again.regularizer.calls) == 6
+
+
+def test_the_callback_needs_neither_name_of_lightning_in_particular():
+    """stable-audio-tools and others install pytorch_lightning alone."""
+    code = """
+import sys
+sys.modules["lightning"] = None
+import pytorch_lightning, specreg
+from specreg.integrations.lightning import KeepRegularizer
+assert isinstance(KeepRegularizer(specreg.SpectralRegularizer()), pytorch_lightning.Callback)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -15,7 +15,9 @@ import torch
 import reference_pickle
 import reference_vectors as vectors
 from specreg.models import pretrained
-from specreg.models.pickles import CheckpointRefused, read_pickle
+from specreg.models.network_config import NetworkConfig
+from specreg.models.pickle_steps import CheckpointRefused
+from specreg.models.pickles import read_pickle
 
 _spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
 hostile = importlib.util.module_from_spec(_spec)
@@ -147,6 +149,61 @@ def test_iddpm_levels_other_than_the_config_s_are_refused(tmp_path):
         reference_pickle.write(tmp_path / "x.pkl", config, {**tensors, "u": levels})
         with pytest.raises(CheckpointRefused, match=said):
             pretrained.read(tmp_path / "x.pkl")
+
+
+class Loss:
+    """A user's own loss, with what makes a pickle hard: keys that are no names, members of sets, a subclass of dict."""
+
+    class Named(dict):
+        pass
+
+    def __init__(self, **parts):
+        self.parts = self.Named({("a", 1): 2.5, None: torch.float32}, again=self, **parts)
+        self.seen, self.kinds = {None, (1, 2)}, [np.zeros(2), np.float64(3.0), np.array([1, "a"], dtype=object)]
+
+
+def losses():
+    from specreg.integrations.edm import SpectralLoss
+
+    return {
+        "specreg": SpectralLoss(loss=["amplitude", "haar"], weight="auto", warmup=5),
+        "own": Loss(),
+        "function": torch.nn.functional.mse_loss,
+    }
+
+
+@pytest.mark.parametrize("kind", ["specreg", "own", "function"])
+def test_snapshots_with_a_user_s_own_loss_give_their_network(kind, tmp_path):
+    options = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
+    config = NetworkConfig("songunet", "edm", {**options, "attn_resolutions": []})
+    network = config.build(seed=0)
+    reference_pickle.write(tmp_path / "x.pkl", config, network.state_dict(), loss_fn=losses()[kind])
+    found = pretrained.read(tmp_path / "x.pkl")
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(found.tensors[name], tensor)
+
+
+def test_a_loss_is_never_run_and_stays_alone(tmp_path):
+    """What a pickle names is not called, also where it is skipped; and a skipped object is used nowhere else."""
+    canary, path = tmp_path / "canary", tmp_path / "x.pkl"
+    call = hostile.Call(__import__("os").system, f"touch {canary}")
+    network = hostile.network(("img_resolution", b"K\x08"))
+
+    def snapshot(*parts):
+        path.write_bytes(hostile.program(b"}(", hostile.text("ema"), network, *parts, b"u"))
+        return read_pickle(path)
+
+    skipped = hostile.call("os", "system", f"touch {canary}") + b"\x94"
+    content = snapshot(hostile.text("loss_fn"), skipped)
+    assert (content["ema"].class_name, str(content["loss_fn"])) == ("EDMPrecond", "os.system")
+    path.write_bytes(pickle.dumps({"ema": 1, "loss_fn": Loss(call=call)}))
+    assert read_pickle(path)["ema"] == 1
+    for key in ("augment_pipe", "ema"):
+        with pytest.raises(CheckpointRefused, match=r"os\.system"):
+            snapshot(hostile.text("loss_fn"), skipped, hostile.text(key), b"h\x00")
+    with pytest.raises(CheckpointRefused, match=r"os\.system"):
+        snapshot(hostile.text("loss_fn"), skipped, b"h\x00", b"N")
+    assert not canary.exists()
 
 
 def test_module_source_is_never_kept(checkpoint):

@@ -1,166 +1,132 @@
-"""Tiny pipelines that diffusers saves, against what its own schedulers make of the network's output."""
+"""Pipelines of diffusers that a run starts from and is saved as, by the command."""
 
 import json
+import shutil
 
-import diffusers
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from specreg.diagnosis.subjects import open_subject
-from specreg.models.pipelines import read_pipeline
+from specreg import diffusion, modalities
+from specreg.cli.app import app
+from specreg.models import pipelines
 
-SIDE = 8
-SCHEDULER = "scheduler/scheduler_config.json"
+diffusers = pytest.importorskip("diffusers")
 
 
-def unet(channels=3, out_channels=None, **options):
+def unet(**changes):
+    options = {
+        "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "layers_per_block": 1,
+        "norm_num_groups": 4, "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+    }  # fmt: skip
+    return diffusers.UNet2DModel(**options | changes)
+
+
+def pipeline(folder, scheduler, **changes):
     torch.manual_seed(0)
-    return diffusers.UNet2DModel(
-        sample_size=SIDE, in_channels=channels, out_channels=out_channels or channels, block_out_channels=(8,),
-        layers_per_block=1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4,
-        **options,
-    )  # fmt: skip
-
-
-def vqvae():
-    torch.manual_seed(1)
-    return diffusers.VQModel(
-        in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4,
-        scaling_factor=0.3,
-    )  # fmt: skip
-
-
-def saved(folder, scheduler, **options):
-    diffusers.DDPMPipeline(unet=unet(**options), scheduler=scheduler).save_pretrained(folder)
+    diffusers.DDPMPipeline(unet=unet(**changes), scheduler=scheduler).save_pretrained(folder)
     return folder
+
+
+def command(*words):
+    """Run `specreg` with these words."""
+    shown = CliRunner().invoke(app, [str(word) for word in words])
+    assert shown.exit_code == 0, (shown.output, shown.exception)
+
+
+def refused(*words):
+    """Return what `specreg` says against these words; the exceptions are those that are exit code 2."""
+    shown = CliRunner().invoke(app, [str(word) for word in words])
+    assert isinstance(shown.exception, ValueError | OSError), shown.exception
+    return str(shown.exception)
+
+
+SHORT = ("training.steps=2", "training.batch_size=2", "sampling.count=2", "sampling.steps=2", "training.log_every=1")
 
 
 @pytest.fixture
 def images(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (12, SIDE, SIDE, 3), dtype=np.uint8)
-    np.save(tmp_path / "images.npy", pixels)
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), dtype=np.uint8))
     return tmp_path / "images.npy"
 
 
-def ours(subject, x0, noise, t):
-    objective = subject.objective
-    x_t = objective.level(t).diffuse(x0, noise)
+def test_a_pipeline_is_fine_tuned_and_the_run_is_a_pipeline_again(tmp_path, images):
+    own = {"beta_schedule": "scaled_linear", "beta_start": 0.002, "beta_end": 0.03, "num_train_timesteps": 200,
+           "prediction_type": "v_prediction", "clip_sample_range": 1.5}  # fmt: skip
+    folder = pipeline(tmp_path / "pipeline", diffusers.DDPMScheduler(**own))
+    command("train", *SHORT, "--model", folder, "--data", images, "--out", tmp_path / "runs")
+    run = tmp_path / "runs" / "finetuned"
+    config = modalities.load(run / "config.yaml")
+    assert (config.prediction, config.diffusion.timesteps, config.data.resolution) == ("v", 200, 8)
+
+    shutil.rmtree(folder)  # the run holds all that the new pipeline needs
+    command("convert", run, tmp_path / "new")
+    loaded = diffusers.DDPMPipeline.from_pretrained(tmp_path / "new")
+    assert own.items() <= dict(loaded.scheduler.config).items()
+    assert not list(tmp_path.glob(".*"))
+    from specreg import evaluation
+
+    trained = evaluation.load_trained(run)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 150])
     with torch.no_grad():
-        return objective.predict_x0(subject.network, x_t, t)
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"])
-def test_x0_hat_is_that_of_the_scheduler(tmp_path, images, kind, prediction):
-    options = {} if kind.startswith("Euler") else {"clip_sample": False}
-    scheduler = getattr(diffusers, kind)(prediction_type=prediction, **options)
-    folder = saved(tmp_path / "pipeline", scheduler)
-    subject = open_subject(folder, images, count=8)
-    if kind.startswith("Euler") and prediction == "sample":
-        pytest.skip("diffusers' Euler does not take it")
-    scheduler.set_timesteps(10)
-    t = scheduler.timesteps[4:5]
-    x0, noise = torch.randn(2, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
-    noisy = scheduler.add_noise(x0, noise, t.expand(3))
-    with torch.no_grad():
-        output = unet()(scheduler.scale_model_input(noisy, t[0]), t.expand(3)).sample
-    expected = scheduler.step(output, t[0], noisy).pred_original_sample
-    torch.testing.assert_close(ours(subject, x0, noise, t.long().expand(3)), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_learned_variance_is_left_out(tmp_path, images):
-    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
-    subject = open_subject(saved(tmp_path / "pipeline", scheduler, out_channels=6), images, count=8)
-    t = torch.tensor([500])
-    x0, noise = torch.randn(2, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
-    noisy = scheduler.add_noise(x0, noise, t.expand(3))
-    with torch.no_grad():
-        output = unet(out_channels=6)(noisy, t.expand(3)).sample
-    expected = scheduler.step(output, t[0], noisy).pred_original_sample
-    torch.testing.assert_close(ours(subject, x0, noise, t.expand(3)), expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="expected a network that returns its 3 channels; it returns 4"):
-        read_pipeline(saved(tmp_path / "four", scheduler, out_channels=4))
-
-
-def test_flow_matching_is_told_its_own_time(tmp_path, images):
-    subject = open_subject(saved(tmp_path / "flow", diffusers.FlowMatchEulerDiscreteScheduler()), images, count=8)
-    x0, noise = torch.randn(2, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
-    x_t = 0.7 * x0 + 0.3 * noise
-    with torch.no_grad():
-        expected = x_t - 0.3 * unet()(x_t, torch.full((3,), 300.0)).sample
-    torch.testing.assert_close(ours(subject, x0, noise, torch.full((3,), 0.3)), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_edm_is_preconditioned_as_its_scheduler_does(tmp_path, images, prediction):
-    scheduler = diffusers.EDMEulerScheduler(prediction_type=prediction)
-    subject = open_subject(saved(tmp_path / "edm", scheduler), images, count=8)
-    scheduler.set_timesteps(10)
-    t, sigma = scheduler.timesteps[4], scheduler.sigmas[4]
-    x0, noise = torch.randn(2, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
-    noisy = x0 + sigma * noise
-    with torch.no_grad():
-        output = unet()(scheduler.scale_model_input(noisy, t), t).sample
-    expected = scheduler.step(output, t, noisy).pred_original_sample
-    torch.testing.assert_close(ours(subject, x0, noise, sigma.expand(3)), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_latents_are_those_of_the_folder_s_encoder(tmp_path, images):
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 2 * SIDE, 2 * SIDE, 3), dtype=np.uint8)
-    np.save(tmp_path / "large.npy", pixels)
-    vq, scheduler = vqvae(), diffusers.DDIMScheduler()
-    diffusers.LDMPipeline(vqvae=vq, unet=unet(4), scheduler=scheduler).save_pretrained(tmp_path / "ldm")
-    subject = open_subject(tmp_path / "ldm", tmp_path / "large.npy", count=9)
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.no_grad():
-        expected = 0.3 * vq.encode(x).latents
-    torch.testing.assert_close(subject.real.x0, expected, rtol=1e-4, atol=1e-5)
-    assert subject.real.unit == "cycles per latent pixel"
-    with pytest.raises(ValueError, match=r"expected data of shape \[4, 8, 8\] for the network .*; got \[4, 4, 4\]"):
-        open_subject(tmp_path / "ldm", images, count=9)
-
-
-def test_a_latent_network_without_an_encoder_says_that_it_needs_latents(tmp_path, images):
-    folder = saved(tmp_path / "latent", diffusers.DDPMScheduler(), channels=4)
-    with pytest.raises(ValueError, match=r"takes 4 channels and there is no vae folder .*latents \[N, 4, H, W\]"):
-        open_subject(folder, images, count=8)
-    latents = torch.randn(9, 4, SIDE, SIDE)
-    np.save(tmp_path / "latents.npy", latents.numpy())
-    subject = open_subject(folder, tmp_path / "latents.npy", count=9)
-    assert torch.equal(subject.real.x0, latents)
-
-
-def test_classes_are_told(tmp_path):
-    folder = saved(tmp_path / "classes", diffusers.DDPMScheduler(), num_class_embeds=3)
-    pixels = np.zeros((9, SIDE, SIDE, 3), dtype=np.uint8)
-    np.savez(tmp_path / "labelled.npz", images=pixels, labels=np.arange(9) % 3)
-    subject = open_subject(folder, tmp_path / "labelled.npz", count=9)
-    assert subject.real.condition["labels"].tolist() == [0, 1, 2] * 3
-    subject.powers(levels=1, bands=2, seed=0, batch_size=4)
-    np.savez(tmp_path / "unlabelled.npz", images=pixels)
-    with pytest.raises(ValueError, match="expected labels from 0 to 2"):
-        open_subject(folder, tmp_path / "unlabelled.npz", count=9)
+        torch.testing.assert_close(loaded.unet(x, t).sample, trained.network(x, t))
+    images = loaded(batch_size=1, num_inference_steps=2, output_type="np").images
+    assert images.shape == (1, 8, 8, 1)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("changes", "said"),
     [
-        (lambda folder: (folder / "unet/config.json").unlink(), "expected a pipeline with unet/config.json; its parts"),
-        (lambda folder: (folder / SCHEDULER).unlink(), "expected scheduler/scheduler_config.json; there is none"),
-        (lambda folder: rewrite(folder, SCHEDULER, "Popen"), "expected a scheduler of diffusers; got 'Popen'"),
-        (lambda folder: rewrite(folder, SCHEDULER, "CMStochasticIterativeScheduler"), "CMStochasticIterativeScheduler"),
-        (lambda folder: rewrite(folder, "unet/config.json", "UNet2DConditionModel"), "expected a UNet2DModel; got"),
+        ({"diffusion.prediction": "epsilon"}, "its network predicts v under ddpm"),
+        ({"diffusion.betas": "[0.002, 0.02]"}, "its scheduler's ᾱ falls over 200 timesteps"),
+        ({"diffusion.timesteps": "100"}, "got 100 to"),
+        ({"diffusion.schedule": "cosine", "diffusion.betas": "null"}, "diffusion.betas=[0.002, 0.03]"),
     ],
 )
-def test_folders_that_are_no_such_pipeline_are_refused_in_a_sentence(tmp_path, change, said):
-    folder = saved(tmp_path / "pipeline", diffusers.DDPMScheduler())
-    change(folder)
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
-        read_pipeline(folder)
+def test_runs_that_contradict_the_pipeline_are_refused(changes, said, tmp_path, images):
+    own = {"beta_schedule": "linear", "beta_start": 0.002, "beta_end": 0.03, "num_train_timesteps": 200}
+    folder = pipeline(tmp_path / "p", diffusers.DDPMScheduler(**own, prediction_type="v_prediction"))
+    words = [f"{key}={value}" for key, value in changes.items()]
+    assert said in refused("train", *SHORT, *words, "--model", folder, "--data", images, "--out", tmp_path / "runs")
 
 
-def rewrite(folder, name, kind):
-    path = folder / name
-    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": kind}))
+def test_schedulers_and_networks_that_cannot_be_trained_are_refused(tmp_path, images):
+    cases = [
+        (diffusers.EulerDiscreteScheduler(), {}, "got EulerDiscreteScheduler, ve"),
+        (diffusers.DDPMScheduler(beta_schedule="sigmoid"), {}, "beta_schedule: expected linear"),
+        (diffusers.DDPMScheduler(rescale_betas_zero_snr=True), {}, "ᾱ falls over 1000"),
+        (diffusers.DDPMScheduler(), {"num_class_embeds": 3}, "told classes"),
+        (diffusers.DDPMScheduler(), {"out_channels": 2}, "returns 2 channels for 1"),
+    ]
+    for i, (scheduler, changes, said) in enumerate(cases):
+        folder = pipeline(tmp_path / str(i) / "pipeline", scheduler, **changes)
+        assert said in refused("train", *SHORT, "--model", folder, "--data", images, "--out", tmp_path / str(i))
+
+
+@pytest.mark.parametrize("schedule", pipelines.SCHEDULES)
+def test_schedules_are_those_of_diffusers(schedule):
+    theirs = diffusers.DDPMScheduler(beta_schedule=schedule, beta_start=0.001, beta_end=0.01).alphas_cumprod
+    ours = diffusion.alphas_cumprod(pipelines.SCHEDULES[schedule], beta_start=0.001, beta_end=0.01)
+    torch.testing.assert_close(ours.float(), theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_new_networks_of_this_kind_are_pipelines_too(tmp_path, images):
+    words = ("model.kind=unet2d", "model.patch_size=1", "data.resolution=8", "model.width=8", "model.attention=[]")
+    words += ("model.multipliers=[1,1]", "diffusion.prediction=epsilon")
+    command("train", "textures", *SHORT, *words, "--data", images, "--out", tmp_path)
+    command("convert", tmp_path / "textures", tmp_path / "new.v1")
+    scheduler = diffusers.DDPMPipeline.from_pretrained(tmp_path / "new.v1").scheduler
+    assert (scheduler.config.beta_schedule, scheduler.config.prediction_type) == ("squaredcos_cap_v2", "epsilon")
+    assert "expected the name of a folder" in refused("convert", tmp_path / "textures", tmp_path / "new.safetensors")
+    assert "expected a new or an empty folder" in refused("convert", tmp_path / "textures", tmp_path / "new.v1")
+
+
+def test_without_a_recipe_a_run_needs_a_folder(tmp_path):
+    assert "got nothing" in refused("train", "training.steps=2")
+    assert "expected a diffusers folder" in refused("train", "training.steps=2", "--model", tmp_path / "missing")
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
+    assert "under _class_name; got 'UNet2DModel'" in refused("train", "--model", tmp_path)

@@ -14,7 +14,12 @@ def convert(
     source: Annotated[
         Path, typer.Argument(help="An EDM .pkl, a .safetensors or a .pt file, or a run folder.", metavar="SRC")
     ],
-    target: Annotated[Path, typer.Argument(help="A .safetensors or a .pt file to write.", metavar="OUT")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="A .safetensors or a .pt file to write; for diffusers' networks a pipeline folder.", metavar="OUT"
+        ),
+    ],
     like: Annotated[
         Path | None,
         typer.Option(callback=home, help="A checkpoint of the same network, for files that do not say what they hold."),

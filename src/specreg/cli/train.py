@@ -11,7 +11,6 @@ from specreg.cli.console import (
     DryRun,
     Out,
     Overrides,
-    Source,
     err,
     print_left_out,
     print_path,
@@ -27,11 +26,22 @@ if TYPE_CHECKING:
 
 
 def train(
-    source: Source,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A recipe (see `specreg recipes`) or a YAML file; not needed with --model and a diffusers folder.",
+            metavar="[RECIPE|FILE]",
+        ),
+    ] = None,
     overrides: Overrides = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Network to start from: EDM .pkl, .safetensors, .pt, a diffusers folder, DiffWave .pt."),
+        typer.Option(
+            "--checkpoint",
+            "--model",
+            help="Network to start from: EDM .pkl, .safetensors, .pt, a diffusers folder, DiffWave .pt. A pipeline's "
+            "folder says its schedule and prediction too.",
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder, zip or array of images; folder of sound files.")] = None,
     loss: Annotated[
@@ -45,8 +55,9 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train one run, sample it, and write its report. The same command again resumes where it stopped."""
+    source, settings = starting_point(source, overrides or [], checkpoint)
     config = with_options(
-        read_config(source, [*(overrides or []), *path_overrides(checkpoint, data)]), loss=loss, weighted=weighted
+        read_config(source, [*settings, *path_overrides(checkpoint, data)]), loss=loss, weighted=weighted
     )
     if dry_run:
         return print_yaml(config)
@@ -74,6 +85,29 @@ def train(
     print_left_out(results)
     print_path("report", report)
     return None
+
+
+def starting_point(source: str | None, overrides: list[str], checkpoint: Path | None) -> tuple[str, list[str]]:
+    """Return the recipe or file and the settings of a run; what a diffusers folder says stands before the user's own.
+
+    Without a recipe such a folder is fine-tuned as "textures" is trained, at a tenth of its learning rate.
+    """
+    if source is not None and "=" in source:
+        overrides, source = [source, *overrides], None
+    said: list[str] = []
+    if checkpoint is not None and checkpoint.is_dir():
+        from specreg.models import pipelines
+
+        said = pipelines.settings_of(checkpoint)
+        if source is None:
+            source, said = "textures", ["name=finetuned", "title=Fine-tuned", "training.lr=1e-4", *said]
+    if source is None:
+        from specreg.config import ConfigError
+
+        if checkpoint is not None:
+            raise ConfigError(f"--model: expected a diffusers folder, or a recipe or file beside it; got {checkpoint}")
+        raise ConfigError("expected a recipe (`specreg recipes` lists them) or a .yaml file; got nothing")
+    return source, [*said, *overrides]
 
 
 def path_overrides(checkpoint: Path | None, data: Path | None) -> list[str]:

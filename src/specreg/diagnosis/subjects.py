@@ -17,7 +17,7 @@ from specreg.data import ImageDataset
 from specreg.denoising import DenoisingPowers, denoising_powers
 from specreg.diffusion import noise_density
 from specreg.modalities import Real
-from specreg.models import pipelines, pretrained
+from specreg.models import pipeline_denoisers, pretrained
 from specreg.objectives import Objective
 from specreg.regularizer import SpectralRegularizer
 from specreg.training.term import build_objective, restore_regularizer
@@ -77,9 +77,9 @@ def open_subject(
     if data is None:
         raise ConfigError(f"--data: expected real data to denoise, since {path} is no run folder; got nothing")
     if path.is_dir():
-        if not pipelines.is_pipeline(path):
+        if not pipeline_denoisers.is_pipeline(path):
             raise FileNotFoundError(
-                f"{path}: expected a run folder with config.yaml or a pipeline with {pipelines.INDEX}; it has neither"
+                f"{path}: expected a run folder with config.yaml or a pipeline with {pipeline_denoisers.INDEX}; it has neither"
             )
         return _pipeline(path, data, count, loss, device)
     return _checkpoint(path, data, count, loss, device)
@@ -131,7 +131,7 @@ def _is_diffwave(path: Path) -> bool:
 
 
 def _pipeline(path: Path, data: Path, count: int, loss: str | None, device: torch.device | str) -> Subject:
-    found = pipelines.read_pipeline(path)
+    found = pipeline_denoisers.read_pipeline(path)
     term = _term(loss)
     if found.axis == "timesteps":
         assert found.alphas_cumprod is not None
@@ -149,7 +149,7 @@ def _pipeline(path: Path, data: Path, count: int, loss: str | None, device: torc
     )
 
 
-def _for_pipeline(path: Path, found: pipelines.Pipeline, data: Path, count: int) -> tuple[Tensor, Tensor | None]:
+def _for_pipeline(path: Path, found: pipeline_denoisers.Pipeline, data: Path, count: int) -> tuple[Tensor, Tensor | None]:
     """Return the data of a pipeline in the space of its network, and their classes where it is told them."""
     latents = _latents(data)
     labels: Tensor | None = None
@@ -181,7 +181,7 @@ def _for_pipeline(path: Path, found: pipelines.Pipeline, data: Path, count: int)
     return x0, labels
 
 
-def _channels(found: pipelines.Pipeline) -> Any:
+def _channels(found: pipeline_denoisers.Pipeline) -> Any:
     return 3 if found.encoder is not None else found.channels
 
 

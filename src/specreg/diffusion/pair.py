@@ -109,7 +109,7 @@ def _advice(target: Tensor, x_t: Tensor, x0: Tensor, level: NoiseLevel, sigma_da
     swapped = NoiseLevel(level.sigma, level.alpha)
     tries = (
         (target, level, "prediction={!r} would fit"),
-        (target, swapped, "prediction={!r} would fit with the time reversed, NoiseLevel.flow(t, data_at=1)"),
+        (target, swapped, "prediction={!r} would fit with the time reversed, the other data_at of NoiseLevel.flow"),
         (-target, level, "the target has the other sign: prediction={!r} fits −target"),
     )
     for wanted, at, said in tries:

@@ -11,7 +11,7 @@ from torch import Tensor
 from specreg import _checks
 from specreg.diffusion.noise_level import NoiseLevel
 
-Schedule = Literal["linear", "cosine"]
+Schedule = Literal["linear", "scaled_linear", "cosine"]
 
 
 def alphas_cumprod(
@@ -20,18 +20,20 @@ def alphas_cumprod(
     """Return ᾱ_t = ∏ (1 − β_s), s ≤ t, for t = 0 … T−1: float64 `[T]`, falling from near 1 towards 0.
 
     Args:
-        schedule: "linear", β evenly from `beta_start` to `beta_end` (as DDPM and DiffWave), or
-            "cosine" (Nichol and Dhariwal, s = 0.008, β at most 0.999), which takes no β.
+        schedule: "linear", β evenly from `beta_start` to `beta_end` (as DDPM and DiffWave), "scaled_linear", √β
+            evenly between theirs (as latent diffusion), or "cosine" (Nichol and Dhariwal, s = 0.008, β at most 0.999),
+            which takes no β.
         timesteps: T, at least 1. β is not rescaled with it.
-        beta_start: first β of "linear".
-        beta_end: last β of "linear".
+        beta_start: first β.
+        beta_end: last β.
     """
     if timesteps < 1:
         raise ValueError(f"timesteps must be at least 1; got {timesteps}")
-    if _checks.choice("schedule", schedule, ("linear", "cosine")) == "linear":
+    if _checks.choice("schedule", schedule, ("linear", "scaled_linear", "cosine")) != "cosine":
         if not 0 < beta_start <= beta_end < 1:
             raise ValueError(f"expected 0 < beta_start <= beta_end < 1; got {beta_start} and {beta_end}")
-        betas = torch.linspace(beta_start, beta_end, timesteps, dtype=torch.float64)
+        power = 1 if schedule == "linear" else 0.5
+        betas = torch.linspace(beta_start**power, beta_end**power, timesteps, dtype=torch.float64) ** (1 / power)
     else:
         t = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
         f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2

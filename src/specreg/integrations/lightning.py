@@ -1,14 +1,17 @@
 """Lightning: a callback that keeps a regularizer's state in Lightning's checkpoints.
 
 The regularizer may be an attribute of the module: its state is not in the module's state dict, so checkpoints from
-before still load.
+before still load. Works under either name of the package, `lightning` or `pytorch_lightning`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
+try:
+    from lightning.pytorch.callbacks import Callback
+except ImportError:  # the same package under its older name, which trainers of others still ask for
+    from pytorch_lightning.callbacks import Callback  # type: ignore[assignment]
 
 from specreg import SpectralRegularizer
 

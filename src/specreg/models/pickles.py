@@ -4,35 +4,30 @@ A pickle is a program for a small stack machine. Python's own machine imports wh
 the one here has only the instructions and the nine names that those checkpoints use, replaces each name by a harmless
 builder below, and refuses every other name. The text of `module_src`, which the official loader executes, is dropped
 unread. Nothing is built before the whole program has been checked once.
+
+A snapshot of training also has the loss object under "loss_fn", of whatever class its user trained with. Objects with
+other names are therefore read as `Stranger`s, which are nothing but a name: what they are made of is dropped, and
+nothing is called. Anywhere but under "loss_fn" a stranger is refused.
 """
 
 from __future__ import annotations
 
-import io
 import mmap
-import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any
 
 from specreg import _checks
 from specreg._files import mistaken_for_data
+from specreg.models import pickle_tensors
+from specreg.models.pickle_steps import CheckpointRefused, NoPickle, operations
+from specreg.models.pickle_tensors import DType
 
 MAX_BYTES = 8 << 30
-MAX_OPERATIONS = 5_000_000
 
-
-class CheckpointRefused(ValueError):
-    """A checkpoint file is damaged or holds something forbidden; the message names the file and the fault."""
-
-
-class _NoPickle(CheckpointRefused):
-    """The file does not consist of a pickle's instructions."""
+LOSS = "loss_fn"
+"""Key under which a snapshot has its loss, the only part that may hold strangers."""
 
 
 @dataclass(eq=False)
@@ -55,23 +50,21 @@ class _Name:
 
 
 @dataclass(eq=False)
-class _DType:
-    """The parts of a NumPy dtype that a scalar needs."""
+class Stranger:
+    """An object that such checkpoints do not have, without what it is made of."""
 
-    code: str
-    order: str = "<"
+    name: str  # that the pickle may not use
+    fault: str | None = None  # for known names, what is wrong
+
+    def __str__(self) -> str:
+        return self.name
 
 
 _MARK = object()
 
-_STORAGES = {
-    f"torch.{kind}Storage"
-    for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-}
-
 
 def read_pickle(path: Path) -> Any:
-    """Return the contents of the pickle in `path`: plain values, tensors, and `Record`s for objects.
+    """Return the contents of the pickle in `path`: plain values, tensors, `Record`s for objects, a loss as it may be.
 
     Raises CheckpointRefused, which names the fault, for anything outside the format of the public checkpoints.
     """
@@ -82,31 +75,23 @@ def read_pickle(path: Path) -> Any:
         try:
             _look_through(content)
             content.seek(0)
-            return _Machine().run(content)
+            found = _Machine().run(content)
+            _refuse_strangers(found)
+            return found
         except CheckpointRefused as refusal:
-            found = mistaken_for_data(path) if isinstance(refusal, _NoPickle) else None
-            raise CheckpointRefused(f"{path}: {found or refusal}") from None
+            mistaken = mistaken_for_data(path) if isinstance(refusal, NoPickle) else None
+            raise CheckpointRefused(f"{path}: {mistaken or refusal}") from None
 
 
-def _operations(content: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the instructions and their arguments; raises CheckpointRefused for a damaged pickle."""
-    try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-            if count >= MAX_OPERATIONS:
-                raise CheckpointRefused(f"expected at most {MAX_OPERATIONS} instructions; got more")
-            yield opcode.name, argument
-    except CheckpointRefused:
-        raise
-    except Exception as error:  # genops reports damage as ValueError, UnicodeError, struct.error, OverflowError, ...
-        raise _NoPickle(f"is not a whole pickle ({error})") from None
-
-
-def _look_through(content: Any, names: set[str] | None = None) -> None:
-    """Raise CheckpointRefused for a forbidden instruction, or a forbidden name that an instruction contains."""
-    for name, argument in _operations(content):
-        if name in ("GLOBAL", "INST"):
-            _refuse_unless_allowed(str(argument).replace(" ", ".", 1), names)
+def _look_through(content: Any) -> None:
+    """Raise CheckpointRefused for a forbidden instruction."""
+    strange: str | None = None
+    for name, argument in operations(content):
+        if name in ("GLOBAL", "INST") and (found := str(argument).replace(" ", ".", 1)) not in _BUILDERS:
+            strange = strange or found
         if name not in _INSTRUCTIONS:
+            if strange is not None:
+                raise _refused(Stranger(strange))
             said = f" {_called(argument)}" if argument is not None else ""
             raise CheckpointRefused(f"refused the pickle instruction {name}{said}, which no such checkpoint has")
 
@@ -119,12 +104,37 @@ _SECOND_GENERATION_NAMES = ("dnnlib.util.EasyDict",)
 """Names that EDM2's files use and EDM's do not."""
 
 
-def _refuse_unless_allowed(name: str, allowed: set[str] | None = None) -> None:
-    if allowed is None and name in _SECOND_GENERATION_NAMES:
-        raise CheckpointRefused(SECOND_GENERATION)
-    if name not in (_BUILDERS if allowed is None else allowed):
-        known = ", ".join(_BUILDERS if allowed is None else sorted(allowed))
-        raise CheckpointRefused(f"refused {name[:200]!r}; the only names that such a checkpoint uses are {known}")
+def _refuse_strangers(content: Any) -> None:
+    """Raise CheckpointRefused that names a stranger anywhere but under `LOSS`."""
+    seen: set[int] = set()
+    waiting = [content]
+    if isinstance(content, dict):
+        waiting = [part for key, value in content.items() for part in ((key, value) if key != LOSS else ())]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Stranger):
+            raise _refused(value)
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        waiting.extend(_parts(value))
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Record):
+        return value.state.values()
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, (list, tuple, set, frozenset)) else ()
+
+
+def _refused(stranger: Stranger) -> CheckpointRefused:
+    if stranger.name in _SECOND_GENERATION_NAMES:
+        return CheckpointRefused(SECOND_GENERATION)
+    if stranger.fault is not None:
+        return CheckpointRefused(stranger.fault)
+    known = ", ".join(_BUILDERS)
+    return CheckpointRefused(f"refused {stranger.name[:200]!r}; the only names that such a checkpoint uses are {known}")
 
 
 class _Machine:
@@ -136,7 +146,7 @@ class _Machine:
 
     def run(self, content: Any) -> Any:
         """Return the single value that the program leaves on the stack."""
-        for name, argument in _operations(content):
+        for name, argument in operations(content):
             if name == "STOP":
                 break
             try:
@@ -186,21 +196,20 @@ class _Machine:
 
     def set_items(self, pairs: list[Any]) -> None:
         """Add keys and values to the dict on top of the stack."""
-        target = self._top(dict)
+        target = self._top((dict, Stranger))
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if type(key) not in (str, int):
-                raise CheckpointRefused(f"refused {_called(key)} as a key; expected a name")
-            target[key] = value
+            if isinstance(target, dict):
+                target[_hashable(key, "a key")] = value
 
     def append(self, values: list[Any]) -> None:
         """Extend the list on top of the stack."""
-        self._top(list).extend(values)
+        if isinstance(target := self._top((list, Stranger)), list):
+            target.extend(values)
 
     def add(self, values: list[Any]) -> None:
         """Extend the set on top of the stack."""
-        if any(type(value) not in (str, int) for value in values):
-            raise CheckpointRefused("refused a set of anything but names")
-        self._top(set).update(values)
+        if isinstance(target := self._top((set, Stranger)), set):
+            target.update(_hashable(value, "a member of a set") for value in values)
 
     def name(self) -> None:
         """Run STACK_GLOBAL: push a name whose two parts are on the stack."""
@@ -210,30 +219,36 @@ class _Machine:
     def named(self, text: str) -> None:
         """Run GLOBAL: push the name in `text`, "module name"."""
         module, _, name = text.partition(" ")
-        _refuse_unless_allowed(f"{module}.{name}")
-        self.push(_Name(module, name))
+        found = _Name(module, name)
+        self.push(found if str(found) in _BUILDERS else Stranger(str(found)))
 
     def reduce(self) -> None:
-        """Run REDUCE: call one of the builders."""
+        """Run REDUCE: call one of the builders; what a stranger makes, or is made of one, is a stranger."""
         arguments, function = self.pop(tuple), self.pop()
+        if strange := [value for value in (function, *arguments) if isinstance(value, Stranger)]:
+            return self.push(Stranger(strange[0].name, strange[0].fault))
         if not isinstance(function, _Name):
             raise CheckpointRefused(f"refused a call of {_called(function)}")
         try:
             self.push(_BUILDERS[str(function)](*arguments))
         except TypeError as error:
-            raise CheckpointRefused(f"{function} was given what it never is ({error})") from None
+            self.push(Stranger(str(function), f"{function} was given what it never is ({error})"))
 
     def new_object(self) -> None:
-        """Run NEWOBJ: only torch's ModuleDict uses it."""
+        """Run NEWOBJ: of known names only torch's ModuleDict uses it."""
         arguments, kind = self.pop(tuple), self.pop()
+        if isinstance(kind, Stranger):
+            return self.push(Stranger(kind.name))
         if kind != _MODULE_DICT or arguments:
             raise CheckpointRefused(f"refused a new object of {_called(kind)}")
         self.push(Record("ModuleDict", {}))
 
     def build(self) -> None:
-        """Run BUILD: set the state of a ModuleDict or of a NumPy dtype."""
-        state, target = self.pop(), self._top((Record, _DType))
-        if isinstance(target, _DType) and isinstance(state, tuple) and state[1] in ("<", "|"):
+        """Run BUILD: set the state of a ModuleDict or of a NumPy dtype; a stranger keeps none."""
+        state, target = self.pop(), self._top((Record, DType, Stranger))
+        if isinstance(target, Stranger):
+            return
+        if isinstance(target, DType) and isinstance(state, tuple) and state[1] in ("<", "|"):
             target.order = state[1]
         elif isinstance(target, Record) and target.class_name == "ModuleDict" and isinstance(state, dict):
             target.state = state
@@ -249,12 +264,22 @@ class _Machine:
 
 def _called(value: Any) -> str:
     """Return a short description of a value."""
-    return str(value) if isinstance(value, _Name) else _checks.shown(value)
+    return str(value) if isinstance(value, _Name | Stranger) else _checks.shown(value)
+
+
+def _hashable(value: Any, what: str) -> str | int | Stranger:
+    """Return a key or member; one that is neither text nor a whole number is a stranger, refused outside a loss."""
+    if type(value) in (str, int) or isinstance(value, Stranger):
+        found: str | int | Stranger = value
+        return found
+    return Stranger(_called(value), f"refused {_called(value)} as {what}; expected a name")
 
 
 def _persistent(meta: Any, *rest: Any) -> Record:
     if rest or not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
         raise TypeError("expected one dict with a state")
+    if strange := [value for value in meta.values() if isinstance(value, Stranger)]:
+        raise _refused(strange[0])  # the other parts of an object are dropped here
     kind, class_name = meta.get("type"), meta.get("class_name")
     if kind != "class" or not isinstance(class_name, str):
         raise TypeError(f"expected type 'class' and a class name; got {_called(kind)} and {_called(class_name)}")
@@ -263,75 +288,6 @@ def _persistent(meta: Any, *rest: Any) -> Record:
 
 def _ordered_dict() -> dict[str, Any]:
     return {}
-
-
-def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Tensor:
-    if not isinstance(data, Tensor):
-        raise TypeError(f"expected a tensor; got {_called(data)}")
-    return data
-
-
-def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
-) -> Tensor:
-    """Return a view of a storage; raises CheckpointRefused where it would exceed the storage or repeat numbers."""
-    if not isinstance(storage, torch.TypedStorage):
-        raise TypeError(f"expected a storage; got {_called(storage)}")
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
-        raise TypeError(f"expected whole sizes and strides; got {', '.join(map(_called, numbers))}"[:200])
-    untyped = storage._untyped_storage
-    available = untyped.nbytes() // storage.dtype.itemsize
-    count = reach = 1
-    for n, step in zip(size, stride, strict=True):
-        count *= n
-        reach += (n - 1) * step
-    if count and (count > available or offset + reach > available):
-        raise CheckpointRefused(f"a tensor {list(size)} reaches beyond its {available} stored numbers")
-    return torch.empty(0, dtype=storage.dtype).set_(untyped, offset, size, stride) if count else torch.empty(size)
-
-
-def _storage(content: Any) -> Any:
-    """Return the storage in an inner torch file of the old format, which is checked before torch reads it."""
-    if not isinstance(content, bytes):
-        raise TypeError(f"expected bytes; got {_called(content)}")
-    if content[:2] == b"PK":
-        raise CheckpointRefused("refused an inner torch file in zip form; such checkpoints have the old form")
-    try:
-        _look_through_storage(io.BytesIO(content), len(content))
-        found = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except CheckpointRefused as refusal:
-        raise CheckpointRefused(f"in an inner torch file: {refusal}") from None
-    except Exception as error:
-        raise CheckpointRefused(f"an inner torch file cannot be read ({str(error).splitlines()[0]})") from None
-    if not isinstance(found, torch.TypedStorage):
-        raise CheckpointRefused(f"an inner torch file holds {_called(found)}; expected a storage")
-    return found
-
-
-def _look_through_storage(content: BinaryIO, size: int) -> None:
-    """Check names, instructions and claimed length of an old torch file: five small pickles, then numbers."""
-    for part in range(5):
-        for name, argument in _operations(content):
-            if name in ("GLOBAL", "INST"):
-                _refuse_unless_allowed(str(argument).replace(" ", ".", 1), _STORAGES)
-            if name not in _INNER:
-                raise CheckpointRefused(f"refused the pickle instruction {name}")
-            if part == 3 and isinstance(argument, int) and argument > size:
-                raise CheckpointRefused(f"claims {argument} numbers in {size} bytes")
-
-
-def _dtype(code: Any, align: Any, copy: Any) -> _DType:
-    if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
-        raise TypeError(f"expected a numeric dtype; got {_called(code)}")
-    return _DType(code)
-
-
-def _scalar(dtype: Any, content: Any) -> float | int | bool:
-    if not isinstance(dtype, _DType) or not isinstance(content, bytes):
-        raise TypeError(f"expected a dtype and bytes; got {_called(dtype)} and {_called(content)}")
-    value: float | int | bool = np.frombuffer(content, np.dtype(dtype.order + dtype.code), count=1).item()
-    return value
 
 
 _MODULE_DICT = _Name("torch.nn.modules.container", "ModuleDict")
@@ -344,13 +300,13 @@ def _module_dict(*arguments: Any) -> None:
 _BUILDERS: dict[str, Callable[..., Any]] = {
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
     "collections.OrderedDict": _ordered_dict,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch.storage._load_from_bytes": _storage,
+    "torch._utils._rebuild_parameter": pickle_tensors.parameter,
+    "torch._utils._rebuild_tensor_v2": pickle_tensors.tensor,
+    "torch.storage._load_from_bytes": pickle_tensors.storage,
     "torch.nn.modules.container.ModuleDict": _module_dict,
-    "numpy.dtype": _dtype,
-    "numpy._core.multiarray.scalar": _scalar,
-    "numpy.core.multiarray.scalar": _scalar,  # numpy 1
+    "numpy.dtype": pickle_tensors.dtype,
+    "numpy._core.multiarray.scalar": pickle_tensors.scalar,
+    "numpy.core.multiarray.scalar": pickle_tensors.scalar,  # numpy 1
 }
 
 
@@ -394,7 +350,3 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "NEWOBJ": lambda m, _: m.new_object(),
     "BUILD": lambda m, _: m.build(),
 }
-
-_INNER = {"PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE",
-          "TUPLE1", "TUPLE2", "TUPLE3", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "BINPUT", "LONG_BINPUT", "BINGET",
-          "LONG_BINGET", "GLOBAL", "BINPERSID", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"}  # fmt: skip

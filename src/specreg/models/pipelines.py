@@ -1,168 +1,133 @@
-"""Pipeline folders of diffusers as denoisers: network, scheduler and, for latents, the encoder; nothing is downloaded.
+"""diffusers pipeline folders with a UNet2DModel: the forward process that their scheduler means, and saving one.
 
-The time axis is that of training: timesteps of the scheduler's ᾱ table, t of the straight path, or σ inside EDM's
-preconditioning. Euler's schedulers and their kin have DDPM's table; what they call scaling the input is DDPM's x_t.
+A pipeline is a network and a scheduler. The scheduler's table of ᾱ and its prediction type are what the network was
+trained with, so a run that starts from a pipeline takes them over, and a run's network is saved with its own.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
-from specreg._files import read_json
+from specreg import _files
 from specreg.diffusion import diffusers_schedulers
-from specreg.diffusion.precond import EDM, Preconditioned
 from specreg.models import unet2d
 
-INDEX = "model_index.json"
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+"""diffusers' names of β schedules and the names here."""
 
-_ENCODERS = ("vae", "vqvae")
-_NEEDS = 'pipeline folders need diffusers: pip install "specreg[diffusers]"'
-
-
-class Pipeline(NamedTuple):
-    """What a pipeline folder holds, ready to be called as the other networks are."""
-
-    network: nn.Module
-    axis: Literal["timesteps", "flow", "sigma"]
-    prediction: str  # a name that `recover_x0` knows
-    alphas_cumprod: Tensor | None  # [T], for timesteps
-    scale: float  # for flow: what the network is told is scale·t
-    channels: int
-    side: int | None  # of x0, where the network says it
-    classes: int  # class labels that the network is told; 0 for none
-    encoder: nn.Module | None  # images to latents, called on `[B, C, H, W]` in [-1, 1]
+PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
+"""diffusers' prediction types and the names here."""
 
 
-def is_pipeline(folder: Path) -> bool:
-    """Return whether a folder is a diffusers pipeline."""
-    return (folder / INDEX).is_file()
+class ForwardProcess(NamedTuple):
+    """What a pipeline's scheduler says of training."""
+
+    schedule: str
+    betas: tuple[float, float] | None  # the first and the last; None for a schedule that has no choice
+    timesteps: int
+    prediction: str
+    alphas_cumprod: Tensor  # [timesteps]
+    config: dict[str, Any]  # the scheduler's own
 
 
-def read_pipeline(folder: Path) -> Pipeline:
-    """Return the network, scheduler and encoder of a pipeline folder with a UNet2DModel, read from safetensors.
+def scheduler_file(folder: Path) -> Path | None:
+    """Return the scheduler's config in a pipeline folder; None where the folder is a network's alone."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    return path if path.is_file() else None
 
-    Raises FileNotFoundError for a folder without them, ValueError that names the folder for other networks and for
-    schedulers whose noise levels or predictions are not known.
+
+def forward_process(folder: Path) -> ForwardProcess | None:
+    """Return the forward process of a pipeline folder, None where it has no scheduler.
+
+    Raises ValueError, which names the file, for schedulers whose networks the trainer cannot train: those that are no
+    variance-preserving chain of timesteps, and β schedules other than `SCHEDULES`.
     """
-    index = _json(folder / INDEX)
-    if not (folder / "unet" / "config.json").is_file():
-        parts = ", ".join(sorted(name for name in index if not name.startswith("_"))) or "none"
-        raise FileNotFoundError(f"{folder}: expected a pipeline with unet/config.json; its parts are {parts}")
-    unet = unet2d.from_folder(folder)
-    unet.eval()
-    options = unet2d.options_of(unet)
-    classes = int(options.get("num_class_embeds") or 0)
-    if options.get("class_embed_type") not in (None, "timestep") and not classes:
-        raise ValueError(f"{folder}: expected classes by number; got class_embed_type {options['class_embed_type']!r}")
-    scheduler = _scheduler(folder, index)
-    try:
-        family, found = diffusers_schedulers.family(scheduler), diffusers_schedulers.prediction_of(scheduler)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'scheduler'}: {error}") from None
-    side = options.get("sample_size")
-    sides = [int(n) for n in side] if isinstance(side, list | tuple) else [int(side)] if side else []
-    if len(set(sides)) > 1:
-        raise ValueError(f"{folder}: expected a square sample_size; got {sides}")
-    channels, returned = int(options["in_channels"]), int(options["out_channels"])
-    if returned not in (channels, 2 * channels):
-        raise ValueError(f"{folder}: expected a network that returns its {channels} channels; it returns {returned}")
-    network: nn.Module = unet if returned == channels else _Mean(unet, channels)
-    pipeline = Pipeline(
-        network, "timesteps", found.prediction, None, 1.0, channels, sides[0] if sides else None,
-        classes, _encoder(folder),
-    )  # fmt: skip
-    if family in ("vp", "ve"):
-        return pipeline._replace(alphas_cumprod=scheduler.alphas_cumprod.float())
-    if family == "flow":
-        return pipeline._replace(axis="flow", scale=float(scheduler.config["num_train_timesteps"]))
-    if family == "edm" and found.sigma_data is not None:
-        raw = network if found.sign == 1 else _Negated(network)
-        denoiser = Preconditioned(raw, EDM(found.sigma_data)).eval()
-        return pipeline._replace(axis="sigma", prediction="x0", network=denoiser)
-    raise ValueError(
-        f"{folder / 'scheduler'}: expected a scheduler of DDPM's, Euler's, flow matching's or EDM's kind; "
-        f"got {type(scheduler).__name__}"
+    path = scheduler_file(folder)
+    if path is None:
+        return None
+    import diffusers
+
+    config: dict[str, Any] = _files.read_json(path)
+    name = config.get("_class_name")
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise ValueError(f"{path}: expected a scheduler of diffusers under _class_name; got {name!r}")
+    scheduler = cast("Any", kind).from_config(config)
+    if (family := diffusers_schedulers.family(scheduler)) != "vp":
+        raise ValueError(
+            f"{path}: expected a scheduler with a table of ᾱ that keeps the variance (DDPM, DDIM, …); "
+            f"got {name}, {family}"
+        )
+    said = scheduler.config
+    for key, known in (("beta_schedule", SCHEDULES), ("prediction_type", PREDICTIONS)):
+        if said[key] not in known:
+            raise ValueError(f"{path}: {key}: expected {', '.join(known)}; got {said[key]}")
+    schedule = SCHEDULES[said["beta_schedule"]]
+    return ForwardProcess(
+        schedule,
+        None if schedule == "cosine" else (said["beta_start"], said["beta_end"]),
+        said["num_train_timesteps"],
+        PREDICTIONS[said["prediction_type"]],
+        scheduler.alphas_cumprod,
+        config,
     )
 
 
-class _Mean(nn.Module):
-    """A network that predicts a variance too, in the second half of its channels, without it."""
-
-    def __init__(self, network: nn.Module, channels: int):
-        super().__init__()
-        self.network, self.channels = network, channels
-
-    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        found: Tensor = self.network(x, t, **condition)
-        return found[:, : self.channels]
+def settings(process: ForwardProcess) -> list[str]:
+    """Return a forward process as the settings `key=value` of a run."""
+    return [
+        f"diffusion.schedule={process.schedule}",
+        f"diffusion.betas={'null' if process.betas is None else list(process.betas)}",
+        f"diffusion.timesteps={process.timesteps}",
+        f"diffusion.prediction={process.prediction}",
+    ]
 
 
-class _Negated(nn.Module):
-    """A network times −1: what EDM's schedulers call v_prediction."""
+def settings_of(folder: Path) -> list[str]:
+    """Return what a diffusers model or pipeline folder says of a run that starts from it, as settings `key=value`.
 
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        negated: Tensor = -self.network(x, t, **condition)
-        return negated
-
-
-class _Encoder(nn.Module):
-    """diffusers' autoencoder as a function: images to the latents that the network is trained on (the mode)."""
-
-    def __init__(self, autoencoder: Any):
-        super().__init__()
-        self.autoencoder = autoencoder
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        config, found = self.autoencoder.config, self.autoencoder.encode(images)
-        latents: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
-        shift, scale = config.get("shift_factor") or 0.0, config.get("scaling_factor")
-        return (latents - shift) * (1.0 if scale is None else scale)
+    Raises ValueError as `forward_process` does.
+    """
+    config = _files.read_json(unet2d.home(folder) / "config.json")
+    found = []
+    if type(size := config.get("sample_size")) is int:
+        found.append(f"data.resolution={size}")
+    if (channels := config.get("in_channels")) in (1, 3):
+        found.append(f"data.channels={channels}")
+    process = forward_process(folder)
+    return found if process is None else [*found, "diffusion.objective=ddpm", *settings(process)]
 
 
-def _encoder(folder: Path) -> nn.Module | None:
-    """Return the encoder of a folder with an autoencoder; None for a pipeline in pixels."""
-    import diffusers
-
-    home = next((folder / name for name in _ENCODERS if (folder / name / "config.json").is_file()), None)
-    if home is None:
-        return None
-    name = _json(home / "config.json").get("_class_name")
-    if name not in ("AutoencoderKL", "VQModel"):
-        raise ValueError(f"{home}: expected an AutoencoderKL or a VQModel; got {name!r}")
-    loaded = getattr(diffusers, name).from_pretrained(home, local_files_only=True, use_safetensors=True)
-    return _Encoder(loaded.eval()).requires_grad_(False)
-
-
-def _scheduler(folder: Path, index: dict[str, Any]) -> Any:
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError(_NEEDS) from error
-
-    home = folder / "scheduler"
-    path = home / "scheduler_config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: expected scheduler/{path.name}; there is none")
-    config = _json(path)
-    name = config.get("_class_name") or (index.get("scheduler") or [None, None])[1]
-    found = getattr(diffusers, name, None) if isinstance(name, str) else None
-    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
-        raise ValueError(f"{path}: expected a scheduler of diffusers; got {name!r}")
-    kind: Any = found
-    return kind.from_config({key: value for key, value in config.items() if not key.startswith("_")})
+def scheduler_config(
+    schedule: str, betas: tuple[float, float], timesteps: int, prediction: str, *, clip: bool
+) -> dict[str, Any]:
+    """Return the config of a DDPMScheduler for a run's forward process, by the names here."""
+    theirs = {ours: name for name, ours in SCHEDULES.items()}
+    return {
+        "beta_schedule": theirs[schedule],
+        "beta_start": betas[0],
+        "beta_end": betas[1],
+        "num_train_timesteps": timesteps,
+        "prediction_type": {ours: name for name, ours in PREDICTIONS.items()}[prediction],
+        "clip_sample": clip,
+    }
 
 
-def _json(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object; got {type(found).__name__}")
-    return found
+def save(folder: Path, unet: nn.Module, scheduler: Mapping[str, Any]) -> None:
+    """Write a pipeline that `DDPMPipeline.from_pretrained(folder)` loads; refused where `folder` holds other things."""
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder}: expected a new or an empty folder; it is not")
+    pipeline = DDPMPipeline(unet=unet, scheduler=DDPMScheduler.from_config(dict(scheduler)))
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    with _files.writing(folder):
+        pipeline.save_pretrained(partial, safe_serialization=True)
+        if folder.exists():
+            folder.rmdir()
+        partial.replace(folder)

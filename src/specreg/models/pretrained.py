@@ -19,7 +19,8 @@ from specreg._torch_files import load_plain, load_safetensors
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.network_config import NetworkConfig
-from specreg.models.pickles import CheckpointRefused, Record, read_pickle
+from specreg.models.pickle_steps import CheckpointRefused
+from specreg.models.pickles import Record, read_pickle
 
 SUFFIXES = (".pkl", ".safetensors", ".pt", ".pth")
 _NESTED = ("tensors", "ema", "model", "state_dict", "params")

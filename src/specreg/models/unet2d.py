@@ -40,6 +40,14 @@ def from_options(options: Mapping[str, Any]) -> UNet2D:
     return UNet2D(**options)
 
 
+def home(folder: Path) -> Path:
+    """Return where a diffusers model or pipeline folder has its network; FileNotFoundError where it holds none."""
+    for place in (folder / "unet", folder):
+        if (place / "config.json").is_file():
+            return place
+    raise FileNotFoundError(f"{folder}: expected a diffusers folder with config.json, or unet/config.json")
+
+
 def from_folder(folder: Path) -> UNet2D:
     """Return the UNet2DModel of a diffusers model or pipeline folder, read from safetensors; nothing is downloaded.
 
@@ -52,15 +60,13 @@ def from_folder(folder: Path) -> UNet2D:
 
     from specreg.models.pretrained import check_tensors
 
-    home = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
-    if not (home / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: expected a diffusers folder with config.json, or unet/config.json")
-    config: dict[str, Any] = dict(UNet2DModel.load_config(home, local_files_only=True))
+    place = home(folder)
+    config: dict[str, Any] = dict(UNet2DModel.load_config(place, local_files_only=True))
     if config.get("_class_name") != "UNet2DModel":
-        raise ValueError(f"{home / 'config.json'}: expected a UNet2DModel; got {config.get('_class_name')!r}")
-    weights = home / "diffusion_pytorch_model.safetensors"
+        raise ValueError(f"{place / 'config.json'}: expected a UNet2DModel; got {config.get('_class_name')!r}")
+    weights = place / "diffusion_pytorch_model.safetensors"
     if not weights.is_file():
-        raise FileNotFoundError(f"{home}: expected {weights.name}; there is none")
+        raise FileNotFoundError(f"{place}: expected {weights.name}; there is none")
     network = UNet2D(**{name: value for name, value in config.items() if not name.startswith("_")})
     _, tensors = load_safetensors(weights)
     check_tensors(tensors, network.unet.state_dict(), str(weights))

@@ -64,7 +64,10 @@ class ImageDiffusion(Section):
     objective: Literal["ddpm", "flow", "edm", "vp", "ve"] = Field(
         "ddpm", description="flow: straight paths; edm, vp, ve: denoisers in σ, with their noise densities"
     )
-    schedule: Literal["linear", "cosine"] = Field("cosine", description="ᾱ of the timesteps (ddpm)")
+    schedule: Literal["linear", "scaled_linear", "cosine"] = Field("cosine", description="ᾱ of the timesteps (ddpm)")
+    betas: tuple[float, float] | None = Field(
+        None, description="first and last β of linear (None: 1e-4 and 0.02) and scaled_linear"
+    )
     timesteps: PositiveInt = Field(1000, description="training timesteps (ddpm)")
     prediction: Literal["epsilon", "v", "x0", "score", "flow"] | None = Field(
         None, description="None: v for ddpm, the velocity (flow) for flow, x0 for edm, vp and ve"
@@ -173,6 +176,13 @@ def _check_diffusion(config: ImageConfig) -> None:
         )
     if objective != "ddpm":
         build_density(config)
+    if diffusion.betas is not None and (objective != "ddpm" or diffusion.schedule == "cosine"):
+        raise ValueError(
+            "diffusion.betas: only ddpm's linear and scaled_linear have them, expected null; "
+            f"got {list(diffusion.betas)}"
+        )
+    if diffusion.betas is not None and not 0 < diffusion.betas[0] <= diffusion.betas[1] < 1:
+        raise ValueError(f"diffusion.betas: expected 0 < first <= last < 1; got {list(diffusion.betas)}")
 
 
 def build_density(config: ImageConfig) -> noise_density.NoiseDensity:

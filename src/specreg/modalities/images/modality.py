@@ -38,6 +38,7 @@ from specreg.modalities.protocol import (
     Scores,
 )
 from specreg.models import pretrained
+from specreg.models.unet2d import UNet2D
 from specreg.objectives import Objective
 from specreg.regularizer import SpectralRegularizer
 
@@ -179,7 +180,9 @@ class Images(Modality):
     def export_network(
         self, target: Path, config: ImageConfig, network: nn.Module, saved: Description | None, step: int
     ) -> str:
-        """Write an EDM network as safetensors or .pt; raises ConfigError for other networks."""
+        """Write an EDM network as safetensors or .pt, or a diffusers network as a pipeline folder; else ConfigError."""
+        if isinstance(network, UNet2D):
+            return networks.save_pipeline(target, config, network, saved)
         found = networks.averaged(config, network, saved, target)
         pretrained.save(target, found)
         return pretrained.describe(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from specreg.config import ConfigError
 from specreg.diffusion import Preconditioned, alphas_cumprod
 from specreg.modalities.images.config import DENOISERS, ImageConfig, build_density
 from specreg.modalities.protocol import Description, Device, Network
-from specreg.models import pretrained, unet2d
+from specreg.models import pipelines, pretrained, unet2d
 from specreg.models.network_config import NetworkConfig
+from specreg.models.pipelines import ForwardProcess
 from specreg.models.pretrained import Pretrained
+from specreg.models.unet2d import UNet2D
 from specreg.objectives import Objective
 from specreg.randomness import Stream, integer_seed
 from specreg.regularizer import SpectralRegularizer
@@ -57,7 +60,30 @@ def build_objective(config: ImageConfig, regularizer: SpectralRegularizer | None
 
 def schedule(config: ImageConfig) -> Tensor:
     """Return ᾱ of a run with timesteps, float64 `[T]`."""
-    return alphas_cumprod(config.diffusion.schedule, config.diffusion.timesteps)
+    start, end = betas(config)
+    return alphas_cumprod(config.diffusion.schedule, config.diffusion.timesteps, beta_start=start, beta_end=end)
+
+
+def betas(config: ImageConfig) -> tuple[float, float]:
+    """Return the first and the last β of a run with timesteps; "cosine" does not use them."""
+    return config.diffusion.betas or (1e-4, 0.02)
+
+
+def save_pipeline(target: Path, config: ImageConfig, network: UNet2D, saved: Description | None) -> str:
+    """Write a diffusers network and its scheduler as a pipeline folder; ConfigError where no pipeline is the same."""
+    diffusion = config.diffusion
+    if target.suffix in (".safetensors", ".pt"):
+        raise ConfigError(f"{target}: a diffusers network is written as a pipeline, expected the name of a folder")
+    if diffusion.objective != "ddpm" or config.prediction not in pipelines.PREDICTIONS.values():
+        raise ConfigError(
+            f"{target}: a DDPMPipeline is expected to predict {', '.join(pipelines.PREDICTIONS.values())} under ddpm; "
+            f"got a run that predicts {config.prediction} under {diffusion.objective}"
+        )
+    scheduler = (saved or {}).get("scheduler") or pipelines.scheduler_config(
+        diffusion.schedule, betas(config), diffusion.timesteps, config.prediction, clip=config.sampling.clip
+    )
+    pipelines.save(target, network.unet, scheduler)
+    return f"DDPMPipeline, {sum(p.numel() for p in network.parameters()):,} parameters"
 
 
 def averaged(config: ImageConfig, network: nn.Module, saved: Description | None, target: Path) -> Pretrained:
@@ -87,10 +113,36 @@ def _pretrained(config: ImageConfig) -> Network:
             raise ConfigError(
                 f"model.dropout: a diffusers network keeps its own; expected 0, got {config.model.dropout}"
             )
+        process = _checked_process(path, config)
         unet = unet2d.from_folder(path)
-        return Network(unet, {"unet2d": unet2d.options_of(unet)})
+        described = {"unet2d": unet2d.options_of(unet)}
+        return Network(unet, described if process is None else {**described, "scheduler": process.config})
     found = pretrained.read(path)
     return Network(found.build(dropout=config.model.dropout), {"denoiser": found.config.to_dict()})
+
+
+def _checked_process(path: Path, config: ImageConfig) -> ForwardProcess | None:
+    """Return a pipeline's forward process; ConfigError where the run has another one than its network was trained with.
+
+    Nothing else would show it: the run trains, and first unlearns what the network knows.
+    """
+    try:
+        process = pipelines.forward_process(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if process is None:
+        return None
+    meant = " ".join(pipelines.settings(process))
+    if config.diffusion.objective != "ddpm" or config.prediction != process.prediction:
+        got = f"{config.prediction} under {config.diffusion.objective}"
+        raise ConfigError(f"{path}: its network predicts {process.prediction} under ddpm ({meant}); got {got}")
+    ours, theirs = schedule(config), process.alphas_cumprod.double()
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-7):
+        raise ConfigError(
+            f"{path}: its scheduler's ᾱ falls over {len(theirs)} timesteps to {theirs[-1]:.4g} ({meant}); "
+            f"got {len(ours)} to {ours[-1]:.4g}, diffusion.schedule={config.diffusion.schedule}"
+        )
+    return process
 
 
 def _denoiser_config(config: ImageConfig, channels: int) -> NetworkConfig:
@@ -130,8 +182,21 @@ def _check_fit(module: nn.Module, config: ImageConfig, channels: int) -> None:
             f"{path}: its images have {own[0]} channels and {own[1]} pixels a side; "
             f"got {channels} and {config.data.resolution}"
         )
+    if not denoiser:
+        _check_unet(network.config, path)
     if config.data.augment and models.conditioning(module).augment != models.AUGMENT_LABELS:
         raise ConfigError(f"data.augment: {path} is not told of augmentation; expected 0, got {config.data.augment}")
+
+
+def _check_unet(options: Mapping[str, Any], path: Path | None) -> None:
+    """Raise ConfigError for a UNet2DModel that needs more than x and t, or returns more than it is given."""
+    if options["class_embed_type"] or options["num_class_embeds"]:
+        raise ConfigError(f"{path}: its network is told classes, which this trainer does not; expected one that is not")
+    if options["out_channels"] != options["in_channels"]:
+        raise ConfigError(
+            f"{path}: its network returns {options['out_channels']} channels for {options['in_channels']}, a learned "
+            "variance perhaps; expected as many"
+        )
 
 
 MEMORY_FORMATS = {"denoiser": torch.channels_last, "unet2d": torch.channels_last}

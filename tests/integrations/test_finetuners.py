@@ -1,0 +1,316 @@
+"""The seams of fine-tuners, in stand-ins with the signatures of the commits that each module names."""
+
+import sys
+import types
+from types import SimpleNamespace as Space
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import specreg
+from specreg.integrations import ai_toolkit, diffusion_pipe, kohya, musubi, onetrainer, simpletuner
+
+SIGN = {"flow": 1, "velocity": -1}
+
+
+def batch(seed=0, size=3):
+    g = torch.Generator().manual_seed(seed)
+    latents, noise = torch.randn(2, size, 4, 8, 8, generator=g)
+    return latents, noise, torch.tensor([0.1, 0.5, 0.9])[:size]
+
+
+def auto(loss="amplitude"):
+    return specreg.SpectralRegularizer(loss, weight="auto")
+
+
+def fixed(loss="amplitude"):
+    return specreg.SpectralRegularizer(loss, weight=0.3)
+
+
+def expected(output, latents, noise, level, prediction, **options):
+    """The term from x_t, independently of the pair that the integrations form."""
+    x0_hat = specreg.recover_x0(output, level.diffuse(latents, noise), level, prediction=prediction)
+    return fixed(options.pop("loss", "amplitude"))(x0_hat, latents, level, **options).loss
+
+
+# musubi-tuner
+
+
+class MusubiTrainer:
+    def __init__(self, kind="flow"):
+        self.kind, self.network = kind, nn.Conv2d(4, 4, 3, padding=1)
+
+    def call_dit(self, args, accelerator, transformer_arg, latents, batch, noise, noisy_model_input, timesteps,
+                 network_dtype, **kwargs):  # fmt: skip
+        self.seen = self.network(noisy_model_input)
+        return Space(pred=self.seen, target=SIGN[self.kind] * (noise - latents), extra={})
+
+    def compute_loss(self, args, output, timesteps, noise_scheduler, dit_dtype, network_dtype, global_step):
+        return functional.mse_loss(output.pred.to(network_dtype), output.target), {}
+
+    def process_batch(self, latents, noise, t):
+        noisy, timesteps = (1 - t.view(-1, 1, 1, 1)) * latents + t.view(-1, 1, 1, 1) * noise, t * 1000 + 1
+        output = self.call_dit(None, None, None, latents, {}, noise, noisy, timesteps, torch.float32)
+        return self.compute_loss(None, output, timesteps, None, torch.float32, torch.float32, 0)
+
+
+@pytest.mark.parametrize("kind", ["flow", "velocity"])
+def test_musubi_trainers_of_either_sign(kind):
+    latents, noise, t = batch()
+    trainer = musubi.with_term(MusubiTrainer, fixed())(kind)
+    loss, metrics = trainer.process_batch(latents, noise, t)
+    base = functional.mse_loss(trainer.seen, SIGN[kind] * (noise - latents))
+    level = specreg.NoiseLevel.flow(t)  # not (timesteps)/1000, which is one step off
+    torch.testing.assert_close(loss - base, expected(trainer.seen, latents, noise, level, kind), rtol=1e-3, atol=1e-5)
+    assert metrics["loss/base"] == pytest.approx(float(base.detach()))
+
+
+def test_musubi_targets_of_another_kind_are_refused():
+    latents, noise, t = batch()
+
+    class Other(MusubiTrainer):
+        def call_dit(self, *args, **kwargs):
+            found = super().call_dit(*args, **kwargs)
+            found.target = noise
+            return found
+
+    with pytest.raises(ValueError, match="'epsilon' would fit"):
+        musubi.with_term(Other, fixed())().process_batch(latents, noise, t)
+
+
+@pytest.mark.parametrize("kind", ["flow", "velocity"])
+def test_musubi_s_loss_fn_form(kind, monkeypatch):
+    home = types.ModuleType("musubi_tuner.training.timesteps")
+    home.compute_loss_weighting_for_sd3 = lambda weighting_scheme, noise_scheduler, timesteps, device, dtype: None
+    for name in ("musubi_tuner", "musubi_tuner.training"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "musubi_tuner.training.timesteps", home)
+    latents, noise, t = batch()
+    target = SIGN[kind] * (noise - latents)
+    output = (target + 0.3 * torch.randn_like(target)).requires_grad_()
+    ctx = Space(
+        args=Space(weighting_scheme="none"), output=Space(pred=output, target=target), timesteps=t * 1000 + 1,
+        noise_scheduler=None, dit_dtype=torch.bfloat16, network_dtype=torch.float32, global_step=0,
+    )  # fmt: skip
+    loss, metrics = musubi.SpectralLoss(loss="haar", weight=0.3, prediction=kind)(ctx)
+    term = expected(output, latents, noise, specreg.NoiseLevel.flow(t), kind, loss="haar")
+    torch.testing.assert_close(loss, functional.mse_loss(output, target) + term, rtol=1e-4, atol=1e-6)
+    assert set(metrics) == {"loss/base", "loss/spectral", "lambda"}
+    with pytest.raises(TypeError, match="only wavelet losses need neither"):
+        musubi.SpectralLoss(loss="amplitude")(ctx)
+
+
+# kohya's sd-scripts
+
+
+class NetworkTrainer:
+    flow = False
+    sign = 1
+
+    def get_noise_pred_and_target(self, args, accelerator, noise_scheduler, latents, batch, text_encoder_conds, unet,
+                                  network, weight_dtype, train_unet, is_train=True):  # fmt: skip
+        noise, t = batch["noise"], batch["t"]
+        if self.flow:
+            level, target = specreg.NoiseLevel.flow(t), self.sign * (noise - latents)
+            timesteps = t * 1000
+        else:
+            timesteps = (t * 1000).long()
+            level, target = specreg.NoiseLevel.ddpm(noise_scheduler.alphas_cumprod[timesteps]), noise
+        with torch.set_grad_enabled(is_train):
+            self.seen = unet(level.diffuse(latents, noise))
+        self.level = level
+        return self.seen, target, timesteps, None
+
+    def process_batch(self, batch, unet, noise_scheduler, args, is_train=True):
+        output, target, _, _ = self.get_noise_pred_and_target(
+            args, None, noise_scheduler, batch["latents"], batch, None, unet, None, torch.float32, True, is_train
+        )
+        loss = (output.float() - target.float()).square()
+        if batch.get("alpha_masks") is not None:
+            mask = functional.interpolate(batch["alpha_masks"].unsqueeze(1), size=loss.shape[2:], mode="area")
+            loss = loss * mask
+        return (loss.mean((1, 2, 3)) * batch["loss_weights"]).mean()
+
+
+class FluxNetworkTrainer(NetworkTrainer):
+    flow = True
+
+
+class LuminaNetworkTrainer(NetworkTrainer):
+    flow, sign = True, -1
+
+
+@pytest.mark.parametrize(
+    ("kind", "prediction"),
+    [(NetworkTrainer, "epsilon"), (FluxNetworkTrainer, "flow"), (LuminaNetworkTrainer, "velocity")],
+)
+def test_kohya_trainers(kind, prediction):
+    latents, noise, t = batch()
+    alphas = specreg.diffusion.alphas_cumprod("scaled_linear", beta_start=0.00085, beta_end=0.012).float()
+    scheduler = Space(config=Space(num_train_timesteps=1000), **({} if kind.flow else {"alphas_cumprod": alphas}))
+    args = Space(v_parameterization=False, masked_loss=False, model_prediction_type="raw")
+    weights, mask = torch.tensor([1.0, 0.5, 2.0]), torch.ones(3, 64, 64)
+    mask[:, :, 32:] = 0
+    given = {"latents": latents, "noise": noise, "t": t, "loss_weights": weights, "alpha_masks": mask}
+    unet = nn.Conv2d(4, 4, 3, padding=1)
+    trainer, plain = kohya.with_term(kind, fixed())(), kind()
+    loss, base = (one.process_batch(given, unet, scheduler, args) for one in (trainer, plain))
+    level = trainer.level
+    term = expected(
+        trainer.seen, latents, noise, level, prediction, sample_weight=weights,
+        mask=functional.interpolate(mask.unsqueeze(1), size=(8, 8), mode="area"),
+    )  # fmt: skip
+    torch.testing.assert_close(loss - base, term, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():  # its validation
+        assert torch.equal(trainer.process_batch(given, unet, scheduler, args, is_train=False), base.detach())
+    measured = auto()
+    kohya.with_term(kind, measured)().process_batch(given, unet, scheduler, args)
+    assert float(measured.weight.value) > 0
+    if kind.flow:
+        args.model_prediction_type = "sigma_scaled"
+        with pytest.raises(ValueError, match="expects raw"):
+            trainer.process_batch(given, unet, scheduler, args)
+
+
+# OneTrainer
+
+
+def setup_class():
+    class Setup:
+        def calculate_loss(self, model, batch, data, config):
+            return functional.mse_loss(data["predicted"], data["target"])
+
+    return Setup
+
+
+@pytest.mark.parametrize("kind", ["flow", "epsilon"])
+def test_onetrainer_setups(kind):
+    latents, noise, _ = batch()
+    timestep = torch.tensor([0, 5, 9])  # of 10: one step off is far off
+    if kind == "flow":
+        level, target, more = specreg.NoiseLevel.flow((timestep + 1) / 10), noise - latents, {}
+        scheduler = Space(config={"num_train_timesteps": 10})
+    else:
+        alphas = specreg.diffusion.alphas_cumprod("linear").float()
+        level, target, more = specreg.NoiseLevel.ddpm(alphas[timestep]), noise, {"prediction_type": "epsilon"}
+        scheduler = Space(alphas_cumprod=alphas)
+    output = (target + 0.2 * torch.randn_like(target)).requires_grad_()
+    model = Space(noise_scheduler=scheduler, scale_latents=lambda x: 2 * x)
+    data = {"predicted": output, "target": target, "timestep": timestep, **more}
+    config, setup = Space(masked_training=False), setup_class()
+    onetrainer.add_term(setup, fixed())
+    loss = setup().calculate_loss(model, {"latent_image": latents / 2, "loss_weight": torch.ones(3)}, data, config)
+    term = expected(output, latents, noise, level, kind)
+    torch.testing.assert_close(loss, functional.mse_loss(output, target) + term, rtol=1e-3, atol=1e-4)
+    with pytest.raises(TypeError, match="a term already"):
+        onetrainer.add_term(setup, fixed())
+    with torch.no_grad():
+        plain = setup().calculate_loss(model, {"latent_image": latents / 2}, data, config)
+    assert torch.equal(plain, functional.mse_loss(output, target).detach())
+
+
+# SimpleTuner
+
+
+class Foundation:
+    PREDICTION_TYPE = Space(value="flow_matching")
+
+    def get_prediction_target(self, prepared_batch):
+        return prepared_batch["noise"] - prepared_batch["latents"]
+
+    def auxiliary_loss(self, model_output, prepared_batch, loss, *, apply_layersync=True,
+                       clear_hidden_state_buffer=True):  # fmt: skip
+        return loss, None
+
+
+@pytest.mark.parametrize("on_class", [True, False])
+def test_simpletuner_models(on_class):
+    latents, noise, t = batch()
+    kind = type("Flux", (Foundation,), {})
+    model = kind()
+    simpletuner.add_term(kind if on_class else model, fixed())
+    level = specreg.NoiseLevel.flow(t)
+    given = {"latents": latents, "noise": noise, "sigmas": t.view(-1, 1, 1, 1)}
+    given["noisy_latents"] = level.diffuse(latents, noise)
+    output = (noise - latents + 0.2 * torch.randn_like(noise)).requires_grad_()
+    base = functional.mse_loss(output, noise - latents)
+    loss, logs = model.auxiliary_loss(prepared_batch=given, model_output={"model_prediction": output}, loss=base)
+    torch.testing.assert_close(loss - base, expected(output, latents, noise, level, "flow"), rtol=1e-3, atol=1e-5)
+    assert logs["spectral_lambda"] == pytest.approx(0.3)
+    wrong = type("ZImage", (Foundation,), {"get_prediction_target": lambda self, b: b["latents"] - b["noise"]})()
+    simpletuner.add_term(wrong, fixed())
+    with pytest.raises(ValueError, match="'velocity' would fit"):
+        wrong.auxiliary_loss(prepared_batch=given, model_output={"model_prediction": output}, loss=base)
+
+
+# ai-toolkit
+
+
+class SDTrainer:
+    def calculate_loss(self, noise_pred, noise, noisy_latents, timesteps, batch, mask_multiplier=1.0, prior_pred=None,
+                       **kwargs):  # fmt: skip
+        return functional.mse_loss(noise_pred.float(), (noise - batch.latents).float())
+
+
+def test_ai_toolkit_s_trainer():
+    latents, noise, t = batch()
+    trainer = ai_toolkit.with_term(SDTrainer, auto())()
+    target = lambda noise, batch, timesteps: noise - batch.latents  # noqa: E731
+    trainer.sd = Space(is_flow_matching=True, x0_pred=False, get_loss_target=target)
+    level = specreg.NoiseLevel.flow(t)
+    output = (noise - latents + 0.2 * torch.randn_like(noise)).requires_grad_()
+    call = {
+        "noise_pred": output, "noise": noise, "noisy_latents": level.diffuse(latents, noise), "timesteps": t * 1000,
+        "batch": Space(latents=latents),
+    }  # fmt: skip
+    loss = trainer.calculate_loss(**call, mask_multiplier=1.0, prior_pred=None)
+    (gradient,) = torch.autograd.grad(loss - functional.mse_loss(output, noise - latents), output)
+    (base,) = torch.autograd.grad(functional.mse_loss(output, noise - latents), output)
+    assert float(gradient.norm() / base.norm()) == pytest.approx(2, rel=1e-3)
+    wrong = ai_toolkit.with_term(SDTrainer, auto())()
+    wrong.sd = trainer.sd
+    with pytest.raises(ValueError, match="check_wiring"):
+        wrong.calculate_loss(**{**call, "timesteps": t * 1000 + 50})
+
+
+# diffusion-pipe
+
+
+class Pipe:
+    def prepare_inputs(self, inputs, timestep_quantile=None):
+        x_1, x_0, t = inputs["latents"], inputs["noise"], inputs["t"]
+        x_t = (1 - t.view(-1, 1, 1, 1)) * x_1 + t.view(-1, 1, 1, 1) * x_0
+        pack = lambda x: x.reshape(len(x), 4, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).reshape(len(x), 16, 16)  # noqa: E731
+        mask = inputs["mask"]
+        return (pack(x_t), None, None, t), (pack(x_0 - x_1), None if mask is None else pack(mask.expand_as(x_1)))
+
+    def get_loss_fn(self):
+        def loss_fn(output, label):
+            target, mask = label
+            loss = functional.mse_loss(output, target, reduction="none")
+            return (loss * mask if mask.numel() > 0 else loss).mean()
+
+        return loss_fn
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_diffusion_pipe_s_packed_tokens(masked):
+    latents, noise, t = batch()
+    mask = (torch.arange(8) < 4).float().expand(3, 1, 8, 8) if masked else None
+    model = Pipe()
+    diffusion_pipe.add_term(model, fixed(), time=lambda features: features[3], patch=2)
+    _, label = model.prepare_inputs({"latents": latents, "noise": noise, "t": t, "mask": mask})
+    label = tuple(torch.tensor([]) if part is None else part for part in label)  # as its split_batch does
+    output = (label[0] + 0.2 * torch.randn_like(label[0])).requires_grad_()
+    loss = model.get_loss_fn()(output, label)
+    base = Pipe().get_loss_fn()(output, (label[0], label[-1]))
+    unpacked = specreg.unpack_tokens(output, 8, 8)
+    term = expected(unpacked, latents, noise, specreg.NoiseLevel.flow(t), "flow", **({"mask": mask} if masked else {}))
+    torch.testing.assert_close(loss - base, term, rtol=1e-3, atol=1e-5)
+    model = Pipe()
+    regularizer = auto()
+    diffusion_pipe.add_term(model, regularizer, time=lambda features: features[3], patch=2)
+    model.get_loss_fn()(output, label)
+    assert float(regularizer.weight.value) > 0
