@@ -63,7 +63,7 @@ ALLOWED = {
     "objectives": {"_checks", "regularizer", "spectral_term", "diffusion"},
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "calibrated": {"_checks", "transforms", "diffusion", "objectives", "denoising"},
-    "config": {"_checks", "losses", "diffusion"},
+    "config": {"_checks", "_files", "losses", "diffusion"},
     "modalities": TRAINING,
     "training": TRAINING | {"_checks", "_signals", "processes"},
     "evaluation": {"_files", "processes", "config", "modalities", "training"},

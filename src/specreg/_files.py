@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 
 class WriteError(OSError):
     """A file or folder that cannot be written: which, why, and what to do about it, in one sentence."""
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raise OSError unless a path leads to a file that has an end: devices and pipes have none, or never begin."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("expected a file; it is a folder, a device or a pipe")
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """Return the bytes of a file of at most `most`. Raises OSError, for other files too."""
+    refuse_irregular(path)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"expected at most {most:,} bytes; got {path.stat().st_size:,}")
+    return content
 
 
 @contextmanager

@@ -90,7 +90,7 @@ class ImageSampling(SamplingSection):
     rho: float = Field(7.0, gt=0, description="how much noise levels crowd towards sigma_min (edm, vp, ve)")
     churn: float = Field(0.0, ge=0, description="S_churn of Heun (edm, vp, ve), 0 deterministic")
     churn_min: float = Field(0.0, ge=0, description="S_tmin")
-    churn_max: float = Field(1e9, ge=0, description="S_tmax")
+    churn_max: float = Field(1e9, ge=0, allow_inf_nan=True, description="S_tmax")
     churn_noise: float = Field(1.0, gt=0, description="S_noise")
 
 
