@@ -27,6 +27,7 @@ LOSS = {
 }
 TRAINING = LOSS | {
     "_files",
+    "_memory",
     "_torch_files",
     "config",
     "objectives",
@@ -41,11 +42,12 @@ TRAINING = LOSS | {
 ALLOWED = {
     "_checks": set(),
     "_files": set(),
+    "_memory": set(),
     "_torch_files": {"_files"},
     "_signals": set(),
     "_compile": set(),
     "processes": set(),
-    "randomness": set(),
+    "randomness": {"_checks"},
     "recipes": set(),
     "report": {"_files"},
     "transforms": {"_checks", "_compile"},

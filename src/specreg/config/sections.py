@@ -27,9 +27,6 @@ from specreg import _checks, losses
 from specreg.config import plain, yaml_text
 from specreg.diffusion import band_weight, noise_weight
 
-SEEDS = 2**63
-"""Seeds are below it: where numbers are signed, larger ones would overflow, or coincide as floats."""
-
 NAME_LENGTH = 120
 """Characters of a name: file systems take 255 bytes, and names of arms, seeds and temporary files are added to it."""
 
@@ -87,12 +84,12 @@ class SamplingSection(Section):
     """What to draw after training."""
 
     count: PositiveInt = Field(64, description="number of samples")
-    seed: int = Field(0, ge=0, lt=SEEDS, description="seed of the first sample; sample i has seed + i")
+    seed: int = Field(0, ge=0, lt=_checks.SEEDS, description="seed of the first sample; sample i has seed + i")
     sampler: str
 
     @model_validator(mode="after")
     def _last_seed(self) -> Self:
-        if self.seed + self.count > SEEDS:
+        if self.seed + self.count > _checks.SEEDS:
             raise ValueError(f"expected seed + count of at most 2^63; got {self.seed} + {self.count}")
         return self
 
@@ -180,7 +177,7 @@ class TrainingConfig(Section):
     checkpoint_every: PositiveInt = 500
     keep: PositiveInt = Field(2, description="checkpoints kept")
     log_every: PositiveInt = 10
-    workers: int = Field(0, ge=0, description="processes that load data")
+    workers: int = Field(0, ge=0, le=1024, description="processes that load data")
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -193,7 +190,7 @@ class Config(Section):
 
     name: Name = Field("run", description="name of the run's folder under runs/")
     title: str = "A run"
-    seed: int = Field(0, ge=0, lt=SEEDS)
+    seed: int = Field(0, ge=0, lt=_checks.SEEDS)
     data: DataSection
     model: Section = Section()
     diffusion: Section = Section()
