@@ -60,7 +60,7 @@ ALLOWED = {
     "integrations": {"", "diffusion"},
     "regularizer": LOSS,
     "models": {"_checks", "_files", "_torch_files", "diffusion"},
-    "data": {"_checks", "_files"},
+    "data": {"_checks", "_files", "_memory"},
     "metrics": {"_checks", "_files", "_torch_files", "transforms"},
     "objectives": {"_checks", "regularizer", "spectral_term", "diffusion"},
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},

@@ -53,6 +53,8 @@ def shown(value: object, most: int = 80) -> str:
         return repr(value)
     if isinstance(value, (str, bytes)):
         return repr(value[:most]) + ("…" if len(value) > most else "")
+    if isinstance(value, int):
+        return f"an integer of {value.bit_length()} bits"
     return f"a {type(value).__name__}"
 
 

@@ -193,7 +193,7 @@ class Modality(Protocol):
         self, target: Path, config: Any, network: nn.Module, saved: Description | None, step: int
     ) -> str:
         """Write a trained network in a public format and return what it is; ConfigError where there is none."""
-        raise ConfigError(f"{target}: there is no public format for networks of data.kind {config.data.kind}")
+        raise ConfigError(f"data.kind: there is no public format for networks of data.kind {config.data.kind}")
 
 
 class Streamed(Protocol):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from specreg import _checks
 from specreg._files import whole_file
-from specreg._torch_files import load_plain, load_safetensors
+from specreg._torch_files import load_plain, load_safetensors, unusable
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.network_config import NetworkConfig
@@ -76,7 +76,8 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
         if config is None:
             raise TypeError("a module needs its config; got none")
         tensors = network.state_dict()
-    check_tensors(tensors, config.skeleton().state_dict(), str(path))
+    where = network.source if isinstance(network, Pretrained) else f"{path}: the network to write"
+    check_tensors(tensors, config.skeleton().state_dict(), where)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with whole_file(path) as file:
         if path.suffix == ".pt":
@@ -102,9 +103,10 @@ def _without_levels(config: NetworkConfig, tensors: dict[str, Tensor], where: st
     if config.preconditioning != "iddpm" or "u" not in tensors:
         return tensors
     expected = precond.IDDPM(**config.preconditioning_options).levels()
-    levels = tensors["u"].double()
+    levels = tensors["u"]
+    same_shape = levels.shape == expected.shape and unusable(levels) is None
     # The public class computes the levels one from another in float32: its smallest are off by 5e-4.
-    if levels.shape != expected.shape or not torch.allclose(levels, expected, rtol=1e-3, atol=0.0):
+    if not same_shape or not torch.allclose(levels.double(), expected, rtol=1e-3, atol=0.0):
         raise CheckpointRefused(
             f"{where}: its noise levels `u` {list(levels.shape)} are not those of iDDPM with "
             f"{config.preconditioning_options or 'default options'}, {len(expected)} from {expected[0]:.5g} to 0"
@@ -113,7 +115,7 @@ def _without_levels(config: NetworkConfig, tensors: dict[str, Tensor], where: st
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Raise CheckpointRefused that names the missing, extra and misshapen tensors of `found`."""
+    """Raise CheckpointRefused that names the missing, extra, misshapen and unusable tensors of `found`."""
     problems = []
     for kind, names in (("missing", expected.keys() - found.keys()), ("extra", found.keys() - expected.keys())):
         if names:
@@ -125,6 +127,10 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], w
     ]
     if wrong:
         problems.append(f"{len(wrong)} misshapen: {_few(wrong)}")
+    if not problems:
+        bad = [f"{name} is {fault}" for name in sorted(found) if (fault := unusable(found[name])) is not None]
+        if bad:
+            raise CheckpointRefused(f"{where}: expected finite floating-point tensors; {_few(bad)}")
     if problems:
         raise CheckpointRefused(f"{where}: its tensors are not this network's; {'; '.join(problems)}")
 

@@ -158,7 +158,7 @@ class Images(Modality):
         self, target: Path, config: ImageConfig, network: nn.Module, saved: Description | None, step: int
     ) -> str:
         """Write an EDM network as safetensors or .pt; raises ConfigError for other networks."""
-        found = networks.averaged(config, network, saved, target)
+        found = networks.averaged(config, network, saved)
         pretrained.save(target, found)
         return pretrained.describe(found)
 

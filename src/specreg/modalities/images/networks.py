@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,13 +59,13 @@ def schedule(config: ImageConfig) -> Tensor:
     return alphas_cumprod(config.diffusion.schedule, config.diffusion.timesteps)
 
 
-def averaged(config: ImageConfig, network: nn.Module, saved: Description | None, target: Path) -> Pretrained:
+def averaged(config: ImageConfig, network: nn.Module, saved: Description | None) -> Pretrained:
     """Return a trained EDM network in the form that can be saved as a checkpoint; ConfigError for other networks."""
     if saved is None or "denoiser" not in saved:
         raise ConfigError(
-            f"{target}: expected a run of an EDM network ({', '.join(DENOISERS)}); got {config.model.kind}"
+            f"model.kind: expected a run of an EDM network ({', '.join(DENOISERS)}); got {config.model.kind}"
         )
-    return Pretrained(NetworkConfig(**saved["denoiser"]), network.state_dict(), str(target))
+    return Pretrained(NetworkConfig(**saved["denoiser"]), network.state_dict(), f"the network of the run {config.name}")
 
 
 def _described(saved: Description, config: ImageConfig) -> Network:
