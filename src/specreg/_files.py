@@ -143,8 +143,8 @@ def read_json(path: Path) -> Any:
     """Read JSON; a ValueError names the file when it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({said(error)})") from None
 
 
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -188,4 +188,12 @@ def array_fault(path: Path, error: Exception) -> str:
     found = mistaken_for_data(path) if path.is_file() else None
     if found is not None:
         return f"it {found}"
-    return "it holds Python objects, or is damaged" if "pickle" in str(error) else str(error)
+    if "pickle" in str(error) or "Python objects" in str(error):
+        return "it holds Python objects, or is damaged"
+    return said(error)
+
+
+def said(error: BaseException) -> str:
+    """Return what an exception says on one line, without the addresses of Python's objects."""
+    text = re.sub(r"<[^<>]*(?:\bat 0x|ZipExtFile|BytesIO)[^<>]*>", "its content", str(error))
+    return " ".join(text.split()) or type(error).__name__

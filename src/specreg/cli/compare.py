@@ -77,7 +77,7 @@ def _compare(
 
     names = (
         arms.split(",")
-        if arms
+        if arms is not None
         else list(config.arms) or [config.spectral.name if config.spectral else SpectralConfig().name]
     )
     resolved = comparing.resolve_arms(config, names)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import lzma
 import os
-import re
 import struct
 import warnings
 import zipfile
@@ -20,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from specreg._files import refuse_irregular
+from specreg._files import refuse_irregular, said
 from specreg.data.folders import list_files
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class ImageFiles:
         except FileNotFoundError:
             raise
         except _DAMAGE as error:
-            raise ValueError(f"cannot read {name} in {self.path}: {_reason(error)}") from error
+            raise ValueError(f"cannot read {name} in {self.path}: {said(error)}") from error
 
     def _size(self, name: str) -> int:
         """Return the bytes of a file, in an archive what it says that it unpacks to."""
@@ -144,7 +143,7 @@ class ImageFiles:
                 f"cannot read the image {name} in {self.path}: its content is none of {', '.join(FORMATS)}, or damaged"
             ) from None
         except Exception as error:  # decoders raise anything on damaged bytes: SyntaxError, struct.error, ...
-            raise ValueError(f"cannot read the image {name} in {self.path}: {_reason(error)}") from error
+            raise ValueError(f"cannot read the image {name} in {self.path}: {said(error)}") from error
 
     def _seekable(self, name: str) -> IO[bytes]:
         """Return a file to decode from: in memory where it is small, since archives are slow to seek in."""
@@ -169,7 +168,7 @@ class ImageFiles:
             try:
                 self._handle, self._pid = zipfile.ZipFile(self.path), os.getpid()
             except _DAMAGE as error:
-                raise ValueError(f"{self.path}: is a damaged archive ({_reason(error)})") from error
+                raise ValueError(f"{self.path}: is a damaged archive ({said(error)})") from error
             files = (info for info in self._handle.infolist() if not info.filename.endswith(("/", "\\")))
             self._infos = {posix_name(info.filename): info for info in files}
         return self._handle
@@ -180,11 +179,6 @@ class ImageFiles:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None, "_infos": {}}
-
-
-def _reason(error: Exception) -> str:
-    """Return what an exception says, without the addresses of Python's objects."""
-    return re.sub(r"<[^<>]*(?:\bat 0x|ZipExtFile|BytesIO)[^<>]*>", "its content", str(error)) or type(error).__name__
 
 
 def posix_name(name: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from specreg._checks import shown, warn_once
+from specreg._files import said
 from specreg.data.arrays import MOST_CLASSES, ImageArray
 from specreg.data.files import ImageFiles, posix_name
 
@@ -110,7 +111,7 @@ class _Files:
             table = {posix_name(name): label for name, label in entries or ()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             form = '{"labels": [["FILE", CLASS], ...]} or {"labels": null}'
-            raise ValueError(f"{where} should be {form}: {error}") from error
+            raise ValueError(f"{where} should be {form}: {said(error)}") from error
         if not table:
             return None
         if missing := [name for name in self.names if name not in table]:

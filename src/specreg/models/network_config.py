@@ -66,6 +66,12 @@ class NetworkConfig:
     preconditioning_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("architecture", "preconditioning"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a name; got {_checks.shown(getattr(self, name))}")
+        for name in ("network", "preconditioning_options"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} must be options with values; got {_checks.shown(getattr(self, name))}")
         _checks.choice("architecture", self.architecture, ARCHITECTURES)
         known = list(inspect.signature(ARCHITECTURES[self.architecture]).parameters)
         for name, value in self.network.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
-from specreg._files import whole_file
+from specreg._files import said, whole_file
 from specreg._torch_files import load_plain, load_safetensors, unusable
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
@@ -39,7 +39,7 @@ class Pretrained(NamedTuple):
         Raises CheckpointRefused where tensors are missing, extra or misshapen, before memory is allocated.
         """
         changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
-        check_tensors(self.tensors, self.config.skeleton().state_dict(), self.source)
+        check_tensors(self.tensors, _skeleton(self.config, self.source), self.source)
         network = self.config.build(**changes)
         network.load_state_dict({name: tensor.float() for name, tensor in self.tensors.items()})
         return network.eval()
@@ -77,7 +77,7 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
             raise TypeError("a module needs its config; got none")
         tensors = network.state_dict()
     where = network.source if isinstance(network, Pretrained) else f"{path}: the network to write"
-    check_tensors(tensors, config.skeleton().state_dict(), where)
+    check_tensors(tensors, _skeleton(config, where), where)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with whole_file(path) as file:
         if path.suffix == ".pt":
@@ -86,6 +86,14 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
             from safetensors.torch import save as serialized
 
             file.write(serialized(tensors, metadata={"network": config.to_json()}))
+
+
+def _skeleton(config: NetworkConfig, where: str) -> dict[str, Tensor]:
+    """Return the tensors of a config's network without content; CheckpointRefused where there is no such network."""
+    try:
+        return config.skeleton().state_dict()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:  # of sizes that no layer has, for example
+        raise CheckpointRefused(f"{where}: {said(error)}") from None
 
 
 def describe(network: Pretrained) -> str:
