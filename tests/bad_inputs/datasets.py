@@ -32,16 +32,13 @@ def packed(members, compression=zipfile.ZIP_STORED) -> bytes:
 
 
 def zeros(name: str, size: int, head: bytes = b"") -> bytes:
-    """A small zip with a member that unpacks to `size` bytes."""
+    """A small zip with a member that unpacks to `head` and `size` zeros."""
     buffer = io.BytesIO()
-    with (
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open(name, "w") as file,
-    ):
+    archive = zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with archive, archive.open(name, "w", force_zip64=True) as file:
         file.write(head)
-        block = bytes(1 << 20)
         for _ in range(size >> 20):
-            file.write(block)
+            file.write(bytes(1 << 20))
     return buffer.getvalue()
 
 
@@ -100,8 +97,8 @@ ZIPS = [
     ("zip of damaged deflate", patched(packed(IMAGES, zipfile.ZIP_DEFLATED), 50, b"\xff" * 30), "cannot read .*0.png"),
     ("zip of damaged bzip2", patched(packed(IMAGES, zipfile.ZIP_BZIP2), 50, b"\xff" * 30), "cannot read .*0.png"),
     ("zip of damaged lzma", patched(packed(IMAGES, zipfile.ZIP_LZMA), 50, b"\xff" * 30), "cannot read .*0.png"),
-    ("100 MB called png", zeros("x.png", 100 << 20), "cannot read the image x.png"),
-    ("100 MB after a png", zeros("x.tif", 100 << 20, png(kind="TIFF")), "unpacks to .* bytes, more than"),
+    ("100 MB called png", partial(zeros, "x.png", 100 << 20), "cannot read the image x.png"),
+    ("100 MB after a tiff", partial(zeros, "x.tif", 100 << 20, png(kind="TIFF")), "unpacks to .* bytes, more than"),
     ("text called png", packed({"x.png": "hello"}), "cannot read the image x.png"),
     ("nothing called png", packed({"x.png": b""}), "cannot read the image x.png"),
     ("png cut short", packed({"x.png": png()[:200]}), "cannot read the image x.png"),
@@ -144,7 +141,7 @@ ARRAYS = [
     ("x.npy", "nothing", b"", "it is empty"),
     ("x.npy", "text", b"hello", "it is text"),
     ("x.npy", "cut short", IMAGES_NPY[:1000], "cannot read the array .*x.npy"),
-    ("x.npy", "10^18 promised", npy(promise("(10**18, 16, 16, 3)".replace("10**18", str(10**18)))), "cannot read the array"),
+    ("x.npy", "10^18 promised", npy(promise(f"({10**18}, 16, 16, 3)")), "cannot read the array"),
     ("x.npy", "2^70 promised", npy(promise(f"({2**70}, 16, 16)")), "cannot read the array"),
     ("x.npy", "a negative length", npy(promise("(-1, 16, 16)"), bytes(256)), "cannot read the array"),
     ("x.npy", "a shape of text", npy(promise("'x'"), bytes(256)), "cannot read the array"),
@@ -174,13 +171,13 @@ ARRAYS = [
      "promises 7,680,000,000 bytes; 768 are there"),
     ("x.npz", "objects", packed({"images.npy": npy(promise("(1,)", "'|O'"), bytes(64))}), "holds Python objects"),
     ("x.npz", "text", packed({"images.npy": "hello"}), "cannot read the array"),
-    ("x.npz", "a damaged member", patched(packed({"images.npy": IMAGES_NPY}), 400, b"\xff" * 40), "cannot read the array"),
-    ("x.npz", "a bomb", zeros("images.npy", 512 << 20, npy(promise("(2097152, 16, 16)"))), "as a decompression bomb"),
+    ("x.npz", "a damaged member", patched(packed({"images.npy": IMAGES_NPY}), 400, b"\xff"), "cannot read the array"),
+    ("x.npz", "a bomb", partial(zeros, "images.npy", 512 << 20, npy(promise("(2097152, 16, 16)"))), "as a decompres"),
     ("x.npz", "too few labels", packed({"images.npy": IMAGES_NPY, "labels.npy": saved(np.zeros(3, np.int64))}),
      "expected 4 whole-number labels"),
     ("x.npz", "negative labels", packed({"images.npy": IMAGES_NPY, "labels.npy": saved(np.full(4, -1))}),
      "labels must be from 0 .*got -1"),
-    ("x.npz", "labels of 2^64", packed({"images.npy": IMAGES_NPY, "labels.npy": saved(np.full(4, 2**64 - 1, np.uint64))}),
+    ("x.npz", "labels of 2^64", packed({"images.npy": IMAGES_NPY, "labels.npy": saved(~np.zeros(4, np.uint64))}),
      "labels must be from 0 .*got 18446744073709551615"),
     ("x.npz", "labels of floats", packed({"images.npy": IMAGES_NPY, "labels.npy": saved(np.zeros(4))}),
      "expected 4 whole-number labels"),
@@ -190,7 +187,7 @@ ARRAYS = [
 
 
 def _write(name, content, folder):
-    (folder / name).write_bytes(content)
+    (folder / name).write_bytes(content() if callable(content) else content)
 
 
 def _training(prepare, name, folder):
@@ -253,7 +250,7 @@ FOLDERS = [
 ]
 # What `dataset` takes, or leaves out of what it takes.
 SKIPS = (
-    "oblong", "two sizes", "labels", "list for labels", "100 MB after a png", "data are damaged", "offset beyond",
+    "oblong", "two sizes", "labels", "list for labels", "100 MB after a tiff", "data are damaged", "offset beyond",
     "claims encryption", "method 99", "claims 4 GB", "of damaged",
 )  # fmt: skip
 

@@ -76,7 +76,8 @@ class ImageArray:
         try:
             refuse_irregular(self.path)
             if not zipfile.is_zipfile(self.path):
-                return np.load(self.path, mmap_mode="r", allow_pickle=False), None
+                with np.errstate(over="ignore"):  # a header of 10^18 images is refused all the same
+                    return np.load(self.path, mmap_mode="r", allow_pickle=False), None
             with zipfile.ZipFile(self.path) as archive:
                 found = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 only = next(iter(found)) if len(found) == 1 else None

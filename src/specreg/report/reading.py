@@ -140,14 +140,15 @@ def check_comparison(comparison: Record, *, where: str = "comparison") -> None:
             lost = [name for name in names if not isinstance(entry, dict) or name not in entry]
             if lost:
                 raise ValueError(f"{where}: {key}[{index}] has no field {lost[0]!r}")
-    for key, name, kind in (
+    fields: list[tuple[str, str, type]] = [
         *(("arms", "name", str), ("cells", "arm", str), ("cells", "seed", int), ("cells", "folder", str)),
         *(("table", "arm", str), ("table", "metric", str)),
-    ):
+    ]
+    for key, name, each in fields:
         for index, entry in enumerate(comparison[key]):
-            if not isinstance(entry[name], kind):
+            if not isinstance(entry[name], each):
                 came = repr(entry[name])[:40]
-                raise ValueError(f"{where}: expected {name!r} of {key}[{index}] to be a {_name(kind)}; got {came}")
+                raise ValueError(f"{where}: expected {name!r} of {key}[{index}] to be a {_name(each)}; got {came}")
     if wrong := [seed for seed in comparison["seeds"] if not isinstance(seed, int)]:
         raise ValueError(f"{where}: expected every seed to be a whole number; got {repr(wrong[0])[:40]}")
     arms = [arm["name"] for arm in comparison["arms"]]
@@ -175,7 +176,10 @@ def read_results(path: Path) -> Record:
     for key, kind in kinds.items():
         if results.get(key) is not None and not isinstance(results[key], kind):
             raise ValueError(f"{path}: expected {key!r} to be a {_name(kind)}; got {repr(results[key])[:40]}")
-    parts = {"metrics": (int, float), "described": dict, "failures": (dict, list), "timing": (int, float)}
+    parts: dict[str, type | tuple[type, ...]] = {
+        **dict.fromkeys(("metrics", "timing"), (int, float)),
+        **{"described": dict, "failures": (dict, list)},
+    }
     for key, part in parts.items():
         for name, value in (results.get(key) or {}).items():
             if value is not None and not isinstance(value, part):
@@ -183,7 +187,7 @@ def read_results(path: Path) -> Record:
     return results
 
 
-def _name(kind: Any) -> str:
+def _name(kind: type | tuple[type, ...]) -> str:
     return " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
 
 
