@@ -194,6 +194,7 @@ def array_fault(path: Path, error: Exception) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Return what an exception says on one line, without the addresses of Python's objects."""
+    """Return what an exception says, on one line of at most 500 characters, without addresses of Python's objects."""
     text = re.sub(r"<[^<>]*(?:\bat 0x|ZipExtFile|BytesIO)[^<>]*>", "its content", str(error))
-    return " ".join(text.split()) or type(error).__name__
+    line = " ".join(text.split()) or type(error).__name__
+    return line if len(line) <= 500 else f"{line[:250]}…{line[-250:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,7 @@ app = typer.Typer(
 def run() -> None:
     """Run the command; bad input becomes one sentence on stderr and exit code 2 (SPECREG_TRACEBACK=1 shows all)."""
     escape_what_cannot_be_encoded()
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # it would print its own words beside our sentence
     with one_sentence():
         app()
 
