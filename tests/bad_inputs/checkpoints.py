@@ -183,8 +183,8 @@ CASES = [
     *(Case(f"{file}: {name}", partial(_convert, file, content), words) for name, file, content, words in FILES),
     *(Case(f"option: {name} = {str(value)[:30]}", partial(_convert, "x.pt", partial(_network, **{name: value})),
            rf"x\.pt: .*({words})" if words != "error" else r"x\.pt: ") for name, value, words in OPTION_CASES),
-    *(Case(f"tensor: {name}", partial(_convert, "x.pt", lambda change=change: _network(_with(change))), words)
-      for name, change, words in TENSOR_CASES),
+    *(Case(f"tensor: {name}", partial(_convert, "x.pt", lambda change=change: _network(_with(change))),
+           rf"x\.pt: .*({words})") for name, change, words in TENSOR_CASES),
     *(Case(f"train: tensor {name}", partial(_train, "x.pt", lambda change=change: _network(_with(change))), words)
       for name, change, words in TENSOR_CASES[:5]),
     *(Case(f"vocoder: {name}", _vocoder(change), words) for name, change, words in VOCODERS),

@@ -133,11 +133,23 @@ def _run(files):
     return make
 
 
+def _trained(folder):
+    """A run of a network that has no public format; the fault is of the run, not of the file to write."""
+    from specreg.modalities import load
+    from specreg.training.trainer import Trainer
+
+    (folder / "x.yaml").write_text(TINY)
+    with Trainer(load(folder / "x.yaml"), folder / "run") as trainer:
+        trainer.run()
+    return ["convert", "run", "out.safetensors"]
+
+
 CASES = [
     *(Case(f"yaml: {name}", _yaml(text.encode()), rf"x\.yaml: .*({words})") for name, text, words in YAML),
     *(Case(f"yaml: {name}", _yaml(content), rf"x\.yaml: .*({words})") for name, content, words in BYTES),
     Case("yaml: /dev/zero", _device, r"x\.yaml: cannot be read: expected a file"),
     Case("yaml: a pipe", _pipe, r"x\.yaml: cannot be read: expected a file"),
     Case("yaml: a folder", _folder, r"x\.yaml: cannot be read: expected a file"),
+    Case("convert: a run of another network", _trained, "error: run: model.kind: expected a run of an EDM network"),
     *(Case(f"report: {name}", _run(files), words) for name, files, words in RUNS),
 ]
