@@ -14,6 +14,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+SEEDS = 2**63
+"""Seeds are below it: where numbers are signed, larger ones would overflow, or coincide as floats."""
+
+
+def seed(value: int) -> int:
+    """Return a seed; raises ValueError where it is negative or beyond 63 bits."""
+    if not 0 <= value < SEEDS:
+        raise ValueError(f"a seed must be a whole number from 0 to 2^63 - 1; got {quoted(value)}")
+    return value
+
 
 def choice(name: str, value: str, options: Iterable[str]) -> str:
     """Return `value` if it is one of `options`, else raise a ValueError that names them and the nearest one."""
@@ -43,6 +53,8 @@ def shown(value: object, most: int = 80) -> str:
         return repr(value)
     if isinstance(value, (str, bytes)):
         return repr(value[:most]) + ("…" if len(value) > most else "")
+    if isinstance(value, int):
+        return f"an integer of {value.bit_length()} bits"
     return f"a {type(value).__name__}"
 
 

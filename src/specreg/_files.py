@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 
 class WriteError(OSError):
     """A file or folder that cannot be written: which, why, and what to do about it, in one sentence."""
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raise OSError unless a path leads to a file that has an end: devices and pipes have none, or never begin."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("expected a file; it is a folder, a device or a pipe")
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """Return the bytes of a file of at most `most`. Raises OSError, for other files too."""
+    refuse_irregular(path)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"expected at most {most:,} bytes; got {path.stat().st_size:,}")
+    return content
 
 
 @contextmanager
@@ -126,8 +143,8 @@ def read_json(path: Path) -> Any:
     """Read JSON; a ValueError names the file when it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({said(error)})") from None
 
 
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -171,4 +188,13 @@ def array_fault(path: Path, error: Exception) -> str:
     found = mistaken_for_data(path) if path.is_file() else None
     if found is not None:
         return f"it {found}"
-    return "it holds Python objects, or is damaged" if "pickle" in str(error) else str(error)
+    if "pickle" in str(error) or "Python objects" in str(error):
+        return "it holds Python objects, or is damaged"
+    return said(error)
+
+
+def said(error: BaseException) -> str:
+    """Return what an exception says, on one line of at most 500 characters, without addresses of Python's objects."""
+    text = re.sub(r"<[^<>]*(?:\bat 0x|ZipExtFile|BytesIO)[^<>]*>", "its content", str(error))
+    line = " ".join(text.split()) or type(error).__name__
+    return line if len(line) <= 500 else f"{line[:250]}…{line[-250:]}"

@@ -51,6 +51,17 @@ def load_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise ValueError(f"{path}: cannot be read as safetensors: {f'it {found}' if found else error}") from None
 
 
+def unusable(tensor: Tensor) -> str | None:
+    """Return what keeps a tensor of a file from being a network's weights, such as "complex"; None for nothing."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        return "sparse, quantized or nested"
+    if tensor.is_meta:
+        return "without content (on the meta device)"
+    if not tensor.is_floating_point():
+        return "complex" if tensor.is_complex() else f"of {tensor.dtype}"
+    return None if bool(tensor.isfinite().all()) else "not finite"
+
+
 # What torch.load raises for files that are damaged or hold something else.
 _FAULTS = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError,

@@ -59,7 +59,8 @@ def load_trained(folder: Path, device: Device = "cpu") -> Trained:
 
 
 def load_truth(config: Config, *, device: Device = "cpu", scored: bool = True) -> Truth:
-    """Return the real data that samples of a run are measured against."""
+    """Return the real data that samples of a run are measured against; ConfigError for a run that is too large."""
+    modalities.refuse_too_large(config, processes=processes.state().num_processes)
     return modalities.of(config).truth(config, device=device, scored=scored)
 
 

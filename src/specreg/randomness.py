@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specreg import _checks
+
 
 class Stream(IntEnum):
     """The purpose of a stream of random numbers."""
@@ -26,8 +28,9 @@ class Stream(IntEnum):
 
 
 def rng(seed: int, stream: Stream, step: int = 0, index: int = 0) -> np.random.Generator:
-    """Return the generator for one sample of one step."""
-    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, step]))
+    """Return the generator for one sample of one step; raises ValueError for a seed beyond 63 bits."""
+    key = np.array([_checks.seed(seed), stream], dtype=np.uint64)  # of a list, numpy would make floats of large ones
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, index, step]))
 
 
 def integer_seed(seed: int, stream: Stream, step: int = 0, index: int = 0) -> int:

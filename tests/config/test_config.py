@@ -86,7 +86,7 @@ def test_text_may_be_quoted():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e4", 10_000), ("1E4", 10_000), ("1.5e1", 15), ("010", 10), ("1_000", 1000), ("0x10", 16), ("+3", 3)],
+    [("1e4", 10_000), ("1E4", 10_000), ("1.5e1", 15), ("010", 10), ("1_000", 1000), ("+3", 3)],
 )
 def test_whole_numbers_are_read_as_people_write_them(text, value, tmp_path):
     assert parse({}, [f"training.steps={text}"]).training.steps == value
@@ -191,6 +191,68 @@ def test_band_weights_are_checked():
         parse({}, ["spectral.band_options={margin_db: 3}"])
     with pytest.raises(ConfigError, match="did you mean 'wiener'"):
         parse({}, ["spectral.band_weight=weiner"])
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("training.steps=true", "training.steps: input should be a number; got True"),
+    ("training.steps='1'", "training.steps: input should be a valid number, not text; got '1'"),
+    ("training.steps=0x10", "training.steps: .*valid integer.*; got '0x10'"),
+    ("data.squares=[true, 2]", "data.squares: input should be a number; got True"),
+    ("data.channels=true", "data.channels: input should be a number; got True"),
+    ("spectral.noise_options={clip: '5'}", "spectral.noise_options: input should be a valid number, not text; got '5'"),
+    ("training.compile=1", "training.compile: input should be true or false; got 1"),
+    ("training.lr=.inf", "training.lr: input should be a finite number; got inf"),
+    ("spectral.ratio=1e400", "spectral.ratio: input should be a finite number; got inf"),
+    ("spectral.options={a: [.nan]}", "spectral.options: expected finite numbers; got nan"),
+    (f"seed={2**63}", "seed: input should be less than 9223372036854775808"),
+    (f"sampling.seed={2**63 - 1}", r"sampling: expected seed \+ count of at most 2\^63"),
+    (f"name={'a' * 121}", "name: string should have at most 120 characters"),
+    ("title=\udcff", "title: input should be text in UTF-8"),
+    ("data.path=\ud800", "data.path: input should be a path"),
+    ("data.path=a\0b", "data.path: input should be a path"),
+    (f"training.steps={'9' * 5000}", "training.steps: .*expected a number"),
+])  # fmt: skip
+def test_what_pydantic_would_take_or_no_file_can_hold_is_refused(text, words):
+    with pytest.raises(ConfigError, match=words):
+        parse({}, [text])
+    assert parse({}, ["sampling.churn_max=.inf"]).sampling.churn_max == float("inf")  # EDM's own default
+    assert parse({}, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
+
+
+def _bomb(levels):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (_bomb(9), r"expected at most 20,000 values on 50 levels, counting aliases .*\(line 5, column 5\)"),
+    ("a: " + "[" * 3000, "expected at most 50 levels"),
+    ("a: &a [*a]", "an alias stands inside of what it stands for"),
+    ("seed: 1\nseed: 2", "the key 'seed' is given twice"),
+    ("a: !!python/object/apply:os.system [ls]", "expected plain values; got the tag"),
+    ("seed: !!int x", "expected a number; got 'x'"),
+    ("training: {compile: !!bool x}", "expected true or false; got 'x'"),
+    ("title: 2026-13-45\nseed: [", "is not YAML"),
+    ("a: " + "x" * 2**20, "expected at most 1,048,576 bytes"),
+])  # fmt: skip
+def test_yaml_that_is_no_config_is_refused_at_once(text, words, tmp_path):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"x\.yaml: .*{words}") as caught:
+        load(tmp_path / "x.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_aliases_may_be_used(tmp_path):
+    (tmp_path / "x.yaml").write_text("title: 2026-13-45\narms: {a: &a {name: haar, weight: 2}, b: {<<: *a, weight: 3}}")
+    config = load(tmp_path / "x.yaml")
+    assert (config.title, config.arms["b"].name, config.arms["b"].weight) == ("2026-13-45", "haar", 3.0)
+
+
+def test_devices_are_no_configs(tmp_path):
+    (tmp_path / "x.yaml").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=r"x\.yaml: cannot be read: expected a file"):
+        load(tmp_path / "x.yaml")
 
 
 def test_every_bad_field_is_named_at_once():

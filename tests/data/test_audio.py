@@ -183,6 +183,30 @@ def test_a_cache_made_otherwise_is_not_used(folder, tmp_path, change, monkeypatc
     assert clip.audio.shape[-1] == (140 * 64 if "crop_frames" in change else 125 * 64)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"hello", None])
+def test_cached_files_that_are_cut_short_are_made_again(folder, tmp_path, content):
+    cache = tmp_path / "cache"
+    data = AudioDataset(folder, mel=SMALL, crop_frames=20, cache=cache)
+    before = data[1]
+    for path in cache.iterdir():
+        path.write_bytes(path.read_bytes()[:-8] if content is None else content)
+    again = data[1]
+    assert torch.equal(again.audio, before.audio)
+    assert torch.equal(again.mel, before.mel)
+
+
+def test_devices_and_lying_headers_are_no_sound(tmp_path):
+    (tmp_path / "zero.wav").symlink_to("/dev/zero")
+    soundfile.write(tmp_path / "a.flac", tone(1.0), 8000)
+    flac = bytearray((tmp_path / "a.flac").read_bytes())
+    flac[21] |= 0x0F  # the number of samples has 36 bits
+    flac[22:26] = b"\xff\xff\xff\xff"
+    (tmp_path / "lie.flac").write_bytes(flac)
+    for name, words in (("zero.wav", "expected a file"), ("lie.flac", "promises 68,719,476,735 samples")):
+        with pytest.raises(ValueError, match=rf"cannot read the sound .*{name}: .*{words}"):
+            read_mono(tmp_path / name, 8000)
+
+
 def test_the_decoder_s_versions_name_the_packages_that_make_the_samples():
     found = decoder_versions()
     assert found[0] == f"libsndfile {soundfile.__libsndfile_version__}"

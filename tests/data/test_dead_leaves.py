@@ -72,7 +72,7 @@ def test_power_falls_as_in_photographs():
     [
         ({"count": 0}, "count must be at least 1; got 0"),
         ({"channels": 2}, "channels must be 1 .grey. or 3 .colour.; got 2"),
-        ({"radii": (3, 2)}, "0 < r_min < r_max; got 3 and 2"),
+        ({"radii": (3, 2)}, "0 < r_min < r_max .*got 3 and 2"),
         ({"contrast": 2.0}, "contrast must be between 0 and 1; got 2"),
     ],
 )

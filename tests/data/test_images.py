@@ -210,7 +210,11 @@ def test_member_names_of_other_zip_programs_are_the_same_files_and_keep_their_la
     ("entry", "message"),
     [
         ('{"labels": [["0.png", 1]]}', "no label for 1 of 2 images: 1.png"),
-        ('{"labels": [["0.png", 1], ["1.png", 0.5]]}', "whole numbers; got 0.5"),
+        ('{"labels": [["0.png", 1], ["1.png", 0.5]]}', "whole numbers .*; got 0.5"),
+        ('{"labels": [["0.png", 1], ["1.png", -1]]}', "whole numbers from 0 .*; got -1"),
+        ('{"labels": [["0.png", 1], ["1.png", 1' + 30 * "0" + "]]}", "whole numbers .*; got an integer of 100 bits"),
+        ('{"labels": ' + 100_000 * "[" + "]" * 100_000 + "}", "dataset.json in .* should be"),
+        ("\udcff", "dataset.json in .* should be"),
         ('{"labels": [1, 2]}', "dataset.json in .* should be"),
         ("[", "dataset.json in .* should be"),
     ],
@@ -218,7 +222,7 @@ def test_member_names_of_other_zip_programs_are_the_same_files_and_keep_their_la
 def test_bad_labels_are_named(tmp_path: Path, entry: str, message: str) -> None:
     files = {f"{i}.png": png(noise(4, 4)) for i in range(2)}
     with pytest.raises(ValueError, match=message):
-        ImageDataset(write_zip(tmp_path / "x.zip", {"dataset.json": entry.encode(), **files}))
+        ImageDataset(write_zip(tmp_path / "x.zip", {"dataset.json": entry.encode(errors="surrogateescape"), **files}))
 
 
 def test_other_sizes_and_damage_are_named_on_access(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_bad_calls_are_refused():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"hop_samples": 0}, "hop_samples must be a whole number of at least 1; got 0"),
+        ({"hop_samples": 0}, "hop_samples must be a whole number from 1 to 65,536; got 0"),
         ({"upsample_factors": (4, 4)}, "product is hop_samples, 256; got"),
         ({"noise_schedule": [0.1, 1.5]}, "noise_schedule must hold numbers between 0 and 1"),
         ({"inference_noise_schedule": []}, "at least one; got"),
@@ -219,7 +219,7 @@ def without(name):
         ),
         ({"params": lambda p: {**p, "residual_layers": 3}}, "missing: residual_layers.2.dilated_conv.weight"),
         ({"params": lambda p: {**p, "unconditional": True}}, "not expected: spectrogram_upsampler.conv1.weight"),
-        ({"params": lambda p: {**p, "hop_samples": 8}}, "params: upsample_factors must be two numbers.*got"),
+        ({"params": lambda p: {**p, "hop_samples": 8}}, "params: upsample_factors must be two whole numbers.*got"),
         ({"params": lambda p: {**p, "n_mels": "80"}}, "params: n_mels must be a whole number"),
         ({"params": lambda p: None}, "holds no 'params'; pass config="),
         ({"model": lambda m: [1]}, "expected a dict with the network's tensors under 'model'"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from specreg.cli import (
     checkpoints,
@@ -19,10 +21,27 @@ from specreg.cli import (
     spectrum,
     train,
 )
-from specreg.cli.console import escape_what_cannot_be_encoded, example, one_sentence, out, stoppable
+from specreg.cli.console import escape_what_cannot_be_encoded, example, one_sentence, out, shortened, stoppable
+
+_Misused: Any = typer.BadParameter.__base__
+"""What the parser raises for any misuse, click's UsageError; some versions of typer bring a click of their own."""
+
+
+class _Commands(TyperGroup):
+    """The commands; a fault of an option, which typer prints, is shortened as other errors are."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except _Misused as error:
+            error.message = shortened(error.message)
+            raise
+
 
 app = typer.Typer(
     name="specreg",
+    cls=_Commands,
     help="Spectral regularization for diffusion models: train with it, compare with and without, see the spectrum.",
     no_args_is_help=True,
     add_completion=False,
@@ -35,6 +54,7 @@ app = typer.Typer(
 def run() -> None:
     """Run the command; bad input becomes one sentence on stderr and exit code 2 (SPECREG_TRACEBACK=1 shows all)."""
     escape_what_cannot_be_encoded()
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # it would print its own words beside our sentence
     with one_sentence():
         app()
 

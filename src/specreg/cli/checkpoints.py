@@ -28,10 +28,14 @@ def convert(
     """Convert a trained network without running code that its file may hold."""
     if source.is_dir():
         from specreg import evaluation, modalities
+        from specreg.config import ConfigError
 
         trained = evaluation.load_trained(source)
         modality = modalities.of(trained.config)
-        what = modality.export_network(target, trained.config, trained.network, trained.description, trained.step)
+        try:
+            what = modality.export_network(target, trained.config, trained.network, trained.description, trained.step)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
     else:
         from specreg.models import pretrained
 

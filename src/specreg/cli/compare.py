@@ -32,7 +32,7 @@ Yardstick = Annotated[
 def demo(
     overrides: Overrides = None,
     folder: Out = Path("runs"),
-    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds.")] = 4,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Paired seeds.")] = 4,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default two where there are cores.")] = None,
     calibrated: Yardstick = True,
     dry_run: DryRun = False,
@@ -51,7 +51,7 @@ def compare(
             help="Arms: none, a loss or a recipe's arm, with @λ, @auto or @auto:RATIO. Default: the recipe's own."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds, counted from the config's seed.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Paired seeds, counted from the config's seed.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each on a GPU of its own if there are.")] = 1,
     calibrated: Yardstick = True,
     dry_run: DryRun = False,
@@ -77,7 +77,7 @@ def _compare(
 
     names = (
         arms.split(",")
-        if arms
+        if arms is not None
         else list(config.arms) or [config.spectral.name if config.spectral else SpectralConfig().name]
     )
     resolved = comparing.resolve_arms(config, names)

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,20 +86,47 @@ def example(text: str) -> str:
 def one_sentence() -> Iterator[None]:
     """Turn an exception into one sentence on stderr and an exit code; SPECREG_TRACEBACK=1 shows the traceback too.
 
-    Bad input (ValueError, TypeError, OSError, ImportError) is exit code 2, a run that failed (RuntimeError) is 1.
+    Bad input (ValueError, TypeError, OSError, ImportError, and what no memory is left for) is exit code 2, a run that
+    failed (RuntimeError) is 1.
     """
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
-        _stop(error, 2)
+        _stop(error, str(error), 2)
+    except MemoryError as error:
+        _stop(error, _out_of_memory(error), 2)
     except RuntimeError as error:
-        _stop(error, 1)
+        if _OUT_OF_MEMORY.search(str(error)):
+            _stop(error, _out_of_memory(error), 2)
+        _stop(error, str(error), 1)
 
 
-def _stop(error: Exception, code: int) -> None:
+_OUT_OF_MEMORY = re.compile(r"(?:tried to allocate|Unable to allocate) ([\d.]+ \w+)", re.IGNORECASE)
+"""What torch says on a CPU and on a GPU, and what NumPy says."""
+
+
+def _out_of_memory(error: Exception) -> str:
+    found = _OUT_OF_MEMORY.search(str(error))
+    wanted = f" for the next {found[1]}" if found else ""
+    return (
+        f"expected a run that fits into memory; there is not enough{wanted}. Smaller: training.batch_size, "
+        "data.resolution, model.width, sampling.count"
+    )
+
+
+def shortened(sentence: str, most: int = 300) -> str:
+    """Return a message for the user in which what is longer than `most` without a space is cut in its middle.
+
+    Errors echo what came, and what came may be of any length; paths are shorter than that.
+    """
+    half = most // 2
+    return re.sub(rf"\S{{{most + 1},}}", lambda word: f"{word[0][:half]}…{word[0][-half:]}", sentence)
+
+
+def _stop(error: Exception, sentence: str, code: int) -> None:
     if os.environ.get("SPECREG_TRACEBACK"):
         raise error
-    sentence = str(error) or type(error).__name__
+    sentence = shortened(sentence) or type(error).__name__
     if not (_tell_launcher(sentence) and _rank() != 0):
         err.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
     sys.exit(code)

@@ -50,10 +50,10 @@ def reproduce(
 
     _checks.choice("table", what, ["table1", "table2"])
     folder = folder or Path("runs") / what
-    named = arms.split(",") if arms else None
+    named = arms.split(",") if arms is not None else None
     if what == "table2":
         return _table2(checkpoint, data, folder, steps, seeds or 5, named, overrides or [])
-    chosen = rows.split(",") if rows else None
+    chosen = rows.split(",") if rows is not None else None
     return _table1(checkpoints, data, folder, samples, seeds or 3, chosen, named, overrides or [], inception)
 
 

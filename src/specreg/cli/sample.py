@@ -15,7 +15,7 @@ def sample(
     run_folder: Annotated[Path, typer.Argument(help="A run folder with checkpoints.", metavar="RUN")],
     out_folder: Annotated[Path, typer.Option("--out", callback=home, help="Folder for the files.")] = Path("samples"),
     count: Annotated[int, typer.Option(parser=whole_number(1), metavar="INTEGER", help="How many.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first; sample i has seed + i.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the first; sample i has seed + i.")] = 0,
     sampler: Annotated[str | None, typer.Option(help="Another sampler of the run's objective.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler, where it has a number of steps.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Of DDIM.")] = None,
@@ -35,6 +35,7 @@ def sample(
     given = {name: value for name, value in settings.items() if value is not None}
     tree = trained.config.model_dump(mode="json", exclude={"metrics"})  # nothing is scored, so no rule of scores holds
     config = modalities.parse({**tree, "sampling": {**tree["sampling"], **given}}, where="options")
+    modalities.refuse_too_large(config)
     modality = modalities.of(config)
     prompts = modality.prompts(config, trained.description)
     indices = range(modality.count(config, prompts))

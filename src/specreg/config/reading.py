@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from specreg import _checks
+from specreg._files import read_regular
 from specreg.config import yaml_text
 from specreg.config.sections import Config, ConfigError, Section
 
@@ -46,7 +47,7 @@ def _value(key: str, text: str, section: type[Section] | None) -> Any:
     try:
         value, written = yaml_text.load(text), yaml_text.load_as_written(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {_checks.quoted(text)} is not a YAML value: {error}") from None
+        raise ConfigError(f"{key}: {_checks.quoted(text)} is not a YAML value: {yaml_text.fault(error)}") from None
     return yaml_text.with_texts(value, written, Union[tuple(kinds)] if kinds else Any)  # noqa: UP007
 
 
@@ -76,12 +77,13 @@ class YamlFile(NamedTuple):
 def read_yaml(path: Path) -> YamlFile:
     """Read a YAML file that holds a tree of values; raises ConfigError, naming the file, for anything else."""
     try:
-        content = path.read_bytes()  # UTF-8, or UTF-16 with its mark, as PowerShell writes it
+        # UTF-8, or UTF-16 with its mark, as PowerShell writes it
+        content = read_regular(path, most=yaml_text.MOST_BYTES)
         values, written = yaml_text.load(content), yaml_text.load_as_written(content)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from None
+        raise ConfigError(f"{path}: is not YAML: {yaml_text.fault(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections; got {type(values).__name__}")
     return YamlFile(values, written)

@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -20,18 +20,26 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     field_validator,
+    model_validator,
 )
 
-from specreg import losses
-from specreg.config import yaml_text
+from specreg import _checks, losses
+from specreg.config import plain, yaml_text
 from specreg.diffusion import band_weight, noise_weight
+
+NAME_LENGTH = 120
+"""Characters of a name: file systems take 255 bytes, and names of arms, seeds and temporary files are added to it."""
 
 
 def _text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float, datetime.date)) and not isinstance(value, bool) else value
 
 
-Name = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$")]
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=NAME_LENGTH),
+    BeforeValidator(_text),
+]
 """Name of a run or an arm; it becomes the name of a folder."""
 
 
@@ -42,18 +50,26 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A section of a config: unknown keys are refused, values do not change after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _number_of_a_path(cls, value: Any, info: Any) -> Any:
-        return _text(value) if yaml_text.takes_path(yaml_text.field_kinds(cls, [info.field_name])) else value
+    def _as_meant(cls, value: Any, info: Any) -> Any:
+        """Read the number that a path is named, refuse what pydantic would read as a number or as text."""
+        kinds = yaml_text.field_kinds(cls, [info.field_name])
+        if yaml_text.takes_path(kinds):
+            return _text(value)
+        plain.check(value, kinds)
+        return value
 
     @field_validator("*", mode="after")
     @classmethod
-    def _home(cls, value: Any) -> Any:
-        """Expand ~ in paths, as a shell does where it sees one."""
-        return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
+    def _path(cls, value: Any) -> Any:
+        """Expand ~ in paths, as a shell does where it sees one; refuse what no file can be called."""
+        if not isinstance(value, Path):
+            return value
+        plain.check_path(str(value))
+        return Path(os.path.expanduser(value))
 
 
 class DataSection(Section):
@@ -68,8 +84,14 @@ class SamplingSection(Section):
     """What to draw after training."""
 
     count: PositiveInt = Field(64, description="number of samples")
-    seed: int = Field(0, ge=0, description="seed of the first sample; sample i has seed + i")
+    seed: int = Field(0, ge=0, lt=_checks.SEEDS, description="seed of the first sample; sample i has seed + i")
     sampler: str
+
+    @model_validator(mode="after")
+    def _last_seed(self) -> Self:
+        if self.seed + self.count > _checks.SEEDS:
+            raise ValueError(f"expected seed + count of at most 2^63; got {self.seed} + {self.count}")
+        return self
 
 
 class SpectralConfig(Section):
@@ -77,6 +99,7 @@ class SpectralConfig(Section):
 
     name: str = Field(
         "amplitude",
+        max_length=NAME_LENGTH,
         description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME, or a sum: amplitude+haar",
     )
     weight: float | Literal["auto"] = Field(0.1, description="λ; auto finds it while training")
@@ -96,15 +119,16 @@ class SpectralConfig(Section):
     @field_validator("weight", mode="before")
     @classmethod
     def _number_or_auto(cls, weight: Any) -> Any:
-        with contextlib.suppress(TypeError, ValueError):
-            if weight == "auto" or (not isinstance(weight, bool) and 0 <= float(weight) < float("inf")):
-                return weight if weight == "auto" else float(weight)  # YAML reads 1e-4 as text
-        raise ValueError(f"λ must be a finite number of at least 0, or auto; got {weight!r}")
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            if weight == "auto" or (not isinstance(weight, (bool, str)) and 0 <= float(weight) < float("inf")):
+                return weight if weight == "auto" else float(weight)
+        raise ValueError(f"λ must be a finite number of at least 0, or auto; got {_checks.quoted(weight)}")
 
     @field_validator("options")
     @classmethod
     def _loss_exists(cls, options: dict[str, Any], info: Any) -> dict[str, Any]:
         if "name" in info.data:
+            plain.check_finite(options)
             try:
                 losses.build(info.data["name"], **options)
             except TypeError as error:
@@ -132,7 +156,7 @@ class SpectralConfig(Section):
 class TrainingConfig(Section):
     """The optimizer and its schedule."""
 
-    steps: PositiveInt = 1000
+    steps: PositiveInt = Field(1000, le=99_999_999, description="names of checkpoints have eight digits")
     batch_size: PositiveInt = Field(16, description="over all processes and accumulated parts")
     accumulate: PositiveInt = Field(1, description="parts that a batch is run in")
     lr: float = Field(5e-4, gt=0)
@@ -153,7 +177,7 @@ class TrainingConfig(Section):
     checkpoint_every: PositiveInt = 500
     keep: PositiveInt = Field(2, description="checkpoints kept")
     log_every: PositiveInt = 10
-    workers: int = Field(0, ge=0, description="processes that load data")
+    workers: int = Field(0, ge=0, le=1024, description="processes that load data")
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -166,7 +190,7 @@ class Config(Section):
 
     name: Name = Field("run", description="name of the run's folder under runs/")
     title: str = "A run"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=_checks.SEEDS)
     data: DataSection
     model: Section = Section()
     diffusion: Section = Section()

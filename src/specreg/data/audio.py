@@ -268,13 +268,33 @@ class AudioDataset(Dataset[AudioClip]):
         made_by = [CACHE_FORMAT, decoder_versions(), self.crop_frames, asdict(self.mel)]
         key = hashlib.sha256(json.dumps([source, made_by]).encode()).hexdigest()[:32]
         paths = self.cache / f"{key}.audio.npy", self.cache / f"{key}.mel.npy"
-        if not all(path.exists() for path in paths):
+        shapes = (self.samples(i),), (self.mel.n_mels, -1)
+        if (found := _mapped(paths, shapes)) is None:
             self.cache.mkdir(parents=True, exist_ok=True)
             sound = self._read(i)
             for path, values in zip(paths, (sound, log_mel(sound, self.mel)), strict=True):
                 with whole_file(path) as out:
                     np.save(out, values.numpy())
-        return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+            found = _mapped(paths, shapes)
+        assert found is not None
+        return found
+
+
+def _mapped(
+    paths: tuple[Path, Path], shapes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return two arrays of the cache, mapped into memory; None where one is not there, cut short or damaged."""
+    found = []
+    for path, shape in zip(paths, shapes, strict=True):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        fits = len(array.shape) == len(shape) and all(n in (-1, m) for n, m in zip(shape, array.shape, strict=True))
+        if array.dtype != np.float32 or not fits:
+            return None
+        found.append(array)
+    return found[0], found[1]
 
 
 def _held_out(

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from specreg._files import refuse_irregular
 from specreg.data.audio_lengths import check_wav_length, mp3_length_is_declared, skip_id3
 
 SEEKABLE = frozenset(("FLAC", "RF64", "WAV", "WAVEX"))  # a part can be read without decoding what precedes it
 MP3_SLACK = 2 * 1152  # samples; the length in an mp3's header may count the encoder's padding
 UNSCALED = frozenset(("DOUBLE", "FLOAT", "PCM_32"))  # encodings that may hold values of another range
 OVERSHOOT = 2.0  # float masters and lossy decoders may go this far beyond 1 at their peaks, which are clipped
+SAMPLES_A_BYTE = 1 << 14  # more than the best codec makes of silence
 BLOCK = 1 << 20  # samples decoded at a time where only their number is wanted
 
 
@@ -40,10 +42,11 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Return a file's header; raises ValueError that names the file where it is damaged or cut short."""
     try:
+        refuse_irregular(path)
         stat = path.stat()
         return _header(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
-        raise ValueError(f"cannot read the sound {path}: {error.strerror}") from None
+        raise ValueError(f"cannot read the sound {path}: {error.strerror or error}") from None
 
 
 @lru_cache(maxsize=1 << 17)  # an entry for each file of a large set: all arms and parts of a comparison read them
@@ -61,6 +64,11 @@ def _header(path: Path, size: int, changed: int) -> Header:
         raise ValueError(f"cannot read the sound {path}: {error}") from None
     if samples < 1:
         raise ValueError(f"cannot read the sound {path}: it holds no samples")
+    if info.samplerate < 1 or samples > SAMPLES_A_BYTE * size:
+        raise ValueError(
+            f"cannot read the sound {path}: its header promises {samples:,} samples at {info.samplerate} Hz, which do "
+            f"not fit into {size:,} bytes"
+        )
     return Header(samples, int(info.samplerate), int(info.channels), info.format, info.subtype, counted)
 
 

@@ -94,7 +94,7 @@ def select(names: Sequence[str], part: Part, held_out: Sequence[str] | float, *,
 
 
 def _share(seed: int, name: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

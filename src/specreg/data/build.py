@@ -107,6 +107,8 @@ def build_dataset(
         raise ValueError(f"channels must be 1 (grey) or 3 (colour); got {channels}")
     if halve and halve < 2 * resolution:
         raise ValueError(f"halve must be 0 or at least twice the resolution, {2 * resolution}; got {halve}")
+    if not 0 <= min_std <= 255:
+        raise ValueError(f"min_std must be from 0 to 255; got {min_std}")
     if max_tiles < 1:
         raise ValueError(f"max_tiles must be at least 1; got {max_tiles}")
     if not 0 <= test_fraction < 1:
@@ -213,7 +215,7 @@ class _Pictures:
 
 def _draw(seed: int, name: str) -> tuple[float, Callable[[int, int], NDArray[np.intp]]]:
     """Return a share in [0, 1) and a function that draws k of n in order; both depend on (seed, name) alone."""
-    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\0{name}".encode(errors="surrogateescape")).digest()  # of any bytes of a name
     key = int.from_bytes(digest[8:24], "big")
 
     def draw(n: int, k: int) -> NDArray[np.intp]:
@@ -254,8 +256,18 @@ def _pixels(image: Image) -> NDArray[np.uint8]:
 
 def _contrast(cut: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the standard deviation over pixels, root mean square over channels: `[N]`, of 255."""
-    deviation: NDArray[np.float64] = np.sqrt(cut.var(axis=(1, 2), dtype=np.float64).mean(axis=1))
+    from PIL import Image, ImageStat
+
+    # Pillow counts the 256 values; NumPy would make a copy in float64, 2 GB of a large photo.
+    variances = [ImageStat.Stat(Image.fromarray(_squeezed(picture))).var for picture in cut]
+    means: NDArray[np.float64] = np.array(variances, dtype=np.float64).reshape(len(cut), cut.shape[3]).mean(axis=1)
+    deviation: NDArray[np.float64] = np.sqrt(means.clip(min=0))
     return deviation
+
+
+def _squeezed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture as Pillow takes it, grey without an axis of channels."""
+    return picture.squeeze(2) if picture.shape[2] == 1 else picture
 
 
 class _Archive:
@@ -273,7 +285,7 @@ class _Archive:
         index = f"{len(self.sources):08d}"
         name = f"{index[:5]}/img{index}.png"
         buffer = io.BytesIO()
-        Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(buffer, format="PNG")
+        Image.fromarray(_squeezed(picture)).save(buffer, format="PNG")
         self._write(name, buffer.getvalue())
         self.sources[name] = source
 

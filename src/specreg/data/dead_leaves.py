@@ -18,11 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from specreg import _checks
+
 OVERSAMPLING = 2
 """Pixels are means of this many rendered ones to a side, so that edges are smooth."""
 
 SATURATION = 0.4
 """Share of a disc's colour that is drawn for each channel on its own; the rest is grey."""
+
+MOST_DISCS = 100_000
+"""Of an image: drawing this many takes seconds."""
 
 WAVELENGTHS = (2.5, 10.0)
 """Shortest and longest wavelength of a grating, in pixels."""
@@ -59,16 +64,25 @@ class DeadLeaves(Dataset[Tensor]):
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour); got {channels}")
         low, high = radii or (resolution / 12, resolution / 2)
-        if not 0 < low < high:
-            raise ValueError(f"radii must be two numbers, 0 < r_min < r_max; got {low:g} and {high:g}")
+        if not 0 < low < high <= 100 * resolution:
+            raise ValueError(
+                f"radii must be two numbers, 0 < r_min < r_max <= {100 * resolution} (100 times the resolution); "
+                f"got {low:g} and {high:g}"
+            )
         if not 0 <= contrast <= 1:
             raise ValueError(f"contrast must be between 0 and 1; got {contrast:g}")
-        self.count, self.resolution, self.channels, self.seed = count, resolution, channels, seed
+        self.count, self.resolution, self.channels, self.seed = count, resolution, channels, _checks.seed(seed)
         self.radii, self.contrast = (float(low), float(high)), float(contrast)
         self._drawn: dict[int, NDArray[np.uint8]] = {}  # drawing takes milliseconds, as long as a small training step
         # Enough discs that hardly a pixel is left without one: each covers π·E[r²] of the padded plane.
         mean_square = 2 * np.log(high / low) / (low**-2 - high**-2)
-        self.discs = int(np.ceil(6 * (resolution + 2 * high) ** 2 / (np.pi * mean_square)))
+        discs = float("inf") if low < 1e-6 else np.ceil(6 * (resolution + 2 * high) ** 2 / (np.pi * mean_square))
+        if not discs <= MOST_DISCS:
+            raise ValueError(
+                f"radii must be two numbers for which at most {MOST_DISCS:,} discs cover an image; "
+                f"got {low:g} and {high:g}, which take {discs:.3g}"
+            )
+        self.discs = int(discs)
 
     def item(self, i: int) -> Tensor:
         """Return image `i`; raises IndexError beyond the last."""
@@ -89,7 +103,7 @@ class DeadLeaves(Dataset[Tensor]):
         return self.item(i)
 
     def _render(self, i: int) -> NDArray[np.float32]:
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, i]))
+        rng = np.random.Generator(np.random.Philox(key=np.array([self.seed, i], dtype=np.uint64)))
         n, side, (low, high) = self.discs, self.resolution, self.radii
         # p(r) ∝ 1/r³: the inverse of its distribution function.
         radius = (low**-2 - rng.random(n) * (low**-2 - high**-2)) ** -0.5

@@ -6,16 +6,20 @@ Pillow is imported on first use, so that importing specreg stays light.
 from __future__ import annotations
 
 import io
+import lzma
 import os
+import struct
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from specreg._files import refuse_irregular, said
 from specreg.data.folders import list_files
 
 if TYPE_CHECKING:
@@ -34,6 +38,14 @@ NOT_READ = frozenset(
 # Only these decoders are tried, whatever a file's name: some others start external programs (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "TGA")
 MAX_BYTES = 1 << 30
+SMALL = 1 << 26
+"""Bytes up to which a file is read as a whole."""
+
+# What zipfile and its decompressors raise for archives that are damaged, encrypted or of other kinds.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError, LookupError,
+    OverflowError, struct.error,
+)  # fmt: skip
 
 
 class ImageFiles:
@@ -55,7 +67,7 @@ class ImageFiles:
             raise FileNotFoundError(f"no such file or folder: {self.path}")
         if self.path.is_dir():
             found = list_files(self.path)
-        elif zipfile.is_zipfile(self.path):
+        elif self.path.is_file() and zipfile.is_zipfile(self.path):
             found = list(self._members())
         else:
             raise ValueError(f"expected a folder, zip or pk3 of images; {self.path} is none of them")
@@ -70,16 +82,37 @@ class ImageFiles:
         counts = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
         return f"pictures in formats that are not read: {counts}; convert them to PNG or JPEG"
 
-    def read(self, name: str) -> bytes:
-        """Return the bytes of one file; raises FileNotFoundError where it is missing."""
+    def read(self, name: str, *, most: int = MAX_BYTES) -> bytes:
+        """Return the bytes of one file of at most `most`.
+
+        Raises FileNotFoundError where it is missing, ValueError that names it where it cannot be read.
+        """
+        try:
+            size = self._size(name)
+            if size > most:
+                raise ValueError(f"expected at most {most:,} bytes; got {size:,}")
+            with self._opened(name) as file:
+                return file.read(most)
+        except FileNotFoundError:
+            raise
+        except _DAMAGE as error:
+            raise ValueError(f"cannot read {name} in {self.path}: {said(error)}") from error
+
+    def _size(self, name: str) -> int:
+        """Return the bytes of a file, in an archive what it says that it unpacks to."""
         if self.path.is_dir():
-            return (self.path / name).read_bytes()
+            refuse_irregular(self.path / name)
+            return (self.path / name).stat().st_size
+        return self._info(name).file_size
+
+    def _opened(self, name: str) -> IO[bytes]:
+        return (self.path / name).open("rb") if self.path.is_dir() else self._archive().open(self._info(name))
+
+    def _info(self, name: str) -> zipfile.ZipInfo:
         info = self._members().get(name)
         if info is None:
             raise FileNotFoundError(f"no {name} in {self.path}")
-        if info.file_size > MAX_BYTES:
-            raise ValueError(f"{name} unpacks to {info.file_size} bytes, more than {MAX_BYTES}")
-        return self._archive().read(info)
+        return info
 
     def image(self, name: str) -> Image:
         """Return one image, upright, as 8-bit "L", "LA", "RGB" or "RGBA"; the first frame of an animation.
@@ -93,9 +126,11 @@ class ImageFiles:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 if (ending := PurePosixPath(name).suffix.lower()) in NOT_READ:
                     raise ValueError(f"{ending} is not read; convert it to PNG or JPEG")
-                image = Image.open(io.BytesIO(self.read(name)), formats=FORMATS)
-                image.load()
-            ImageOps.exif_transpose(image, in_place=True)
+                with self._seekable(name) as file:
+                    image = Image.open(file, formats=FORMATS)
+                    self._refuse_padding(name, image)
+                    image.load()
+                    ImageOps.exif_transpose(image, in_place=True)
             return _eight_bit(image)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
@@ -108,11 +143,32 @@ class ImageFiles:
                 f"cannot read the image {name} in {self.path}: its content is none of {', '.join(FORMATS)}, or damaged"
             ) from None
         except Exception as error:  # decoders raise anything on damaged bytes: SyntaxError, struct.error, ...
-            raise ValueError(f"cannot read the image {name} in {self.path}: {error}") from error
+            raise ValueError(f"cannot read the image {name} in {self.path}: {said(error)}") from error
+
+    def _seekable(self, name: str) -> IO[bytes]:
+        """Return a file to decode from: in memory where it is small, since archives are slow to seek in."""
+        size = self._size(name)
+        if size > MAX_BYTES:
+            raise ValueError(f"expected at most {MAX_BYTES:,} bytes; got {size:,}")
+        return io.BytesIO(self.read(name)) if size <= SMALL else self._opened(name)
+
+    def _refuse_padding(self, name: str, image: Image) -> None:
+        """Raise ValueError for a member of an archive that has far more bytes than its pixels: a decompression bomb.
+
+        Some decoders read the whole file before they look at it.
+        """
+        size, most = self._size(name), SMALL + 8 * image.width * image.height
+        if size > most and not self.path.is_dir():
+            raise ValueError(
+                f"it unpacks to {size:,} bytes, more than {most:,}, which {image.width}×{image.height} pixels may take"
+            )
 
     def _archive(self) -> zipfile.ZipFile:
         if self._handle is None or self._pid != os.getpid():  # a forked handle shares its position in the file
-            self._handle, self._pid = zipfile.ZipFile(self.path), os.getpid()
+            try:
+                self._handle, self._pid = zipfile.ZipFile(self.path), os.getpid()
+            except _DAMAGE as error:
+                raise ValueError(f"{self.path}: is a damaged archive ({said(error)})") from error
             files = (info for info in self._handle.infolist() if not info.filename.endswith(("/", "\\")))
             self._infos = {posix_name(info.filename): info for info in files}
         return self._handle
@@ -155,7 +211,7 @@ def _eight_bit(image: Image) -> Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
+        wide = np.asarray(image)
         low, high = int(wide.min()), int(wide.max())
         if image.mode == "I" and image.format == "TIFF":  # Pillow has 16 bits of PNG and PPM in this mode as well
             if low < 0 or high > 255:
@@ -168,7 +224,11 @@ def _eight_bit(image: Image) -> Image:
             raise ValueError("grey values beyond 16 bits have no fixed range")
         if 0 < high <= 255:
             raise ValueError(f"its 16-bit values end at {high} of 65535: 8-bit values without scaling; save 8 bits")
-        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+        scaled = wide.astype(np.uint32)  # 65535 · 255 fits; in place, since a photo of 80 megapixels is large enough
+        scaled *= 255
+        scaled += 32767
+        scaled //= 65535
+        return Image.fromarray(scaled.astype(np.uint8))
     transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
     grey = image.mode in ("1", "L", "LA", "La")
     mode = ("L" if grey else "RGB") + ("A" if transparent else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from specreg._checks import warn_once
-from specreg._files import array_fault
+from specreg._checks import shown, warn_once
+from specreg._files import said
+from specreg.data.arrays import MOST_CLASSES, ImageArray
 from specreg.data.files import ImageFiles, posix_name
 
 REMEDY = "`specreg dataset SRC OUT.zip` makes pictures of one size and leaves damaged ones out"
@@ -40,7 +40,7 @@ class ImageDataset(Dataset[Tensor]):
         if not self.path.exists():
             raise FileNotFoundError(f"no such file or folder: {self.path}")
         is_array = self.path.suffix in (".npy", ".npz")
-        self._source: _Files | _Array = _Array(self.path) if is_array else _Files(self.path)
+        self._source: _Files | ImageArray = ImageArray(self.path) if is_array else _Files(self.path)
         self.names = self._source.names
         self.labels: NDArray[np.int64] | None = self._source.labels()
         first = self._source.pixels(0, channels)
@@ -103,86 +103,22 @@ class _Files:
         """Return the labels in EDM's dataset.json, or None without such a file."""
         where = f"dataset.json in {self.files.path}"
         try:
-            entries = json.loads(self.files.read("dataset.json"))["labels"]
-            table = {posix_name(name): label for name, label in entries or ()}
+            content = self.files.read("dataset.json", most=(1 << 26) + (len(self.names) << 12))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        try:
+            entries = json.loads(content)["labels"]
+            table = {posix_name(name): label for name, label in entries or ()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             form = '{"labels": [["FILE", CLASS], ...]} or {"labels": null}'
-            raise ValueError(f"{where} should be {form}: {error}") from error
+            raise ValueError(f"{where} should be {form}: {said(error)}") from error
         if not table:
             return None
         if missing := [name for name in self.names if name not in table]:
             raise ValueError(f"{where} has no label for {len(missing)} of {len(self.names)} images: {missing[0]}")
         labels = [table[name] for name in self.names]
-        if wrong := [label for label in labels if type(label) is not int]:
-            raise ValueError(f"{where}: labels must be whole numbers; got {wrong[0]!r}")
-        return np.array(labels, dtype=np.int64)
-
-
-class _Array:
-    """Source of pixels and labels: a .npy file (mapped into memory) or an .npz; it pickles as its path."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        images, labels = self._load()
-        self._images, self._labels = images, labels
-        if images.dtype != np.uint8:
-            raise ValueError(f"{path}: images must be uint8, 0 to 255; got {images.dtype}")
-        shape = images.shape
-        if images.ndim == 3:
-            self._axes: tuple[int, ...] | None = (0, 1)
-        elif images.ndim == 4 and shape[3] in (1, 3):
-            self._axes = (0, 1, 2)
-        elif images.ndim == 4 and shape[1] in (1, 3):
-            self._axes = (1, 2, 0)
-        else:
-            raise ValueError(f"{path}: expected images [N, H, W], [N, H, W, C] or [N, C, H, W]; got {list(shape)}")
-        if images.size == 0:
-            raise ValueError(f"no image in {path}: its shape is {list(shape)}")
-        self.names = tuple(f"{path.name}[{i}]" for i in range(len(images)))
-
-    def pixels(self, i: int, channels: int | None) -> NDArray[np.uint8]:
-        """Return image i, `[H, W, C]`; C is that of the array where `channels` is None."""
-        from PIL import Image
-
-        raw = np.array(self._images[i].transpose(self._axes))
-        pixels = raw.reshape(*raw.shape[:2], -1)
-        own = pixels.shape[2]
-        if channels in (None, own):
-            return pixels
-        if own == 1:
-            return pixels.repeat(3, axis=2)
-        return np.array(Image.fromarray(pixels).convert("L"))[..., None]
-
-    def labels(self) -> NDArray[np.int64] | None:
-        """Return the labels stored beside the images, or None."""
-        labels, count = self._labels, len(self._images)
-        if labels is None:
-            return None
-        if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        if wrong := [label for label in labels if type(label) is not int or not 0 <= label < MOST_CLASSES]:
             raise ValueError(
-                f"{self.path}: expected {count} whole-number labels; got {labels.dtype} {list(labels.shape)}"
+                f"{where}: labels must be whole numbers from 0 to {MOST_CLASSES - 1}; got {shown(wrong[0])}"
             )
-        return labels.astype(np.int64)
-
-    def _load(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        try:
-            loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded, None
-            with loaded:
-                keys = loaded.files
-                images = next((key for key in ("images", "arr_0") if key in keys), keys[0] if len(keys) == 1 else None)
-                if images is None:
-                    raise ValueError(f"expected an array called images or arr_0 among {', '.join(keys) or 'none'}")
-                labels = next((key for key in ("labels", "arr_1") if key in keys), None)
-                return loaded[images], None if labels is None else loaded[labels]
-        except Exception as error:  # numpy reports damage as ValueError, EOFError, BadZipFile, ...
-            raise ValueError(f"cannot read the array {self.path}: {array_fault(self.path, error)}") from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+        return np.array(labels, dtype=np.int64)

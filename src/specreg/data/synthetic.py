@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from specreg import _checks
+
 
 class Checkerboards(Dataset[Tensor]):
     """Data set of `count` boards: item i is x0 `[1, resolution, resolution]`, float32, -1 or +1.
@@ -31,9 +33,7 @@ class Checkerboards(Dataset[Tensor]):
     def __init__(self, count: int, *, resolution: int = 64, squares: Sequence[int] = (2, 4, 8), seed: int = 0) -> None:
         if count < 1:
             raise ValueError(f"count must be at least 1; got {count}")
-        if seed < 0:
-            raise ValueError(f"seed must not be negative; got {seed}")
-        self.count, self.resolution, self.channels, self.seed = count, resolution, 1, seed
+        self.count, self.resolution, self.channels, self.seed = count, resolution, 1, _checks.seed(seed)
         self.squares = _checked_squares(resolution, squares)
 
     @property

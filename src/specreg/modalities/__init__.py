@@ -5,7 +5,7 @@ data is a new file that implements it and is registered here, or by `register` f
 """
 
 from specreg.modalities.protocol import Denoised, Modality, Network, Prepared, Real, Scores, Truth
-from specreg.modalities.registry import KINDS, find, load, of, parse, register
+from specreg.modalities.registry import KINDS, find, load, of, parse, refuse_too_large, register
 
 __all__ = [
     "KINDS",
@@ -20,5 +20,6 @@ __all__ = [
     "load",
     "of",
     "parse",
+    "refuse_too_large",
     "register",
 ]

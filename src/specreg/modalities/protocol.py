@@ -8,7 +8,7 @@ rest, which is cheap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from specreg._memory import Need
 from specreg.config import Config, ConfigError
 from specreg.denoising import DenoisingMap
 from specreg.metrics.info import MetricInfo
@@ -119,6 +120,13 @@ class Modality(Protocol):
     def metrics(self) -> Mapping[str, MetricInfo]:
         """How each metric is shown and read; the first that was measured stands for a cell in a line of text."""
 
+    def needs(self, config: Any, *, processes: int | None) -> Iterable[Need]:
+        """Yield what training in one of `processes`, and drawing samples, needs of memory at least; here nothing.
+
+        `processes` is None where samples are drawn alone. Nothing may be built for the answer.
+        """
+        return ()
+
     def prepare(self, config: Any, saved: Description | None) -> Prepared:
         """Open the training data and build the network with its initial weights.
 
@@ -209,7 +217,7 @@ class Modality(Protocol):
         self, target: Path, config: Any, network: nn.Module, saved: Description | None, step: int
     ) -> str:
         """Write a trained network in a public format and return what it is; ConfigError where there is none."""
-        raise ConfigError(f"{target}: there is no public format for networks of data.kind {config.data.kind}")
+        raise ConfigError(f"data.kind: there is no public format for networks of data.kind {config.data.kind}")
 
 
 class Streamed(Protocol):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specreg import _checks
+from specreg._memory import TooLarge, refuse_beyond
 from specreg.config import Config, ConfigError, read_yaml, with_overrides
 from specreg.config import parse as validate
 from specreg.config.yaml_text import with_texts
@@ -64,6 +65,17 @@ def parse(
         raise ConfigError(f"{where}: {error}") from None
     tree = with_overrides(with_texts(values, written, config), overrides, config)
     return validate(tree, config, where=where)
+
+
+def refuse_too_large(config: Config, *, processes: int | None = None) -> None:
+    """Raise ConfigError where a run needs more memory than there is; without `processes`, where drawing samples does.
+
+    Nothing is built for it.
+    """
+    try:
+        refuse_beyond(of(config).needs(config, processes=processes))
+    except TooLarge as error:
+        raise ConfigError(str(error)) from None
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -14,10 +14,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from specreg import _checks
+
 EMBEDDING = 128
 HIDDEN = 512
 NOISE_SCHEDULE = tuple(1e-4 + (0.05 - 1e-4) * i / 49 for i in range(50))
 FAST_SCHEDULE = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)
+
+
+# Far beyond any known network. A config may come from a file of unknown origin, and building it must stay cheap.
+_LARGEST = {
+    "residual_layers": 1000,
+    "residual_channels": 16_384,
+    "dilation_cycle_length": 24,
+    "n_mels": 4096,
+    "n_fft": 1 << 20,
+    "hop_samples": 1 << 16,
+    "sample_rate": 10_000_000,
+    "crop_mel_frames": 1_000_000,
+}
+_MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +73,22 @@ class DiffWaveConfig:
     upsample_factors: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            *("residual_layers", "residual_channels", "dilation_cycle_length", "n_mels"),
-            *("n_fft", "hop_samples", "sample_rate", "crop_mel_frames"),
-        ):
+        for name in _LARGEST:
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+            if type(value) is not int or not 1 <= value <= _LARGEST[name]:
+                raise ValueError(
+                    f"{name} must be a whole number from 1 to {_LARGEST[name]:,}; got {_checks.shown(value)}"
+                )
         if type(self.unconditional) is not bool:
-            raise ValueError(f"unconditional must be true or false; got {self.unconditional!r}")
+            raise ValueError(f"unconditional must be true or false; got {_checks.shown(self.unconditional)}")
         for name in ("noise_schedule", "inference_noise_schedule"):
             object.__setattr__(self, name, _betas(name, getattr(self, name)))
         factors = self.upsample_factors or _factors(self.hop_samples)
-        if len(factors) != 2 or math.prod(factors) != self.hop_samples:
+        whole = isinstance(factors, (list, tuple)) and len(factors) == 2 and all(type(f) is int for f in factors)
+        if not whole or min(factors) < 1 or math.prod(factors) != self.hop_samples:
             raise ValueError(
-                f"upsample_factors must be two numbers whose product is hop_samples, {self.hop_samples}; got {factors}"
+                f"upsample_factors must be two whole numbers whose product is hop_samples, {self.hop_samples}; "
+                f"got {list(factors) if whole else _checks.shown(factors)}"
             )
         object.__setattr__(self, "upsample_factors", (int(factors[0]), int(factors[1])))
 
@@ -85,9 +102,11 @@ def _betas(name: str, values: Sequence[float]) -> tuple[float, ...]:
     try:
         betas = tuple(float(beta) for beta in values)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be numbers; got {values!r}") from None
+        raise ValueError(f"{name} must be numbers; got {_checks.shown(values)}") from None
+    if len(betas) > _MOST_STEPS:
+        raise ValueError(f"{name} must hold at most {_MOST_STEPS:,} numbers; got {len(betas):,}")
     if not betas or not all(0 < beta < 1 for beta in betas):
-        raise ValueError(f"{name} must hold numbers between 0 and 1, at least one; got {list(betas)}")
+        raise ValueError(f"{name} must hold numbers between 0 and 1, at least one; got {list(betas[:8])}")
     return betas
 
 

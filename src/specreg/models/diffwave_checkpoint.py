@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from specreg import _checks
 from specreg._files import whole_file
-from specreg._torch_files import load_plain
+from specreg._torch_files import load_plain, unusable
 from specreg.models.diffwave import DiffWave, DiffWaveConfig
 
 
@@ -50,11 +51,16 @@ def load_diffwave(
     config, other = _config(path, stored.get("params"), tensors, config)
     with torch.device("meta"):
         expected = {name: list(tensor.shape) for name, tensor in DiffWave(config).state_dict().items()}
-    _compare(path, expected, {name: list(tensor.shape) for name, tensor in tensors.items()})
+    _compare(path, expected, {str(name): list(tensor.shape) for name, tensor in tensors.items()})
+    if bad := [f"{name} is {fault}" for name, tensor in tensors.items() if (fault := unusable(tensor)) is not None]:
+        raise ValueError(f"{path}: expected finite floating-point tensors; {', '.join(bad[:5])}")
+    step = stored.get("step", 0)
+    if type(step) is not int or step < 0:
+        raise ValueError(f"{path}: step: expected a whole number of at least 0; got {_checks.shown(step)}")
     with torch.random.fork_rng(devices=[]):
         model = DiffWave(config)
     model.load_state_dict(tensors)
-    return LoadedDiffWave(model.to(device).eval(), int(stored.get("step", 0)), other)
+    return LoadedDiffWave(model.to(device).eval(), step, other)
 
 
 def save_diffwave(
@@ -116,6 +122,10 @@ def _config(
     return config, {str(name): value for name, value in params.items() if name not in known}
 
 
+def _few(names: list[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+
+
 def _compare(path: Path, expected: Mapping[str, list[int]], found: Mapping[str, list[int]]) -> None:
     misshapen = [
         f"{name} {found[name]} instead of {shape}"
@@ -128,5 +138,5 @@ def _compare(path: Path, expected: Mapping[str, list[int]], found: Mapping[str, 
         "wrong shape": misshapen,
     }
     if any(faults.values()):
-        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
+        listed = "; ".join(f"{kind}: {_few(names)}" for kind, names in faults.items() if names)
         raise ValueError(f"{path}: its tensors are not those of the DiffWave that its params describe ({listed})")

@@ -44,6 +44,8 @@ _LARGEST = {
     "attn_resolutions": 4096,
 }
 
+_MAY_BE_ZERO = ("label_dim", "augment_dim", "channel_mult_noise")
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -64,6 +66,12 @@ class NetworkConfig:
     preconditioning_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("architecture", "preconditioning"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a name; got {_checks.shown(getattr(self, name))}")
+        for name in ("network", "preconditioning_options"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} must be options with values; got {_checks.shown(getattr(self, name))}")
         _checks.choice("architecture", self.architecture, ARCHITECTURES)
         known = list(inspect.signature(ARCHITECTURES[self.architecture]).parameters)
         for name, value in self.network.items():
@@ -76,8 +84,8 @@ class NetworkConfig:
         if "img_resolution" not in self.network:
             raise ValueError(f"{self.architecture} needs img_resolution; got {', '.join(self.network) or 'no option'}")
         for name, value in self.preconditioning_options.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{name} must be a number; got {_checks.shown(value)}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e30:
+                raise ValueError(f"{name} must be a finite number; got {_checks.shown(value)}")
             if name == "steps" and not (isinstance(value, int) and 1 < value <= 100_000):
                 raise ValueError(f"steps must be whole, from 2 to 100000; got {_checks.shown(value)}")
         channels = self.network.get("img_channels", 3)
@@ -164,17 +172,20 @@ def _check_option(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a short list of numbers; got {_checks.shown(value)}")
     for item in value if many else (value,):
         if name in _LARGEST:
-            if not (type(item) is int and 0 <= item <= _LARGEST[name]):
-                raise ValueError(f"{name} must be whole, from 0 to {_LARGEST[name]}; got {_checks.shown(item)}")
+            least = 0 if name in _MAY_BE_ZERO else 1
+            if not (type(item) is int and least <= item <= _LARGEST[name]):
+                raise ValueError(f"{name} must be whole, from {least} to {_LARGEST[name]}; got {_checks.shown(item)}")
         elif name in ("embedding_type", "encoder_type"):
             if not isinstance(item, str):
                 raise ValueError(f"{name} must be a name; got {_checks.shown(item)}")
-        elif isinstance(item, bool) or not isinstance(item, (int, float)):
-            raise ValueError(f"{name} must be a number; got {_checks.shown(item)}")
+        elif isinstance(item, bool) or not isinstance(item, (int, float)) or not abs(item) < 1e30:
+            raise ValueError(f"{name} must be a finite number; got {_checks.shown(item)}")
     if name == "dropout" and not 0 <= value < 1:
         raise ValueError(f"dropout must be at least 0 and below 1; got {value}")
     if name in ("channel_mult", "resample_filter") and not value:
         raise ValueError(f"{name} must not be empty")
+    if name == "resample_filter" and not sum(value) > 0:
+        raise ValueError(f"resample_filter must be taps whose sum is positive; got {list(value)}")
 
 
 def _plain(value: Any) -> Any:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from specreg import _checks
-from specreg._files import whole_file
-from specreg._torch_files import load_plain, load_safetensors
+from specreg._files import said, whole_file
+from specreg._torch_files import load_plain, load_safetensors, unusable
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.network_config import NetworkConfig
@@ -40,7 +40,7 @@ class Pretrained(NamedTuple):
         Raises CheckpointRefused where tensors are missing, extra or misshapen, before memory is allocated.
         """
         changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
-        check_tensors(self.tensors, self.config.skeleton().state_dict(), self.source)
+        check_tensors(self.tensors, _skeleton(self.config, self.source), self.source)
         network = self.config.build(**changes)
         network.load_state_dict({name: tensor.float() for name, tensor in self.tensors.items()})
         return network.eval()
@@ -77,7 +77,8 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
         if config is None:
             raise TypeError("a module needs its config; got none")
         tensors = network.state_dict()
-    check_tensors(tensors, config.skeleton().state_dict(), str(path))
+    where = network.source if isinstance(network, Pretrained) else f"{path}: the network to write"
+    check_tensors(tensors, _skeleton(config, where), where)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with whole_file(path) as file:
         if path.suffix == ".pt":
@@ -86,6 +87,14 @@ def save(path: str | Path, network: Pretrained | Preconditioned, *, config: Netw
             from safetensors.torch import save as serialized
 
             file.write(serialized(tensors, metadata={"network": config.to_json()}))
+
+
+def _skeleton(config: NetworkConfig, where: str) -> dict[str, Tensor]:
+    """Return the tensors of a config's network without content; CheckpointRefused where there is no such network."""
+    try:
+        return config.skeleton().state_dict()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:  # of sizes that no layer has, for example
+        raise CheckpointRefused(f"{where}: {said(error)}") from None
 
 
 def describe(network: Pretrained) -> str:
@@ -103,9 +112,10 @@ def _without_levels(config: NetworkConfig, tensors: dict[str, Tensor], where: st
     if config.preconditioning != "iddpm" or "u" not in tensors:
         return tensors
     expected = precond.IDDPM(**config.preconditioning_options).levels()
-    levels = tensors["u"].double()
+    levels = tensors["u"]
+    same_shape = levels.shape == expected.shape and unusable(levels) is None
     # The public class computes the levels one from another in float32: its smallest are off by 5e-4.
-    if levels.shape != expected.shape or not torch.allclose(levels, expected, rtol=1e-3, atol=0.0):
+    if not same_shape or not torch.allclose(levels.double(), expected, rtol=1e-3, atol=0.0):
         raise CheckpointRefused(
             f"{where}: its noise levels `u` {list(levels.shape)} are not those of iDDPM with "
             f"{config.preconditioning_options or 'default options'}, {len(expected)} from {expected[0]:.5g} to 0"
@@ -114,7 +124,7 @@ def _without_levels(config: NetworkConfig, tensors: dict[str, Tensor], where: st
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Raise CheckpointRefused that names the missing, extra and misshapen tensors of `found`."""
+    """Raise CheckpointRefused that names the missing, extra, misshapen and unusable tensors of `found`."""
     problems = []
     for kind, names in (("missing", expected.keys() - found.keys()), ("extra", found.keys() - expected.keys())):
         if names:
@@ -126,6 +136,10 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], w
     ]
     if wrong:
         problems.append(f"{len(wrong)} misshapen: {_few(wrong)}")
+    if not problems:
+        bad = [f"{name} is {fault}" for name in sorted(found) if (fault := unusable(found[name])) is not None]
+        if bad:
+            raise CheckpointRefused(f"{where}: expected finite floating-point tensors; {_few(bad)}")
     if problems:
         raise CheckpointRefused(f"{where}: its tensors are not this network's; {'; '.join(problems)}")
 

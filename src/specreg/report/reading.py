@@ -140,6 +140,17 @@ def check_comparison(comparison: Record, *, where: str = "comparison") -> None:
             lost = [name for name in names if not isinstance(entry, dict) or name not in entry]
             if lost:
                 raise ValueError(f"{where}: {key}[{index}] has no field {lost[0]!r}")
+    fields: list[tuple[str, str, type]] = [
+        *(("arms", "name", str), ("cells", "arm", str), ("cells", "seed", int), ("cells", "folder", str)),
+        *(("table", "arm", str), ("table", "metric", str)),
+    ]
+    for key, name, each in fields:
+        for index, entry in enumerate(comparison[key]):
+            if not isinstance(entry[name], each):
+                came = repr(entry[name])[:40]
+                raise ValueError(f"{where}: expected {name!r} of {key}[{index}] to be a {_name(each)}; got {came}")
+    if wrong := [seed for seed in comparison["seeds"] if not isinstance(seed, int)]:
+        raise ValueError(f"{where}: expected every seed to be a whole number; got {repr(wrong[0])[:40]}")
     arms = [arm["name"] for arm in comparison["arms"]]
     for key in ("cells", "table"):
         for entry in comparison[key]:
@@ -153,6 +164,31 @@ def read_object(path: Path) -> Record:
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected a JSON object; got a {type(record).__name__}")
     return record
+
+
+def read_results(path: Path) -> Record:
+    """Read results.json; a ValueError names the file, and the first field that the report cannot show."""
+    results = read_object(path)
+    kinds: dict[str, type | tuple[type, ...]] = {
+        **dict.fromkeys(("metrics", "failures", "described", "timing", "truth", "missing"), dict),
+        **{"seed": int, "arm": str, "title": str, "command": str, "step": int},
+    }
+    for key, kind in kinds.items():
+        if results.get(key) is not None and not isinstance(results[key], kind):
+            raise ValueError(f"{path}: expected {key!r} to be a {_name(kind)}; got {repr(results[key])[:40]}")
+    parts: dict[str, type | tuple[type, ...]] = {
+        **dict.fromkeys(("metrics", "timing"), (int, float)),
+        **{"described": dict, "failures": (dict, list)},
+    }
+    for key, part in parts.items():
+        for name, value in (results.get(key) or {}).items():
+            if value is not None and not isinstance(value, part):
+                raise ValueError(f"{path}: expected {key!r} to hold a {_name(part)}; got {name}: {repr(value)[:40]}")
+    return results
+
+
+def _name(kind: type | tuple[type, ...]) -> str:
+    return " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
 
 
 def read_log(path: Path) -> tuple[dict[str, Array], int]:
@@ -171,7 +207,7 @@ def read_log(path: Path) -> tuple[dict[str, Array], int]:
         try:
             record = json.loads(line)
             row = [math.nan if record.get(name) is None else float(record[name]) for name in COLUMNS]
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if number == len(lines):
                 truncated = 1
                 continue
@@ -210,13 +246,13 @@ def are_lines(samples: Samples) -> bool:
 def _one_arm(folder: Path) -> Record:
     """Return a single run folder as a comparison of one arm, which it is: the same page shows both."""
     path, name = folder / "results.json", folder.resolve().name
-    results = read_object(path) if path.is_file() else {}
+    results = read_results(path) if path.is_file() else {}
     metrics = {key: value for key, value in (results.get("metrics") or {}).items() if value is not None}
     arm, seed = str(results.get("arm", name)), results.get("seed", 0)
     return {
         "title": results.get("title") or name,
         "command": results.get("command"),
-        "config": (folder / "config.yaml").read_text(encoding="utf-8"),
+        "config": _text(folder / "config.yaml"),
         "arms": [{"name": arm, "label": arm}],
         "seeds": [seed],
         "cells": [{"arm": arm, "seed": seed, "folder": "."}],
@@ -226,6 +262,13 @@ def _one_arm(folder: Path) -> Record:
         "metrics": {key: (results.get("described") or {}).get(key) or {} for key in metrics},
         "table": [{"arm": arm, "metric": key, "mean": value, "n": 1} for key, value in metrics.items()],
     }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8 ({error})") from None
 
 
 def _arms(comparison: Record) -> list[Arm]:
@@ -249,7 +292,7 @@ def _cell(root: Path, arm: Arm, seed: int, name: str | None) -> Cell:
         return Cell(arm=arm, seed=seed, missing="not started")
     folder = root / name
     log, truncated = read_log(folder / "metrics.jsonl")
-    results = read_object(folder / "results.json") if (folder / "results.json").is_file() else None
+    results = read_results(folder / "results.json") if (folder / "results.json").is_file() else None
     failed = results is None and (folder / "failure.json").is_file()
     last = f"; last logged step {log['step'][-1]:.0f}" if log["step"].size else ""
     missing = _failure(folder / "failure.json") if failed else f"no results.json{last}"

@@ -57,6 +57,7 @@ class Trainer:
     def __init__(self, config: Config, folder: Path, *, console: Console | None = None, label: str | None = None):
         self.config, self.folder = config, folder
         refuse_unsupported(config, processes.state())
+        modalities.refuse_too_large(config, processes=processes.state().num_processes)
         self.accelerator = Accelerator(mixed_precision=config.training.precision)
         self.console = console or Console(stderr=True)
         self.label = label or config.name

@@ -32,7 +32,9 @@ class ImageData(DataSection):
     test_path: Path | None = Field(None, description="held-out images that results are measured against")
     resolution: PositiveInt = 64
     channels: Literal[1, 3] | None = Field(None, description="None: as the first image has; 3 for dead leaves")
-    squares: tuple[PositiveInt, ...] = Field((2, 4, 8), description="sides of the checkerboards' squares, pixels")
+    squares: tuple[PositiveInt, ...] = Field(
+        (2, 4, 8), min_length=1, max_length=64, description="sides of the checkerboards' squares, pixels"
+    )
     count: PositiveInt = Field(10_000, description="images in an epoch (checkerboard, dead_leaves)")
     radii: tuple[float, float] | None = Field(
         None, description="smallest and largest disc, pixels (dead_leaves); None: a 12th and half of the resolution"
@@ -50,12 +52,12 @@ class ImageModel(Section):
     )
     checkpoint: Path | None = Field(None, description="EDM .pkl, .safetensors, .pt or diffusers folder to start from")
     width: PositiveInt = 32
-    multipliers: tuple[PositiveInt, ...] = (1, 2, 2)
-    blocks: PositiveInt = 1
-    attention: tuple[int, ...] = Field((2,), description="levels, from 0, whose blocks attend")
+    multipliers: tuple[PositiveInt, ...] = Field((1, 2, 2), min_length=1, max_length=16)
+    blocks: PositiveInt = Field(1, le=64)
+    attention: tuple[int, ...] = Field((2,), max_length=16, description="levels, from 0, whose blocks attend")
     patch_size: PositiveInt = 1
     dropout: float = Field(0.0, ge=0, lt=1, description="in every residual block; replaces that of a checkpoint")
-    classes: int = Field(0, ge=0, description="class labels that the network is told (ddpmpp, ncsnpp, adm)")
+    classes: int = Field(0, ge=0, le=100_000, description="class labels that the network is told (ddpmpp, ncsnpp, adm)")
 
 
 class ImageDiffusion(Section):
@@ -68,13 +70,13 @@ class ImageDiffusion(Section):
     betas: tuple[float, float] | None = Field(
         None, description="first and last β of linear (None: 1e-4 and 0.02) and scaled_linear"
     )
-    timesteps: PositiveInt = Field(1000, description="training timesteps (ddpm)")
+    timesteps: PositiveInt = Field(1000, le=1_000_000, description="training timesteps (ddpm)")
     prediction: Literal["epsilon", "v", "x0", "score", "flow"] | None = Field(
         None, description="None: v for ddpm, the velocity (flow) for flow, x0 for edm, vp and ve"
     )
     density: str | None = Field(None, description="of t: logit_normal (default) or uniform (flow)")
     density_options: dict[str, float] = Field({}, description="options of the density of noise levels: mean and std …")
-    updates: PositiveInt = Field(1, description="network calls of the DDIM estimate of x0_hat")
+    updates: PositiveInt = Field(1, le=1000, description="network calls of the DDIM estimate of x0_hat")
     recompute: bool = Field(False, description="recompute activations of further updates, to save memory")
 
 
@@ -85,7 +87,7 @@ class ImageSampling(SamplingSection):
         "ddim", description="ddpm: ddim, ancestral; flow: heun, euler; edm, vp, ve: heun, ddim"
     )
     batch_size: PositiveInt = Field(64, description="images drawn at a time")
-    steps: PositiveInt = Field(50, description="steps of the sampler; ancestral takes all timesteps")
+    steps: PositiveInt = Field(50, le=1_000_000, description="steps of the sampler; ancestral takes all timesteps")
     eta: float = Field(0.0, ge=0, le=1, description="of DDIM: 0 deterministic, 1 ancestral")
     clip: bool = Field(True, description="clip x0_hat to [-1, 1] at every step (ddpm)")
     sigma_min: float = Field(0.002, gt=0, description="last noise level before 0 (edm, vp, ve)")
@@ -93,7 +95,7 @@ class ImageSampling(SamplingSection):
     rho: float = Field(7.0, gt=0, description="how much noise levels crowd towards sigma_min (edm, vp, ve)")
     churn: float = Field(0.0, ge=0, description="S_churn of Heun (edm, vp, ve), 0 deterministic")
     churn_min: float = Field(0.0, ge=0, description="S_tmin")
-    churn_max: float = Field(1e9, ge=0, description="S_tmax")
+    churn_max: float = Field(1e9, ge=0, allow_inf_nan=True, description="S_tmax")
     churn_noise: float = Field(1.0, gt=0, description="S_noise")
 
 

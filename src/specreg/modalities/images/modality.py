@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from specreg import calibrated, models
+from specreg._memory import Need
 from specreg.denoising import denoising_map
 from specreg.metrics import spectra
-from specreg.modalities.images import networks, sampling, streaming
+from specreg.modalities.images import needs, networks, sampling, streaming
 from specreg.modalities.images.config import ImageConfig
 from specreg.modalities.images.data import ImageItems, labels_of, open_images
 from specreg.modalities.images.truth import (
@@ -61,6 +62,12 @@ class Images(Modality):
 
     config = ImageConfig
     metrics = IMAGE_METRICS
+
+    def needs(self, config: ImageConfig, *, processes: int | None) -> Iterator[Need]:
+        """See the protocol."""
+        if processes is not None:
+            yield from needs.of_training(config, processes)
+        yield from needs.of_sampling(config)
 
     def prepare(self, config: ImageConfig, saved: Description | None) -> Prepared:
         """See the protocol."""
@@ -183,7 +190,7 @@ class Images(Modality):
         """Write an EDM network as safetensors or .pt, or a diffusers network as a pipeline folder; else ConfigError."""
         if isinstance(network, UNet2D):
             return networks.save_pipeline(target, config, network, saved)
-        found = networks.averaged(config, network, saved, target)
+        found = networks.averaged(config, network, saved)
         pretrained.save(target, found)
         return pretrained.describe(found)
 

@@ -86,13 +86,13 @@ def save_pipeline(target: Path, config: ImageConfig, network: UNet2D, saved: Des
     return f"DDPMPipeline, {sum(p.numel() for p in network.parameters()):,} parameters"
 
 
-def averaged(config: ImageConfig, network: nn.Module, saved: Description | None, target: Path) -> Pretrained:
+def averaged(config: ImageConfig, network: nn.Module, saved: Description | None) -> Pretrained:
     """Return a trained EDM network in the form that can be saved as a checkpoint; ConfigError for other networks."""
     if saved is None or "denoiser" not in saved:
         raise ConfigError(
-            f"{target}: expected a run of an EDM network ({', '.join(DENOISERS)}); got {config.model.kind}"
+            f"model.kind: expected a run of an EDM network ({', '.join(DENOISERS)}); got {config.model.kind}"
         )
-    return Pretrained(NetworkConfig(**saved["denoiser"]), network.state_dict(), str(target))
+    return Pretrained(NetworkConfig(**saved["denoiser"]), network.state_dict(), f"the network of the run {config.name}")
 
 
 def _described(saved: Description, config: ImageConfig) -> Network:

@@ -60,7 +60,7 @@ class SoundDiffusion(Section):
     """The training objective."""
 
     objective: Literal["diffwave"] = Field("diffwave", description="mean absolute error on ε")
-    updates: PositiveInt = Field(1, description="network calls of the DDIM estimate of x0_hat")
+    updates: PositiveInt = Field(1, le=1000, description="network calls of the DDIM estimate of x0_hat")
     recompute: bool = Field(False, description="recompute activations of further updates, to save memory")
 
 

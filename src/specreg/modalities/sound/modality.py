@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from specreg import objectives
+from specreg._memory import Need
 from specreg.data.mel import log_mel
 from specreg.diffusion import StackedGenerator
 from specreg.diffusion.diffwave_sampler import diffwave
 from specreg.metrics import sound
 from specreg.modalities.protocol import Description, Device, Modality, Network, Prepared, Real, Scores
+from specreg.modalities.sound import needs
 from specreg.modalities.sound.config import SoundConfig
 from specreg.modalities.sound.network import ClipItems, build_diffwave, describe, diffwave_config, open_clips
 from specreg.modalities.sound.truth import (
@@ -47,6 +49,10 @@ class Sound(Modality):
 
     config = SoundConfig
     metrics = sound.SOUND_METRICS
+
+    def needs(self, config: SoundConfig, *, processes: int | None) -> Iterable[Need]:
+        """See the protocol; samples are as long as recordings that exist."""
+        return needs.of_training(config, processes) if processes is not None else ()
 
     def prepare(self, config: SoundConfig, saved: Description | None) -> Prepared:
         """See the protocol."""
