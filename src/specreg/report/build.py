@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from base64 import b64encode
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 
-from specreg._files import write_text
-from specreg.report import figures, heatmaps, logs, pictures, players
+from specreg.report import figures, heatmaps, logs, page, pictures, players
 from specreg.report.reading import Arm, Cell, Record, RunFiles, read_files
 from specreg.report.table import (
     SIDES,
@@ -28,9 +24,6 @@ from specreg.report.table import (
     verdict,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
     """Write the report of a comparison folder, or of a single run folder, and return its path.
@@ -41,40 +34,42 @@ def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
 
     Raises ValueError for a folder that is neither, or for a corrupt file, which the message names.
     """
-    from jinja2 import Environment
-
     folder = Path(folder)
     out = folder / "report.html" if out is None else Path(out)
     files = read_files(folder)
     with figures.styled():
-        page = _page(files, out.parent)
+        content = _page(files, out.parent)
         _save_figures(files)
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = resources.files("specreg.report").joinpath("template.html").read_text(encoding="utf-8")
-    html = environment.from_string(template).render(page)
-    write_text(out, html.encode("utf-8", errors="replace").decode("utf-8"))  # file names that are no text become "?"
+    page.write(out, page.render("report.html", content))
     return out
 
 
 def _page(files: RunFiles, base: Path) -> Record:
     """Return what the template shows; links are relative to `base`, where the page will lie."""
+    title = str(files.comparison.get("title") or files.folder.resolve().name)
     comparison, baseline = files.comparison, files.comparison.get("baseline")
     others = [arm for arm in files.arms if arm.name != baseline] if baseline else []
     return {
-        "title": str(comparison.get("title") or files.folder.resolve().name),
+        "title": title,
         "about": _about(comparison),
         "paired": bool(others),
         "seeds": len(comparison["seeds"]),
         "verdicts": [(arm, verdict(comparison, arm.name)) for arm in others],
         "notices": _notices(files),
         "arms": files.arms,
+        "arm_names": [(arm.label, arm.color) for arm in files.arms],
         "real": truth_name(comparison),
         "unit": unit(comparison),
         "clips": [_clip(clip) for clip in players.clips(files)],
-        "panels": [(panel, _data_uri("image/png", pictures.png(panel.pixels))) for panel in pictures.panels(files)],
-        "plots": {name: (_svg(figure), alt) for name, alt, figure in [*figures.curves(files), *logs.curves(files)]},
+        "panels": [(panel, page.data_uri("image/png", pictures.png(panel.pixels))) for panel in pictures.panels(files)],
+        "plots": {
+            name: page.plot(f"{title} {name}", *drawn) for name, *drawn in [*figures.curves(files), *logs.curves(files)]
+        },
         "maps": {heatmap.name: _map(heatmap) for heatmap in heatmaps.heatmaps(files)},
         "tables": _tables(files),
+        "helps": [metric for metric in metrics_of(comparison) if metric.help],
+        "steps": _steps(files),
+        "counted": _counted(files),
         "facts": _facts(files),
         "cells": [_cell(cell, base) for cell in files.cells],
         "command": comparison.get("command"),
@@ -109,7 +104,12 @@ def _save_figures(files: RunFiles) -> None:
 def _clip(clip: players.Clip) -> Record:
     """Return one clip as the template shows it, each take with its player and its spectrogram."""
     takes = [
-        (take.title, take.color, _data_uri("image/png", pictures.png(take.pixels)), _data_uri("audio/wav", take.wav))
+        (
+            take.title,
+            take.color,
+            page.data_uri("image/png", pictures.png(take.pixels)),
+            page.data_uri("audio/wav", take.wav),
+        )
         for take in clip.takes
     ]
     return {"name": clip.name, "seconds": f"{clip.seconds:.1f}", "seed": clip.seed, "takes": takes}
@@ -119,14 +119,21 @@ def _map(heatmap: heatmaps.Heatmap) -> Record:
     """Return one kind of heat maps as the template shows it: its colour bars, then its panels."""
     return {
         "seeds": heatmap.seeds,
+        "gist": _gist(heatmap),
         "clipped": any(scale.extend != "neither" for scale in heatmap.scales),
-        "bars": [(scale.title, _svg(heatmaps.bar_figure(scale))) for scale in heatmap.scales],
+        "bars": [(scale.title, page.svg_uri(heatmaps.bar_figure(scale))) for scale in heatmap.scales],
         "panels": [
-            (panel.arm, scale.span(panel), scale.title, _svg(heatmaps.panel_figure(heatmap, scale, panel)))
+            (panel.arm, scale.span(panel), scale.title, page.svg_uri(heatmaps.panel_figure(heatmap, scale, panel)))
             for scale in heatmap.scales
             for panel in scale.panels
         ],
     }
+
+
+def _gist(heatmap: heatmaps.Heatmap) -> str:
+    """Return the range of the first panel, which is the baseline's where there is one."""
+    scale = heatmap.scales[0]
+    return f"{scale.panels[0].arm.label}: {scale.span(scale.panels[0])}"
 
 
 def _tables(files: RunFiles) -> list[Record]:
@@ -137,7 +144,8 @@ def _tables(files: RunFiles) -> list[Record]:
         if metrics:
             rows = [(arm, arm_entries(files.comparison, arm.name, metrics), *_time(files, arm)) for arm in files.arms]
             truth = truth_entries(files.comparison, metrics)
-            tables.append({"title": title, "side": side, "metrics": metrics, "truth": truth, "rows": rows})
+            table = {"title": title, "side": side, "metrics": metrics, "truth": truth, "rows": rows}
+            tables.append(table | {"timed": not tables})
     return tables
 
 
@@ -158,6 +166,18 @@ def _facts(files: RunFiles) -> str:
     parameters = " or ".join(f"{size:,}".replace(",", "\u202f") for size in sizes)
     facts = [f"{parameters} parameters"] * bool(sizes) + [f"sampled with {' or '.join(samplers)}"] * bool(samplers)
     return "; ".join(facts)
+
+
+def _steps(files: RunFiles) -> str:
+    """Return how long training was, in words."""
+    last = {f"{cell.log['step'][-1]:.0f}" for cell in files.cells if cell.log["step"].size}
+    return f"{' or '.join(sorted(last, key=int))} steps" if last and len(last) < 4 else ""
+
+
+def _counted(files: RunFiles) -> str:
+    """Return how many runs ended how, in words."""
+    states = [("failed" if c.stopped else "unfinished") if c.missing else "finished" for c in files.cells]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
 
 
 def _notices(files: RunFiles) -> list[str]:
@@ -211,11 +231,3 @@ def _cell(cell: Cell, base: Path) -> Record:
 def _link(path: Path, base: Path) -> str:
     """Return a relative, quoted link; the leading "./" keeps a colon in a name from reading as a scheme."""
     return "./" + quote(Path(os.path.relpath(path, base)).as_posix())
-
-
-def _svg(figure: Figure) -> str:
-    return _data_uri("image/svg+xml", figures.svg(figure))
-
-
-def _data_uri(mime: str, content: bytes) -> str:
-    return f"data:{mime};base64,{b64encode(content).decode('ascii')}"
