@@ -136,7 +136,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("img", "meta", "br"):
+        if tag not in ("img", "meta", "br", "source"):
             self.stack.append(tag)
         if tag == "tr":
             self.rows.append([])
@@ -155,6 +155,16 @@ class Page(HTMLParser):
             self.rows[-1][-1] += f"{data.strip()}|" if data.strip() else ""
             if "strong" in self.stack:
                 self.strong.append(data)
+
+    def links(self) -> list[str]:
+        """Return where the links lead that save nothing."""
+        return [a["href"] or "" for tag, a in self.tags if tag == "a" and "download" not in a]
+
+    def saved(self) -> dict[str, bytes]:
+        """Return what the page offers to save, by the name of the file."""
+        every = [(a["download"], a["href"]) for tag, a in self.tags if tag == "a" and "download" in a]
+        assert len({name for name, _ in every}) == len(every)
+        return {name: b64decode(uri.partition(";base64,")[2], validate=True) for name, uri in every}
 
     def row(self, start: str) -> list[str]:
         return next(row for row in self.rows if row and row[0].startswith(start))
@@ -186,7 +196,8 @@ def test_page_is_self_contained(page: Page) -> None:
         start = {"data:image/png": b"\x89PNG\r\n", "data:image/svg+xml": b"<?xml"}[kind]
         assert b64decode(content, validate=True).startswith(start)
     for _, attributes in page.tags:
-        assert {"srcset", "poster", "onclick", "onload"}.isdisjoint(attributes)
+        assert {"poster", "onclick", "onload"}.isdisjoint(attributes)
+        assert (attributes.get("srcset") or "data:image/svg+xml;base64,").startswith("data:image/svg+xml;base64,")
         assert all("http" not in (attributes.get(name) or "") for name in ("href", "src", "style"))
     assert not page.stack  # every tag is closed
     policy = next(a for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
@@ -194,7 +205,7 @@ def test_page_is_self_contained(page: Page) -> None:
 
 
 def test_page_links_lead_to_the_runs_files(folder: Path, page: Page) -> None:
-    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    links = page.links()
     assert len(links) == 4 * 4 + 3  # folder, config, log, results; the unfinished cell has no results
     for link in links:
         assert link.startswith("./")
@@ -204,7 +215,7 @@ def test_page_links_lead_to_the_runs_files(folder: Path, page: Page) -> None:
 
 def test_page_elsewhere_still_links_to_the_runs(folder: Path, tmp_path: Path) -> None:
     out = build_report(folder, out=tmp_path / "deep" / "page.html")
-    links = [a["href"] for tag, a in Page(out).tags if tag == "a"]
+    links = Page(out).links()
     assert out.is_file()
     assert links
     assert all((out.parent / unquote(link)).exists() for link in links)
@@ -212,7 +223,7 @@ def test_page_elsewhere_still_links_to_the_runs(folder: Path, tmp_path: Path) ->
 
 def test_table_holds_the_numbers_of_comparison_json(page: Page) -> None:
     assert page.row("arm|") == [
-        "arm|", "log-spectral distance ↓|dB|", "energy share ↑|", "time|per step|",
+        "arm|", "log-spectral distance ↓|dB|", "energy share ↑|", "time|per step|median|",
     ]  # fmt: skip
     assert page.row("real boards|") == ["real boards|", "0.2|real against real|", "1.000|", ""]
     assert page.row("baseline|")[1:] == ["3.1|± 0.2|", "0.950|± 0.010|", "50.0 ms|× 1.00|"]
@@ -594,7 +605,7 @@ def test_running_median_passes_over_outliers() -> None:
 def test_sides_have_their_own_tables_and_rows(mapped: Path) -> None:
     page = Page(mapped / "report.html")
     assert [row for row in page.rows if row[0] == "arm|"][:2] == [
-        ["arm|", "log-spectral distance ↓|dB|", "energy share ↑|", "time|per step|"],
+        ["arm|", "log-spectral distance ↓|dB|", "energy share ↑|", "time|per step|median|"],
         ["arm|", "denoising error ↓|dB|", "tail ↓|dB|"],
     ]
     assert ["baseline|", "−8.00|± 0.10|", "−1.00|± 0.10|"] in page.rows
@@ -725,7 +736,7 @@ def test_results_outdo_an_earlier_failure_and_bad_failures_are_refused(mapped: P
 def test_single_run_makes_a_smaller_page_of_the_same_kind(tmp_path: Path) -> None:
     write_run(tmp_path / "my run", "reg", 3, POWER["reg", 0])
     page = Page(build_report(tmp_path / "my run"))
-    assert page.row("arm|")[1:] == ["log spectral distance|dB|", "novel score|", "time|per step|"]
+    assert page.row("arm|")[1:] == ["log spectral distance|dB|", "novel score|", "time|per step|median|"]
     assert page.row("reg|") == ["reg|", "3.140|", "0.500|", "53.5 ms|"]
     assert "arm: reg" in page.text
     assert "verdict" not in page.text
