@@ -85,7 +85,7 @@ def _page(files: RunFiles, base: Path) -> Record:
         "cells": [_cell(cell, base) for cell in files.cells],
         "repeats": [
             {
-                "title": part.folder.resolve().name if files.several else "",
+                "title": part.title,
                 "command": part.comparison.get("command"),
                 "config": part.comparison.get("config"),
             }
@@ -123,7 +123,7 @@ def _maps(files: RunFiles, title: str) -> dict[str, list[Record]]:
     """Return the heat maps by name, one for each folder that has them."""
     found: dict[str, list[Record]] = {}
     for part in files.parts:
-        where = part.folder.resolve().name if files.several else ""
+        where = part.title
         for heatmap in heatmaps.heatmaps(part):
             name = " ".join(filter(None, [title, where, heatmap.name]))
             saved = page.downloads(name, page.svg_uri(heatmaps.figure(heatmap)), exports.maps(heatmap))

@@ -113,6 +113,7 @@ class RunFiles:
     cells: list[Cell]
     truths: list[Truth]
     several: list[RunFiles] = field(default_factory=list)
+    title: str = ""  # of one folder among several
 
     @property
     def parts(self) -> list[RunFiles]:

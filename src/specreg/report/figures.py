@@ -125,8 +125,9 @@ def band_error_figure(files: RunFiles, *, size: tuple[float, float] = (WIDE, 3.5
     for arm, curves in errors.items():
         _line(axes, curves, arm.color)
     axes.set(ylim=(-reach, reach), ylabel=f"relative to {real}, dB")
-    _note(axes, 0.012, 0.985, f"↑ too rough: more power than {real}", va="top", transform=axes.transAxes)
-    _note(axes, 0.012, 0.02, f"↓ too smooth: less power than {real}", transform=axes.transAxes)
+    more, less = (f": {word} power than {real}" if size[0] > NARROW[0] else "" for word in ("more", "less"))
+    _note(axes, 0.012, 0.985, f"↑ too rough{more}", va="top", transform=axes.transAxes)
+    _note(axes, 0.012, 0.02, f"↓ too smooth{less}", transform=axes.transAxes)
     _frequency_axis(axes)
     return figure
 

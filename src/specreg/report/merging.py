@@ -43,19 +43,20 @@ def read_all(folders: Sequence[Path], *, measured: Sequence[RunFiles] = ()) -> R
 def merged(parts: Sequence[RunFiles]) -> RunFiles:
     """Return the files of several folders as those of one page."""
     titles = _titles(parts)
-    labels = Counter(arm.label for part in parts for arm in part.arms)
+    counts = Counter(arm.label for part in parts for arm in part.arms)
+    clash = max(counts.values(), default=0) > 1
     renamed = [
-        [Arm(arm.name, _label(arm.label, title, labels), arm.color, index) for arm in part.arms]
+        [Arm(arm.name, f"{arm.label} ({title})" if clash else arm.label, arm.color, index) for arm in part.arms]
         for index, (part, title) in enumerate(zip(parts, titles, strict=True))
     ]
     colors = arm_colors({"arms": [{"name": _key(arm)} for arms in renamed for arm in arms]})
-    truths = _shared([part.truths[0] for part in parts])
+    truths = _shared([part.truths[0] for part in parts], titles)
     found = []
-    for part, arms, truth in zip(parts, renamed, truths, strict=True):
+    for part, arms, truth, title in zip(parts, renamed, truths, titles, strict=True):
         arms = [replace(arm, color=colors[_key(arm)]) for arm in arms]
         now = dict(zip(part.arms, arms, strict=True))
         cells = [replace(cell, arm=now[cell.arm]) for cell in part.cells]
-        found.append(replace(part, arms=arms, cells=cells, truths=[truth]))
+        found.append(replace(part, arms=arms, cells=cells, truths=[truth], title=title))
     return RunFiles(
         folder=parts[0].folder,
         comparison=_heading(parts, titles),
@@ -85,14 +86,10 @@ def _by_arm(folders: Sequence[Path]) -> list[list[Path]]:
 
 
 def _titles(parts: Sequence[RunFiles]) -> list[str]:
-    """Return one name for each folder: that of the folder where it tells them apart, else its path."""
-    names = [part.folder.resolve().name for part in parts]
+    """Return one name for each folder: its own, or its arm's for seeds of one arm; its path where names are equal."""
+    names = [str(part.comparison.get("name") or part.folder.resolve().name) for part in parts]
     counts = Counter(names)
     return [name if counts[name] == 1 else str(part.folder) for name, part in zip(names, parts, strict=True)]
-
-
-def _label(label: str, title: str, labels: Counter[str]) -> str:
-    return label if labels[label] == 1 else f"{label} ({title})"
 
 
 def _key(arm: Arm) -> str:
@@ -100,12 +97,15 @@ def _key(arm: Arm) -> str:
     return f"{arm.part}/{arm.name}"
 
 
-def _shared(truths: Sequence[Truth]) -> list[Truth]:
-    """Return the truths, with one object for all that are equal: of one name and one spectrum."""
-    found: list[Truth] = []
-    for truth in truths:
-        found.append(next((other for other in found if _equal(other, truth)), truth))
-    return found
+def _shared(truths: Sequence[Truth], titles: Sequence[str]) -> list[Truth]:
+    """Return the truths, one object for all of one name and one spectrum; different ones of a name get their title."""
+    first = [next(k for k, other in enumerate(truths) if other is truth or _equal(other, truth)) for truth in truths]
+    counts = Counter(truths[k].name for k in set(first))
+    named = {
+        k: replace(truths[k], name=f"{truths[k].name} ({titles[k]})") if counts[truths[k].name] > 1 else truths[k]
+        for k in set(first)
+    }
+    return [named[k] for k in first]
 
 
 def _equal(a: Truth, b: Truth) -> bool:

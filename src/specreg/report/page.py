@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = "specreg.report"
+LONG = re.compile(r"-?\d+\.\d{3,}")
 STYLES = ("style.css", "stacked.css")
-# Most columns of values, the class of such a table, and the room in pixels below which its rows become blocks.
-BREADTHS = ((3, "narrow", 560), (5, "middle", 800), (8, "broad", 1040))
+# Most columns of values, the class of such a table, and the room in pixels below which its rows become blocks; in print
+# letters are smaller, so that PRINTED of the room will do.
+BREADTHS = ((2, "pair", 480), (3, "narrow", 600), (4, "middle", 700), (5, "wide", 820), (7, "broad", 1040))
+PRINTED = 0.8
 
 
 class Table(NamedTuple):
@@ -88,10 +91,11 @@ def downloads(name: str, svg: str | None, table: Table | None) -> list[Download]
 
 
 def svg(figure: Figure) -> bytes:
-    """Return the figure as SVG: text as outlines, no date."""
-    buffer = io.BytesIO()
+    """Return the figure as SVG: text as outlines, no date, paths to a hundredth of a point."""
+    buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    rounded = re.sub(r'(?<= d=")[^"]+', lambda path: LONG.sub(_hundredths, path[0]), buffer.getvalue())
+    return rounded.encode("utf-8")
 
 
 def svg_uri(figure: Figure) -> str:
@@ -127,8 +131,12 @@ def breadth(columns: int) -> str:
 def style() -> str:
     """Return the style sheet of a page, the stacked form of tables for each breadth included."""
     found = {name: resources.files(HERE).joinpath(name).read_text(encoding="utf-8") for name in STYLES}
-    stacked = [f"@container (max-width: {room}px) {{ .{name} {{\n{found[STYLES[1]]}}} }}" for _, name, room in BREADTHS]
-    return "\n".join([found[STYLES[0]], *stacked, f".always {{\n{found[STYLES[1]]}}}", ""])
+    sheets = [found[STYLES[0]], f".always {{\n{found[STYLES[1]]}}}"]
+    for medium, share in (("screen", 1), ("print", PRINTED)):
+        for _, name, room in BREADTHS:
+            blocks = f".{name} {{\n{found[STYLES[1]]}}}"
+            sheets.append(f"@media {medium} {{ @container (max-width: {share * room:g}px) {{ {blocks} }} }}")
+    return "\n".join([*sheets, ""])
 
 
 def render(template: str, context: Mapping[str, Any], *, package: str = HERE) -> str:
@@ -150,6 +158,10 @@ def render(template: str, context: Mapping[str, Any], *, package: str = HERE) ->
 def write(path: Path, html: str) -> None:
     """Write a page, whole or not at all; file names that are no text become "?"."""
     write_text(path, html.encode("utf-8", errors="replace").decode("utf-8"))
+
+
+def _hundredths(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def _cell(value: object) -> object:

@@ -167,6 +167,7 @@ def one_arm(folders: list[Path]) -> Record:
     places = ["."] if len(folders) == 1 else [str(folder.resolve()) for folder in folders]
     return {
         "title": first.get("title") or name,
+        "name": arm if len(folders) > 1 else None,
         "command": first.get("command"),
         "config": (folders[0] / "config.yaml").read_text(encoding="utf-8"),
         "arms": [{"name": arm, "label": arm}],

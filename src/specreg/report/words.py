@@ -60,7 +60,7 @@ def notices(files: RunFiles) -> list[str]:
     missing = [(part.comparison.get("missing") or {}).items() for part in files.parts]
     notices += dict.fromkeys(f"Not measured: {metric}. {why}" for items in missing for metric, why in items)
     for part in files.parts:
-        where = f" of {part.folder.resolve().name}" if files.several else ""
+        where = f" of {part.title}" if part.title else ""
         for metric, count in (part.comparison.get("failures") or {}).items():
             notices.append(f"{metric}: {count} samples{where} have no value and are not in its means.")
     if len(files.different_truths) > 1:
