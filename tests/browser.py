@@ -28,6 +28,7 @@ class Browser:
         self.events = []
         self.pending = b""
         self.number = 0
+        self.page = None
 
     def __enter__(self):
         self.profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
@@ -78,11 +79,11 @@ class Browser:
     def open(self, path, *, width, height=900, dark=False, media=""):
         """Load a file at a width in CSS pixels and wait until it is laid out."""
         self.events.clear()
-        mobile = width < 500
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        self.page = path.resolve().as_uri()
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", media=media, features=[scheme])
-        self.send("Page.navigate", url=path.resolve().as_uri())
+        self.send("Page.navigate", url=self.page)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -103,7 +104,7 @@ class Browser:
     def requests(self):
         """Return the addresses that the page asked for, its own and data URIs left out."""
         sent = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
-        return [url for url in sent[1:] if not url.startswith("data:")]
+        return [url for url in sent if url != self.page and not url.startswith("data:")]
 
     def screenshot(self):
         """Return the whole page as PNG."""
