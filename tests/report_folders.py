@@ -1,8 +1,10 @@
-"""Folders of a comparison and of runs, written by hand, for tests of the report."""
+"""Folders of a comparison and of runs, written by hand, and pages as read: for tests of the report."""
 
 from __future__ import annotations
 
 import json
+from base64 import b64decode
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,51 @@ def write_everything(folder: Path) -> Path:
     two_sided(content)
     (folder / "comparison.json").write_text(json.dumps(content))
     return folder
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text of each table row by cell, and all text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.strong: list[str] = []
+        self.text = ""
+        self.stack: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("img", "meta", "br", "source"):
+            self.stack.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag, f"unbalanced {tag}"
+
+    def handle_data(self, data: str) -> None:
+        data = data.replace("\u00a0", " ")
+        if "style" in self.stack:
+            return
+        self.text += data
+        if "tr" in self.stack and self.rows[-1]:
+            self.rows[-1][-1] += f"{data.strip()}|" if data.strip() else ""
+            if "strong" in self.stack:
+                self.strong.append(data)
+
+    def links(self) -> list[str]:
+        """Return where the links lead that save nothing."""
+        return [a["href"] or "" for tag, a in self.tags if tag == "a" and "download" not in a]
+
+    def saved(self) -> dict[str, bytes]:
+        """Return what the page offers to save, by the name of the file."""
+        every = [(a["download"], a["href"]) for tag, a in self.tags if tag == "a" and "download" in a]
+        assert len({name for name, _ in every}) == len(every)
+        return {name: b64decode(uri.partition(";base64,")[2], validate=True) for name, uri in every}
+
+    def row(self, start: str) -> list[str]:
+        return next(row for row in self.rows if row and row[0].startswith(start))

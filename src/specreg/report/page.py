@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 HERE = "specreg.report"
 LONG = re.compile(r"-?\d+\.\d{3,}")
 STYLES = ("style.css", "stacked.css")
-# Most columns of values, the class of such a table, and the room in pixels below which its rows become blocks; in print
-# letters are smaller, so that PRINTED of the room will do.
-BREADTHS = ((2, "pair", 480), (3, "narrow", 600), (4, "middle", 700), (5, "wide", 820), (7, "broad", 1040))
+# Most columns of values, and the room in pixels below which the rows of such a table become blocks; PRINTED of the room
+# will do in print, where letters are smaller.
+BREADTHS = {2: 480, 3: 600, 4: 700, 5: 820, 7: 1040}
 PRINTED = 0.8
 
 
@@ -125,16 +125,16 @@ def slug(name: str) -> str:
 
 def breadth(columns: int) -> str:
     """Return the class of a table with so many columns of values; it says in how much room each row becomes a block."""
-    return next((name for most, name, _ in BREADTHS if columns <= most), "always")
+    return next((f"fits-{most}" for most in BREADTHS if columns <= most), "fits-none")
 
 
 def style() -> str:
     """Return the style sheet of a page, the stacked form of tables for each breadth included."""
     found = {name: resources.files(HERE).joinpath(name).read_text(encoding="utf-8") for name in STYLES}
-    sheets = [found[STYLES[0]], f".always {{\n{found[STYLES[1]]}}}"]
+    sheets = [found[STYLES[0]], f".fits-none {{\n{found[STYLES[1]]}}}"]
     for medium, share in (("screen", 1), ("print", PRINTED)):
-        for _, name, room in BREADTHS:
-            blocks = f".{name} {{\n{found[STYLES[1]]}}}"
+        for most, room in BREADTHS.items():
+            blocks = f".fits-{most} {{\n{found[STYLES[1]]}}}"
             sheets.append(f"@media {medium} {{ @container (max-width: {share * room:g}px) {{ {blocks} }} }}")
     return "\n".join([*sheets, ""])
 
