@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from specreg.cli import checkpoints, compare, dataset, recipes, report, reproduce, sample, train
+from specreg.cli import checkpoints, compare, dataset, recipes, report, reproduce, sample, spectrum, train
 from specreg.cli.console import escape_what_cannot_be_encoded, example, one_sentence, out, stoppable
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ for command, usage in (
     (train.train, "specreg train edm-afhqv2-vp --checkpoint FILE --data ZIP --loss amplitude_phase"),
     (compare.compare, "specreg compare checkerboard --arms none,amplitude,amplitude_phase@0.3,haar --seeds 3"),
     (sample.sample, "specreg sample runs/demo/none-seed0 --count 16 --out samples"),
+    (spectrum.spectrum, "specreg spectrum real.zip samples/ --json spectra.json --page spectra.html"),
     (report.report, "specreg report runs/demo"),
     (
         dataset.dataset,

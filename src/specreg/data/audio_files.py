@@ -112,6 +112,14 @@ def read_mono(path: Path, sample_rate: int, *, start: int = 0, samples: int | No
     return mono[start : None if samples is None else start + samples]
 
 
+def read_channels(path: Path, *, start: int = 0, samples: int | None = None) -> NDArray[np.float32]:
+    """Return a file or a part of it as float32 `[T, channels]` at its own rate, as stored; raises as `read_mono`."""
+    header = read_header(path)
+    if header.format in SEEKABLE:
+        return _decode(path, header, start, samples)
+    return _decode(path, header)[start : None if samples is None else start + samples]
+
+
 def _decode(path: Path, header: Header, begin: int = 0, count: int | None = None) -> NDArray[np.float32]:
     """Return `count` samples of a file from `begin`, or all, `[T, channels]`, with their values checked."""
     soundfile = _soundfile()
