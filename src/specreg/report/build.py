@@ -11,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 
 from specreg.report import exports, figures, heatmaps, logs, page, pictures, players, words
+from specreg.report.colors import INK
 from specreg.report.contents import Arm, Cell, Record, RunFiles
 from specreg.report.merging import read_all
 from specreg.report.table import (
@@ -37,13 +38,13 @@ def build_report(
     Args:
         folder: a folder, or several: see `merging.read_all`.
         out: where the page goes.
-        measured: sets of samples that are shown beside the folders: see `measured.sets`.
+        measured: sets of samples that are shown beside the folders: see `measured.measured`.
 
     Raises ValueError for a folder that is neither, or for a corrupt file, which the message names.
     """
     folders = [Path(folder)] if isinstance(folder, str | Path) else [Path(one) for one in folder]
     files = read_all(folders, measured=measured)
-    alone = not files.several and not measured
+    alone = len(folders) == 1 and not measured
     out = (files.folder / "report.html" if alone else Path("report.html")) if out is None else Path(out)
     with figures.styled():
         content = _page(files, out.parent)
@@ -59,17 +60,25 @@ def _page(files: RunFiles, base: Path) -> Record:
     tables = _tables(files, title)
     paired = [(part, part.comparison.get("baseline")) for part in files.parts]
     others = [(part, arm) for part, baseline in paired if baseline for arm in part.arms if arm.name != baseline]
+    said = [
+        (arm, part.comparison["said"][arm.name])
+        for part in files.parts
+        for arm in part.arms
+        if arm.name in part.comparison.get("said", {})
+    ]
     entries = [entry for table in tables for _, row, *_ in table["rows"] for entry in row]
     helps = {(m.label, m.help): m for part in files.parts for m in metrics_of(part.comparison) if m.help}
     return {
         "title": title,
         "about": words.about(files.comparison),
         "seeds": max((len(files.of(arm)) for arm in files.arms), default=0),
+        "seeded": any(part.comparison["seeds"] for part in files.parts),
         "intervals": any(cell.spectrum and cell.spectrum.low is not None for cell in files.cells),
-        "verdicts": [(arm, verdict(part.comparison, arm.name)) for part, arm in others],
+        "verdicts": [(arm, verdict(part.comparison, arm.name)) for part, arm in others] + said,
         "notices": words.notices(files),
         "arms": files.arms,
         "arm_names": [(arm.label, arm.color) for arm in files.arms],
+        "real_names": [(truth.name, INK) for truth in files.different_truths if truth.spectrum],
         "real": " or ".join(dict.fromkeys(truth.name for truth in files.different_truths)),
         "unit": unit(files.comparison),
         "clips": [_clip(clip) for clip in players.clips(files)],
@@ -82,7 +91,7 @@ def _page(files: RunFiles, base: Path) -> Record:
         "steps": words.steps(files),
         "counted": words.counted(files),
         "facts": words.facts(files),
-        "cells": [_cell(cell, base) for cell in files.cells],
+        "cells": [_cell(cell, base) for cell in files.runs],
         "repeats": [
             {
                 "title": part.title,
@@ -200,6 +209,7 @@ def _tables(files: RunFiles, title: str) -> list[Record]:
         rows = [
             (arm, arm_entries(part.comparison, arm.name, metrics), *_time(part, arm))
             for part in files.parts
+            if not files.several or any(metric.side == side for metric in metrics_of(part.comparison))
             for arm in part.arms
         ]
         truths = {id(part.truths[0]): (part.truths[0].name, part.comparison) for part in reversed(files.parts)}
@@ -208,7 +218,8 @@ def _tables(files: RunFiles, title: str) -> list[Record]:
         saved = page.downloads(f"{title} {heading}", None, exports.measurements(parts, metrics))
         seeds = {entry.seeds for _, entries, *_ in rows for entry in entries}
         table = {"title": heading, "side": side, "metrics": metrics, "truths": reals[::-1], "rows": rows}
-        tables.append(table | {"timed": not tables, "downloads": saved, "mixed": len(seeds - {0}) > 1})
+        timed = not tables and any(time != "–" for *_, time, _ in rows)
+        tables.append(table | {"timed": timed, "downloads": saved, "mixed": len(seeds - {0}) > 1})
     return tables
 
 

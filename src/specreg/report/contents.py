@@ -89,6 +89,7 @@ class Cell:
     samples: Samples | None = None
     missing: str | None = None
     stopped: bool = False
+    run: bool = True  # False: a set of samples, of which nothing else is known; its seed means nothing
 
     @property
     def seconds_per_step(self) -> float:
@@ -128,6 +129,11 @@ class RunFiles:
     def different_truths(self) -> list[Truth]:
         """The real data on the page, each once."""
         return list({id(truth): truth for truth in self.truths}.values())
+
+    @property
+    def runs(self) -> list[Cell]:
+        """The cells that are runs, finished or not."""
+        return [cell for cell in self.cells if cell.run]
 
     def of(self, arm: Arm) -> list[Cell]:
         """Return the finished cells of one arm, by seed."""

@@ -18,7 +18,7 @@ FREQUENCY = "frequency, cycles/sample"
 
 def over_seeds(quantity: str, truths: Mapping[str, Spectrum], arms: Mapping[str, Curves]) -> Table:
     """Return curves over frequency, by name: mean over seeds, ends of the band, then each seed's own value."""
-    seeds = sorted({seed for curves in arms.values() for seed in curves.by_seed})
+    seeds = sorted({seed for curves in arms.values() if curves.ends is None for seed in curves.by_seed})
 
     def rows() -> Iterator[Sequence[object]]:
         for name, truth in truths.items():
@@ -26,11 +26,13 @@ def over_seeds(quantity: str, truths: Mapping[str, Spectrum], arms: Mapping[str,
                 yield [name, *row, *[None] * (4 + len(seeds))]
         for name, curves in arms.items():
             mean, band = curves.every.mean(axis=0), curves.band()
+            of_seed = curves.by_seed if curves.ends is None else {}
+            count = len(curves.by_seed) if curves.ends is None else None
             kind = "" if band is None else "lowest to highest seed" if curves.ends is None else "95% interval"
             for k, at in enumerate(curves.frequency.tolist()):
                 ends = [None, None] if band is None else band[:, k].tolist()
-                own = [curves.by_seed[seed].tolist()[k] if seed in curves.by_seed else None for seed in seeds]
-                yield [name, at, float(mean[k]), *ends, kind, len(curves.by_seed), *own]
+                own = [float(of_seed[seed][k]) if seed in of_seed else None for seed in seeds]
+                yield [name, at, float(mean[k]), *ends, kind, count, *own]
 
     header = ["name", FREQUENCY, quantity, "low", "high", "from low to high", "seeds"]
     return Table([*header, *(f"seed {seed}" for seed in seeds)], rows())
@@ -40,7 +42,7 @@ def series(files: RunFiles, column: str, label: str) -> Table:
     """Return what was logged at each step, as logged and as drawn."""
 
     def rows() -> Iterator[Sequence[object]]:
-        for cell in files.cells:
+        for cell in files.runs:
             values = cell.log[column]
             good = np.isfinite(values)
             drawn = smoothed(column, values[good])

@@ -13,6 +13,7 @@ import numpy as np
 
 from specreg.report.colors import INK, MUTED
 from specreg.report.contents import Arm, Array, RunFiles
+from specreg.report.page import svg as svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -224,7 +224,7 @@ def _found(files: RunFiles) -> dict[Arm, dict[int, Denoising]]:
     """Return arm -> seed -> maps of its finished cells; all must share noise levels and bands."""
     found: dict[Arm, dict[int, Denoising]] = {}
     first: Denoising | None = None
-    for cell in files.cells:
+    for cell in files.runs:
         if cell.missing is not None or cell.denoising is None:
             continue
         first = first or cell.denoising

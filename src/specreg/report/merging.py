@@ -27,7 +27,7 @@ def read_all(folders: Sequence[Path], *, measured: Sequence[RunFiles] = ()) -> R
     """
     twice = [folder for folder, count in Counter(folder.resolve() for folder in folders).items() if count > 1]
     if twice:
-        raise ValueError(f"{twice[0]}: expected each folder once; it is named {folders.count(twice[0]) or 2} times")
+        raise ValueError(f"{twice[0]}: expected each folder once; it is named again")
     alone = [folder for folder in folders if is_run(folder) and not is_comparison(folder)]
     groups = {group[0]: group for group in _by_arm(alone)}
     parts = []

@@ -46,13 +46,15 @@ def panels(files: RunFiles) -> list[Grid]:
     """Return the grid of each truth, then one for each arm: its first samples at the first seed that all arms have."""
     ready = {a: {c.seed: c.samples for c in files.of(a) if c.samples is not None} for a in files.arms}
     ready = {arm: by_seed for arm, by_seed in ready.items() if by_seed}
-    shared = set.intersection(*map(set, ready.values())) if ready else set()
+    runs = {cell.arm for cell in files.runs}
+    seeds = [set(by_seed) for arm, by_seed in ready.items() if arm in runs]
+    shared = set.intersection(*seeds) if seeds else set()
     truths = [(truth.samples, truth.name) for truth in files.different_truths if truth.samples is not None]
     rows = ROWS if len(ready) + len(truths) <= MANY else FEW
     found = [_panel(samples, name, "", INK, rows) for samples, name in truths]
     for arm, by_seed in ready.items():
-        seed = min(shared or by_seed)
-        found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}", arm.color, rows))
+        seed = min(shared if shared and arm in runs else by_seed)
+        found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}" if arm in runs else "", arm.color, rows))
     return found
 
 

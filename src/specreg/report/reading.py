@@ -59,7 +59,7 @@ def from_comparison(folder: Path, comparison: Record) -> RunFiles:
     truth = comparison.get("truth") or {}
     real = Truth(
         str(truth.get("kind") or "real data"),
-        spectrum_of(truth, where=f"{folder}: the truth's spectrum"),
+        _spectrum(truth, where=f"{folder}: the truth's spectrum"),
         read_samples(folder / "truth" / "samples.npy"),
         folder / "truth",
     )
@@ -231,7 +231,7 @@ def _cell(root: Path, arm: Arm, seed: int, name: str | None) -> Cell:
         results=results,
         log=log,
         truncated=truncated,
-        spectrum=spectrum_of(results or {}, where=f"{folder / 'results.json'}: the spectrum"),
+        spectrum=_spectrum(results or {}, where=f"{folder / 'results.json'}: the spectrum"),
         denoising=_denoising(results or {}, where=f"{folder / 'results.json'}: denoising"),
         samples=read_samples(folder / "samples" / "samples.npy"),
         missing=None if results else missing,
@@ -247,11 +247,8 @@ def _failure(path: Path) -> str:
     return f"stopped at step {record['step']}: {record['message']}".rstrip(".")
 
 
-def spectrum_of(record: Record, *, where: str) -> Spectrum | None:
-    """Return the spectrum in a record of results, or of the truth; None where it has none."""
-    value = record.get("spectrum")
-    if value is None:
-        return None
+def spectrum_of(value: Record, *, where: str) -> Spectrum:
+    """Return a spectrum from its record, with "low" and "high" where it has them."""
     try:
         frequency, power = (np.array(value[key], dtype=np.float64) for key in ("frequency", "power"))
         low, high = (np.array(value[key], dtype=np.float64) if key in value else None for key in ("low", "high"))
@@ -261,6 +258,11 @@ def spectrum_of(record: Record, *, where: str) -> Spectrum | None:
         if found is not None and (frequency.ndim != 1 or frequency.shape != found.shape):
             raise ValueError(f"{where}: {frequency.size} frequencies but {found.size} powers")
     return Spectrum(frequency, power, low, high)
+
+
+def _spectrum(record: Record, *, where: str) -> Spectrum | None:
+    value = record.get("spectrum")
+    return None if value is None else spectrum_of(value, where=where)
 
 
 def _denoising(record: Record, *, where: str) -> Denoising | None:

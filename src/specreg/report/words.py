@@ -14,14 +14,14 @@ def about(comparison: Record) -> list[str]:
         return [str(name) for name in comparison["folders"]]
     created = str(comparison.get("created") or "")[:16].replace("T", " ")  # to the minute
     seeds = comparison["seeds"]
-    plan = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    plan = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" if seeds else ""
     versions = [f"{name} {version}" for name, version in (comparison.get("versions") or {}).items()]
     return [part for part in (created, str(comparison.get("machine") or ""), plan, *versions) if part]
 
 
 def facts(files: RunFiles) -> str:
     """Return network size and sampler of the finished cells: once, not in every row."""
-    results = [cell.results for cell in files.cells if cell.results]
+    results = [cell.results for cell in files.runs if cell.results]
     sizes = sorted({record["parameters"] for record in results if record.get("parameters")})
     samplers = sorted({record["sampler"] for record in results if record.get("sampler")})
     parameters = " or ".join(f"{size:,}".replace(",", "\u202f") for size in sizes)
@@ -31,30 +31,30 @@ def facts(files: RunFiles) -> str:
 
 def steps(files: RunFiles) -> str:
     """Return how long training was, in words."""
-    last = {f"{cell.log['step'][-1]:.0f}" for cell in files.cells if cell.log["step"].size}
+    last = {f"{cell.log['step'][-1]:.0f}" for cell in files.runs if cell.log["step"].size}
     return f"{' or '.join(sorted(last, key=int))} steps" if last and len(last) < 4 else ""
 
 
 def counted(files: RunFiles) -> str:
     """Return how many runs ended how, in words."""
-    states = [("failed" if c.stopped else "unfinished") if c.missing else "finished" for c in files.cells]
+    states = [("failed" if c.stopped else "unfinished") if c.missing else "finished" for c in files.runs]
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
 
 
 def notices(files: RunFiles) -> list[str]:
     """Return what the reader must know before the numbers: unfinished cells, lines left out."""
     left, stopped = (
-        [f"{c.arm.label}, seed {c.seed} ({c.missing})" for c in files.cells if c.missing and c.stopped == failed]
+        [f"{c.arm.label}, seed {c.seed} ({c.missing})" for c in files.runs if c.missing and c.stopped == failed]
         for failed in (False, True)
     )
-    cut = [f"{cell.arm.label}, seed {cell.seed}" for cell in files.cells if cell.truncated]
+    cut = [f"{cell.arm.label}, seed {cell.seed}" for cell in files.runs if cell.truncated]
     notices = [f"Unfinished, and not in the numbers below: {'; '.join(left)}."] if left else []
     if stopped:
         notices.insert(0, f"Failed, and not in the numbers below: {'; '.join(stopped)}.")
     if cut:
         lines = f"{len(cut)} truncated last line{'s' if len(cut) > 1 else ''}"
         notices.append(f"{lines} of metrics.jsonl left out: {'; '.join(cut)}.")
-    skipped = [(cell, int((cell.results or {}).get("skipped_steps") or 0)) for cell in files.cells]
+    skipped = [(cell, int((cell.results or {}).get("skipped_steps") or 0)) for cell in files.runs]
     if counted := [f"{count} in {cell.arm.label}, seed {cell.seed}" for cell, count in skipped if count]:
         notices.append(f"Optimizer steps skipped because of fp16 overflow: {'; '.join(counted)}.")
     missing = [(part.comparison.get("missing") or {}).items() for part in files.parts]
