@@ -16,6 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # What each room may import of specreg, besides itself: docs/architecture.md has the same picture.
 LOSS = {
     "_checks",
+    "_html",
     "_compile",
     "own_state",
     "spectral_term",
@@ -41,6 +42,7 @@ TRAINING = LOSS | {
 ALLOWED = {
     "_checks": set(),
     "_files": set(),
+    "_html": set(),
     "_torch_files": {"_files"},
     "_signals": set(),
     "_compile": set(),
@@ -53,21 +55,23 @@ ALLOWED = {
     "losses": {"_checks", "_compile", "transforms"},
     "auto_weight": {"_checks", "own_state"},
     "own_state": set(),
-    "spectral_term": {"_checks"},
+    "spectral_term": {"_checks", "_html"},
     "watch": set(),
     "integrations": {"", "diffusion"},
     "regularizer": LOSS,
     "models": {"_checks", "_files", "_torch_files", "diffusion"},
     "data": {"_checks", "_files"},
-    "metrics": {"_checks", "_files", "_torch_files", "transforms"},
+    "metrics": {"_checks", "_files", "_html", "_torch_files", "transforms"},
     "objectives": {"_checks", "regularizer", "spectral_term", "diffusion"},
     "denoising": {"_checks", "transforms", "diffusion", "objectives"},
     "calibrated": {"_checks", "transforms", "diffusion", "objectives", "denoising"},
     "config": {"_checks", "losses", "diffusion"},
     "modalities": TRAINING,
     "training": TRAINING | {"_checks", "_signals", "processes"},
-    "evaluation": {"_files", "processes", "config", "modalities", "training"},
-    "compare": {"_files", "_signals", "processes", "config", "metrics", "modalities", "training", "evaluation"},
+    "evaluation": {"_files", "_html", "processes", "config", "modalities", "training"},
+    "compare": {
+        "_files", "_html", "_signals", "processes", "config", "metrics", "modalities", "training", "evaluation",
+    },
     "reproduce": {
         "_checks", "_files", "processes", "recipes", "config", "modalities", "training", "evaluation", "compare",
     },
