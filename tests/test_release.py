@@ -59,7 +59,7 @@ def test_the_wheel_holds_the_package_and_its_metadata_alone(built):
     package = {name.removeprefix("src/") for name in sources() if name.startswith("src/")}
     about = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert names == package | {f"{info}/{name}" for name in about}
-    assert {"specreg/py.typed", "specreg/report/template.html"} <= names
+    assert {"specreg/py.typed", "specreg/report/report.html", "specreg/report/style.css"} <= names
 
 
 def test_the_source_archive_holds_what_git_does_and_nothing_else(built):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from specreg import modalities, processes
+from specreg import _html, modalities, processes
 from specreg._files import write_json, writing
 from specreg.config import Config, ConfigError
 from specreg.modalities.protocol import Description, Device, Truth
@@ -19,6 +19,19 @@ from specreg.training.term import build_objective, restore_regularizer
 
 RESULTS_VERSION = 4
 """Version of results.json; results of another version are measured again, without training."""
+
+
+class Results(dict[str, Any]):
+    """What results.json holds; a notebook shows its metrics."""
+
+    def _repr_html_(self) -> str:
+        described = self["described"]
+        rows = [
+            [described[name]["label"], f"{_html.number(value, described[name]['digits'])} {described[name]['unit']}"]
+            for name, value in self["metrics"].items()
+        ]
+        title = f"{self['arm']}, seed {self['seed']}, step {self['step']}: {self['samples']} samples"
+        return _html.table(title, ["metric", "value"], rows, note="One run: no spread over seeds is known.")
 
 
 class Trained(NamedTuple):
@@ -72,7 +85,7 @@ def evaluate(
     command: str | None = None,
     device: Device = "cpu",
     calibrated_in: Path | None = None,
-) -> dict[str, Any] | None:
+) -> Results | None:
     """Sample the run in `folder`, measure, and write `samples/` and `results.json`; return the results.
 
     With `calibrated_in` the network is calibrated first (see `specreg.calibrated`), and the files go into that folder.
@@ -93,24 +106,29 @@ def evaluate(
     if (denoised := modality.denoise(config, objective, network, truth, device=device)) is not None:
         found["metrics"] |= denoised.values
         found["denoising"] = denoised.map.record()
-    results = {
-        "version": RESULTS_VERSION,
-        "title": config.title,
-        "command": command,
-        "arm": arm or (config.spectral.name if config.spectral else "none"),
-        "seed": config.seed,
-        "step": trained.step,
-        "sampling": config.sampling.model_dump(mode="json"),
-        **found,
-        "described": {name: modality.metrics[name]._asdict() for name in found["metrics"]},
-        "skipped_steps": trained.skipped,
-        "timing": {}
-        if calibrated_in
-        else {**timing(folder / "metrics.jsonl"), "train_seconds": trained.seconds},  # a calibration takes no training
-        "truth": truth.record(),
-        "truth_sha256": truth.fingerprint,
-        "parameters": sum(p.numel() for p in trained.network.parameters()),
-    }
+    results = Results(
+        {
+            "version": RESULTS_VERSION,
+            "title": config.title,
+            "command": command,
+            "arm": arm or (config.spectral.name if config.spectral else "none"),
+            "seed": config.seed,
+            "step": trained.step,
+            "sampling": config.sampling.model_dump(mode="json"),
+            **found,
+            "described": {name: modality.metrics[name]._asdict() for name in found["metrics"]},
+            "skipped_steps": trained.skipped,
+            "timing": {}
+            if calibrated_in
+            else {
+                **timing(folder / "metrics.jsonl"),
+                "train_seconds": trained.seconds,
+            },  # a calibration takes no training
+            "truth": truth.record(),
+            "truth_sha256": truth.fingerprint,
+            "parameters": sum(p.numel() for p in trained.network.parameters()),
+        }
+    )
     write_json(target / "results.json", results)
     return results
 

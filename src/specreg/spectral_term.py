@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specreg import _checks
+from specreg import _checks, _html
 
 
 class SpectralTerm(NamedTuple):
@@ -33,6 +33,21 @@ class SpectralTerm(NamedTuple):
             values["gradient_ratio"] = self.gradient_ratio
         values |= {f"band/{name}": errors for name, errors in self.by_band.items()}
         return {name: value.detach().mean() for name, value in values.items()}
+
+    def _repr_html_(self) -> str:
+        """Return the term as a table for notebooks: means over the batch with their spread over its samples."""
+        rows = [("loss to add", self.loss), ("λ", self.lam)]
+        if self.gradient_ratio is not None:
+            rows.append(("gradient relative to the base loss's", self.gradient_ratio))
+        rows += [("spectral loss", self.per_sample), ("λ × noise-level weight", self.weight)]
+        rows += [(f"error in band {name}", errors) for name, errors in self.by_band.items()]
+        shown = []
+        for name, tensor in rows:
+            values = _checks.in_float64(tensor.detach()).cpu()
+            spread = _html.number(float(values.std())) if values.numel() > 1 else ""
+            shown.append([name, _html.number(float(values.mean())), spread])
+        title = f"Spectral term of {len(self.per_sample)} sample{'s' if len(self.per_sample) != 1 else ''}"
+        return _html.table(title, ["", "mean", "standard deviation over samples"], shown)
 
 
 def masked(x0_hat: Tensor, x0: Tensor, mask: Tensor, layout: str | None) -> Tensor:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from specreg import _html, evaluation, modalities, processes
 from specreg import config as configs
-from specreg import evaluation, modalities, processes
 from specreg._files import read_json, write_json
 from specreg.compare.arms import BASELINE, CALIBRATED, cell_config, cell_name, label
 from specreg.compare.paired import paired_difference, verdict
@@ -20,6 +20,26 @@ from specreg.modalities.protocol import Truth
 
 FAILURE = "failure.json"
 """File in a cell whose training stopped for good: at which step, and why."""
+
+
+class Summary(dict[str, Any]):
+    """What comparison.json holds; a notebook shows its table."""
+
+    def _repr_html_(self) -> str:
+        labels = {arm["name"]: arm["label"] for arm in self["arms"]}
+        rows = []
+        for row in self["table"]:
+            metric, change = self["metrics"][row["metric"]], row.get("difference")
+            value, spread, *ends = (
+                _html.number(part, metric["digits"])
+                for part in (row["mean"], row.get("std"), *((change or {}).get(end) for end in ("mean", "low", "high")))
+            )
+            unit = f" {metric['unit']}".rstrip()
+            mean = f"{value} ± {spread}{unit}" if row["n"] > 1 else f"{value}{unit} (one seed)"
+            difference = f"{ends[0]} [{ends[1]} … {ends[2]}]" if change else ""
+            rows.append([metric["label"], labels[row["arm"]], mean, difference, row.get("verdict") or ""])
+        header = ["metric", "arm", "mean ± standard deviation over seeds", "difference from the baseline [95%]", ""]
+        return _html.table(self["title"], header, rows)
 
 
 class Comparison(NamedTuple):
@@ -74,47 +94,49 @@ class Comparison(NamedTuple):
             return f"{arm}, seed {seed}: stopped at step {failure['step']}: {failure['message']}"
         return None
 
-    def record(self, step_seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+    def record(self, step_seconds: Mapping[str, float] | None = None) -> Summary:
         """Summarize the finished cells, write the summary to `comparison.json` and return it."""
         content = self.summary(step_seconds or {})
         if processes.state().is_main_process:
             write_json(self.folder / "comparison.json", content)
         return content
 
-    def summary(self, step_seconds: Mapping[str, float]) -> dict[str, Any]:
+    def summary(self, step_seconds: Mapping[str, float]) -> Summary:
         """Return all that the report needs besides the cells' own files; its table leaves out unfinished cells."""
         found = {cell: results["metrics"] for cell in self.cells if (results := self.results(*cell))}
         config, seeds = self.config, self.seeds
         measured = {name for metrics in found.values() for name in metrics}
         names = [name for name in self.metrics if name in measured]
         every = [results for cell in self.cells if (results := self.results(*cell))]
-        return {
-            "title": config.title,
-            "command": self.command,
-            "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "machine": processes.machine(),
-            "versions": {name: importlib.metadata.version(name) for name in ("specreg", "torch", "accelerate")},
-            "config": configs.dump(config),
-            "arms": [
-                {"name": arm, "label": label(spectral, arm), "loss": spectral.model_dump() if spectral else None}
-                for arm, spectral in config.arms.items()
-            ],
-            "baseline": BASELINE,
-            "seeds": seeds,
-            "cells": [
-                {"arm": arm, "seed": seed, "folder": cell_name(arm, seed)} for arm in config.arms for seed in seeds
-            ],
-            "step_seconds": dict(step_seconds),
-            "truth": self.truth.record(),
-            **_left_out(every),
-            "metrics": {name: self.metrics[name]._asdict() for name in names},
-            "table": [
-                row
-                for name in names
-                for arm in config.arms
-                if (row := _row(found, name, self.metrics[name].better, arm, seeds))
-            ],
-        }
+        return Summary(
+            {
+                "title": config.title,
+                "command": self.command,
+                "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+                "machine": processes.machine(),
+                "versions": {name: importlib.metadata.version(name) for name in ("specreg", "torch", "accelerate")},
+                "config": configs.dump(config),
+                "arms": [
+                    {"name": arm, "label": label(spectral, arm), "loss": spectral.model_dump() if spectral else None}
+                    for arm, spectral in config.arms.items()
+                ],
+                "baseline": BASELINE,
+                "seeds": seeds,
+                "cells": [
+                    {"arm": arm, "seed": seed, "folder": cell_name(arm, seed)} for arm in config.arms for seed in seeds
+                ],
+                "step_seconds": dict(step_seconds),
+                "truth": self.truth.record(),
+                **_left_out(every),
+                "metrics": {name: self.metrics[name]._asdict() for name in names},
+                "table": [
+                    row
+                    for name in names
+                    for arm in config.arms
+                    if (row := _row(found, name, self.metrics[name].better, arm, seeds))
+                ],
+            }
+        )
 
 
 def _left_out(every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

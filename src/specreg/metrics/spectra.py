@@ -7,12 +7,13 @@ represent less.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from specreg import _checks
+from specreg import _checks, _html
 from specreg.transforms.radial import power_spectrum
 
 QUANTIZATION_POWER = (2 / 255) ** 2 / 12
@@ -28,6 +29,23 @@ class MeanSpectrum(NamedTuple):
     frequency: Tensor  # [bins], cycles per sample
     power: Tensor  # [bins]
     size: Tensor  # [bins], coefficients
+
+    def _repr_html_(self) -> str:
+        """Return the power in each octave as a table for notebooks."""
+        rows, high = [], 0.5
+        highest = float(self.frequency.max())
+        bands = [(0.5, highest)] * (highest > 0.5)
+        while high >= float(self.frequency[self.frequency > 0].min()) and len(bands) < 12:
+            bands.append((high / 2, high))
+            high /= 2
+        for low, high in bands[::-1]:
+            inside = (self.frequency > low) & (self.frequency <= high)
+            if inside.any():
+                mean = float((self.power * self.size)[inside].sum() / self.size[inside].sum())
+                decibel = _html.number(10 * math.log10(mean), 1) if mean > 0 else "−∞"
+                rows.append([f"{low:.4g} … {high:.4g}", decibel, f"{int(self.size[inside].sum())}"])
+        header = ["cycles per sample", "mean power of a coefficient, dB", "coefficients"]
+        return _html.table("Mean power spectrum", header, rows)
 
 
 def mean_spectrum(x: Tensor, *, batch_size: int = 256) -> MeanSpectrum:

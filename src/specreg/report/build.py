@@ -4,82 +4,140 @@ from __future__ import annotations
 
 import math
 import os
-from base64 import b64encode
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 
-from specreg._files import write_text
-from specreg.report import figures, heatmaps, logs, pictures, players
-from specreg.report.reading import Arm, Cell, Record, RunFiles, read_files
+from specreg.report import exports, figures, heatmaps, logs, page, pictures, players, words
+from specreg.report.colors import INK
+from specreg.report.contents import Arm, Cell, Record, RunFiles
+from specreg.report.merging import read_all
 from specreg.report.table import (
     SIDES,
-    Column,
     arm_entries,
     duration,
     metrics_of,
     step_time,
     truth_entries,
-    truth_name,
     unit,
     verdict,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
+def build_report(
+    folder: str | Path | Sequence[str | Path], *, out: str | Path | None = None, measured: Sequence[RunFiles] = ()
+) -> Path:
+    """Write the report of comparison folders and run folders, one or several, and return its path.
 
-def build_report(folder: str | Path, *, out: str | Path | None = None) -> Path:
-    """Write the report of a comparison folder, or of a single run folder, and return its path.
+    The page goes to `out` and needs no other file: styles are inline, images are data URIs, there are no scripts. For
+    one folder `out` is `folder`/report.html by default, and the figures go to `folder`/figures/*.png as well; for
+    several it is report.html here. A figure without data is left out; unfinished cells are named on the page.
 
-    The page goes to `out` (default `folder`/report.html) and needs no other file: styles are inline, images
-    are data URIs, there are no scripts. The figures go to `folder`/figures/*.png as well. A figure without
-    data is left out; unfinished cells are named on the page.
+    Args:
+        folder: a folder, or several: see `merging.read_all`.
+        out: where the page goes.
+        measured: sets of samples that are shown beside the folders: see `measured.measured`.
 
     Raises ValueError for a folder that is neither, or for a corrupt file, which the message names.
     """
-    from jinja2 import Environment
-
-    folder = Path(folder)
-    out = folder / "report.html" if out is None else Path(out)
-    files = read_files(folder)
+    folders = [Path(folder)] if isinstance(folder, str | Path) else [Path(one) for one in folder]
+    files = read_all(folders, measured=measured)
+    alone = len(folders) == 1 and not measured
+    out = (files.folder / "report.html" if alone else Path("report.html")) if out is None else Path(out)
     with figures.styled():
-        page = _page(files, out.parent)
-        _save_figures(files)
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = resources.files("specreg.report").joinpath("template.html").read_text(encoding="utf-8")
-    html = environment.from_string(template).render(page)
-    write_text(out, html.encode("utf-8", errors="replace").decode("utf-8"))  # file names that are no text become "?"
+        content = _page(files, out.parent)
+        if alone:
+            _save_figures(files)
+    page.write(out, page.render("report.html", content))
     return out
 
 
 def _page(files: RunFiles, base: Path) -> Record:
     """Return what the template shows; links are relative to `base`, where the page will lie."""
-    comparison, baseline = files.comparison, files.comparison.get("baseline")
-    others = [arm for arm in files.arms if arm.name != baseline] if baseline else []
+    title = str(files.comparison.get("title") or files.folder.resolve().name)
+    tables = _tables(files, title)
+    paired = [(part, part.comparison.get("baseline")) for part in files.parts]
+    others = [(part, arm) for part, baseline in paired if baseline for arm in part.arms if arm.name != baseline]
+    said = [
+        (arm, part.comparison["said"][arm.name])
+        for part in files.parts
+        for arm in part.arms
+        if arm.name in part.comparison.get("said", {})
+    ]
+    entries = [entry for table in tables for _, row, *_ in table["rows"] for entry in row]
+    helps = {(m.label, m.help): m for part in files.parts for m in metrics_of(part.comparison) if m.help}
     return {
-        "title": str(comparison.get("title") or files.folder.resolve().name),
-        "about": _about(comparison),
-        "paired": bool(others),
-        "seeds": len(comparison["seeds"]),
-        "verdicts": [(arm, verdict(comparison, arm.name)) for arm in others],
-        "notices": _notices(files),
+        "title": title,
+        "about": words.about(files.comparison),
+        "seeds": max((len(files.of(arm)) for arm in files.arms), default=0),
+        "seeded": any(part.comparison["seeds"] for part in files.parts),
+        "intervals": any(cell.spectrum and cell.spectrum.low is not None for cell in files.cells),
+        "verdicts": [(arm, verdict(part.comparison, arm.name)) for part, arm in others] + said,
+        "notices": words.notices(files),
         "arms": files.arms,
-        "real": truth_name(comparison),
-        "unit": unit(comparison),
+        "arm_names": [(arm.label, arm.color) for arm in files.arms],
+        "real_names": [(truth.name, INK) for truth in files.different_truths if truth.spectrum],
+        "real": " or ".join(dict.fromkeys(truth.name for truth in files.different_truths)),
+        "unit": unit(files.comparison),
         "clips": [_clip(clip) for clip in players.clips(files)],
-        "panels": [(panel, _data_uri("image/png", pictures.png(panel.pixels))) for panel in pictures.panels(files)],
-        "plots": {name: (_svg(figure), alt) for name, alt, figure in [*figures.curves(files), *logs.curves(files)]},
-        "maps": {heatmap.name: _map(heatmap) for heatmap in heatmaps.heatmaps(files)},
-        "tables": _tables(files),
-        "facts": _facts(files),
-        "cells": [_cell(cell, base) for cell in files.cells],
-        "command": comparison.get("command"),
-        "config": comparison.get("config"),
+        "panels": [(panel, page.data_uri("image/png", pictures.png(panel.pixels))) for panel in pictures.panels(files)],
+        "plots": _plots(files, title),
+        "maps": _maps(files, title),
+        "spread": words.spread(entries, paired=bool(others)),
+        "tables": tables,
+        "helps": list(helps.values()),
+        "steps": words.steps(files),
+        "counted": words.counted(files),
+        "facts": words.facts(files),
+        "cells": [_cell(cell, base) for cell in files.runs],
+        "repeats": [
+            {
+                "title": part.title,
+                "command": part.comparison.get("command"),
+                "config": part.comparison.get("config"),
+            }
+            for part in files.parts
+            if part.comparison.get("command") or part.comparison.get("config")
+        ],
     }
+
+
+def _plots(files: RunFiles, title: str) -> dict[str, page.Plot]:
+    """Return the curves by name, each with its data."""
+    labels = {arm: arm.label for arm in files.arms}
+    real = {truth.name: truth.spectrum for truth in files.different_truths if truth.spectrum}
+    powers = {labels[arm]: curves for arm, curves in figures.powers_of(files).items()}
+    errors = {labels[arm]: curves for arm, curves in figures.band_errors(files).items()}
+    tables = {
+        "spectrum": exports.over_seeds("power of a coefficient", real, powers),
+        "band_error": exports.over_seeds("relative to real data, dB", {}, errors),
+        **{name: exports.series(files, name, label) for name, label in (logs.LOSSES | logs.WEIGHTS).items()},
+    }
+    return {
+        curve.name: page.plot(
+            f"{title} {curve.name.replace('_', ' ')}",
+            curve.alt,
+            curve.figure,
+            narrow=curve.narrow,
+            complete=curve.complete,
+            table=tables[curve.name],
+        )
+        for curve in [*figures.curves(files), *logs.curves(files)]
+    }
+
+
+def _maps(files: RunFiles, title: str) -> dict[str, list[Record]]:
+    """Return the heat maps by name, one for each folder that has them."""
+    found: dict[str, list[Record]] = {}
+    for part in files.parts:
+        where = part.title
+        for heatmap in heatmaps.heatmaps(part):
+            name = " ".join(filter(None, [title, where, heatmap.name]))
+            saved = page.downloads(name, page.svg_uri(heatmaps.figure(heatmap)), exports.maps(heatmap))
+            found.setdefault(heatmap.name, []).append(_map(heatmap) | {"title": where, "downloads": saved})
+    return found
 
 
 def _save_figures(files: RunFiles) -> None:
@@ -99,8 +157,7 @@ def _save_figures(files: RunFiles) -> None:
     }
     for name, figure in drawn.items():
         if figure is not None:
-            truth = name == "spectrum" and files.truth_spectrum is not None
-            figures.add_legend(figure, files, truth=truth)
+            figures.add_legend(figure, files, truth=name == "spectrum")
             figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
     for heatmap in heatmaps.heatmaps(files):
         heatmaps.figure(heatmap).savefig(folder / f"{heatmap.name}.png", dpi=200, metadata={"Software": None})
@@ -109,7 +166,12 @@ def _save_figures(files: RunFiles) -> None:
 def _clip(clip: players.Clip) -> Record:
     """Return one clip as the template shows it, each take with its player and its spectrogram."""
     takes = [
-        (take.title, take.color, _data_uri("image/png", pictures.png(take.pixels)), _data_uri("audio/wav", take.wav))
+        (
+            take.title,
+            take.color,
+            page.data_uri("image/png", pictures.png(take.pixels)),
+            page.data_uri("audio/wav", take.wav),
+        )
         for take in clip.takes
     ]
     return {"name": clip.name, "seconds": f"{clip.seconds:.1f}", "seed": clip.seed, "takes": takes}
@@ -119,68 +181,46 @@ def _map(heatmap: heatmaps.Heatmap) -> Record:
     """Return one kind of heat maps as the template shows it: its colour bars, then its panels."""
     return {
         "seeds": heatmap.seeds,
+        "gist": _gist(heatmap),
         "clipped": any(scale.extend != "neither" for scale in heatmap.scales),
-        "bars": [(scale.title, _svg(heatmaps.bar_figure(scale))) for scale in heatmap.scales],
+        "bars": [(scale.title, page.svg_uri(heatmaps.bar_figure(scale))) for scale in heatmap.scales],
         "panels": [
-            (panel.arm, scale.span(panel), scale.title, _svg(heatmaps.panel_figure(heatmap, scale, panel)))
+            (panel.arm, scale.span(panel), scale.title, page.svg_uri(heatmaps.panel_figure(heatmap, scale, panel)))
             for scale in heatmap.scales
             for panel in scale.panels
         ],
     }
 
 
-def _tables(files: RunFiles) -> list[Record]:
+def _gist(heatmap: heatmaps.Heatmap) -> str:
+    """Return the range of the first panel, which is the baseline's where there is one."""
+    scale = heatmap.scales[0]
+    return f"{scale.panels[0].arm.label}: {scale.span(scale.panels[0])}"
+
+
+def _tables(files: RunFiles, title: str) -> list[Record]:
     """Return the table of each side that was measured; the times stand in the first."""
-    every, tables = metrics_of(files.comparison), []
-    for side, title in SIDES.items():
-        metrics: list[Column] = [metric for metric in every if metric.side == side]
-        if metrics:
-            rows = [(arm, arm_entries(files.comparison, arm.name, metrics), *_time(files, arm)) for arm in files.arms]
-            truth = truth_entries(files.comparison, metrics)
-            tables.append({"title": title, "side": side, "metrics": metrics, "truth": truth, "rows": rows})
+    columns = {metric.key: metric for part in files.parts for metric in metrics_of(part.comparison)}
+    tables: list[Record] = []
+    for side, heading in SIDES.items():
+        metrics = [metric for metric in columns.values() if metric.side == side]
+        if not metrics:
+            continue
+        rows = [
+            (arm, arm_entries(part.comparison, arm.name, metrics), *_time(part, arm))
+            for part in files.parts
+            if not files.several or any(metric.side == side for metric in metrics_of(part.comparison))
+            for arm in part.arms
+        ]
+        truths = {id(part.truths[0]): (part.truths[0].name, part.comparison) for part in reversed(files.parts)}
+        reals = [(name, entries) for name, found in truths.values() if (entries := truth_entries(found, metrics))]
+        parts = [(part.comparison, {arm.name: arm.label for arm in part.arms}) for part in files.parts]
+        saved = page.downloads(f"{title} {heading}", None, exports.measurements(parts, metrics))
+        seeds = {entry.seeds for _, entries, *_ in rows for entry in entries}
+        table = {"title": heading, "side": side, "metrics": metrics, "truths": reals[::-1], "rows": rows}
+        timed = not tables and any(time != "–" for *_, time, _ in rows)
+        tables.append(table | {"timed": timed, "downloads": saved, "mixed": len(seeds - {0}) > 1})
     return tables
-
-
-def _about(comparison: Record) -> list[str]:
-    """Return the line under the title: when, on what, which seeds, which versions."""
-    created = str(comparison.get("created") or "")[:16].replace("T", " ")  # to the minute
-    seeds = comparison["seeds"]
-    plan = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    versions = [f"{name} {version}" for name, version in (comparison.get("versions") or {}).items()]
-    return [part for part in (created, str(comparison.get("machine") or ""), plan, *versions) if part]
-
-
-def _facts(files: RunFiles) -> str:
-    """Return network size and sampler of the finished cells: once, not in every row."""
-    results = [cell.results for cell in files.cells if cell.results]
-    sizes = sorted({record["parameters"] for record in results if record.get("parameters")})
-    samplers = sorted({record["sampler"] for record in results if record.get("sampler")})
-    parameters = " or ".join(f"{size:,}".replace(",", "\u202f") for size in sizes)
-    facts = [f"{parameters} parameters"] * bool(sizes) + [f"sampled with {' or '.join(samplers)}"] * bool(samplers)
-    return "; ".join(facts)
-
-
-def _notices(files: RunFiles) -> list[str]:
-    """Return what the reader must know before the numbers: unfinished cells, lines left out."""
-    left, stopped = (
-        [f"{c.arm.label}, seed {c.seed} ({c.missing})" for c in files.cells if c.missing and c.stopped == failed]
-        for failed in (False, True)
-    )
-    cut = [f"{cell.arm.label}, seed {cell.seed}" for cell in files.cells if cell.truncated]
-    notices = [f"Unfinished, and not in the numbers below: {'; '.join(left)}."] if left else []
-    if stopped:
-        notices.insert(0, f"Failed, and not in the numbers below: {'; '.join(stopped)}.")
-    if cut:
-        lines = f"{len(cut)} truncated last line{'s' if len(cut) > 1 else ''}"
-        notices.append(f"{lines} of metrics.jsonl left out: {'; '.join(cut)}.")
-    skipped = [(cell, int((cell.results or {}).get("skipped_steps") or 0)) for cell in files.cells]
-    if counted := [f"{count} in {cell.arm.label}, seed {cell.seed}" for cell, count in skipped if count]:
-        notices.append(f"Optimizer steps skipped because of fp16 overflow: {'; '.join(counted)}.")
-    for metric, why in (files.comparison.get("missing") or {}).items():
-        notices.append(f"Not measured: {metric}. {why}")
-    for metric, count in (files.comparison.get("failures") or {}).items():
-        notices.append(f"{metric}: {count} samples have no value and are not in its means.")
-    return notices
 
 
 def _time(files: RunFiles, arm: Arm) -> tuple[str, str]:
@@ -211,11 +251,3 @@ def _cell(cell: Cell, base: Path) -> Record:
 def _link(path: Path, base: Path) -> str:
     """Return a relative, quoted link; the leading "./" keeps a colon in a name from reading as a scheme."""
     return "./" + quote(Path(os.path.relpath(path, base)).as_posix())
-
-
-def _svg(figure: Figure) -> str:
-    return _data_uri("image/svg+xml", figures.svg(figure))
-
-
-def _data_uri(mime: str, content: bytes) -> str:
-    return f"data:{mime};base64,{b64encode(content).decode('ascii')}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specreg.report.colors import INK, MUTED
-from specreg.report.reading import Arm, Array, Denoising, RunFiles
+from specreg.report.contents import Arm, Array, Denoising, RunFiles
 from specreg.report.table import number
 
 if TYPE_CHECKING:
@@ -24,11 +24,14 @@ ACROSS = 5  # panels of the PNG file abreast
 
 
 class Panel(NamedTuple):
-    """One arm's map: `values` [L, K] in dB, noisiest first, and where all seeds agree on their sign."""
+    """One arm's map in dB, noisiest first: `values` [L, K] are means over seeds; where all agree on the sign."""
 
     arm: Arm
     values: Array
     agree: NDArray[np.bool_]
+    low: Array  # [L, K], of the lowest seed
+    high: Array
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ def _found(files: RunFiles) -> dict[Arm, dict[int, Denoising]]:
     """Return arm -> seed -> maps of its finished cells; all must share noise levels and bands."""
     found: dict[Arm, dict[int, Denoising]] = {}
     first: Denoising | None = None
-    for cell in files.cells:
+    for cell in files.runs:
         if cell.missing is not None or cell.denoising is None:
             continue
         first = first or cell.denoising
@@ -242,7 +245,8 @@ def _panel(arm: Arm, maps: list[Array], *, paired: bool = False) -> Panel:
     """Return the mean of one map a seed; of paired differences also where the signs of several seeds agree."""
     every = np.stack(maps)
     same = np.abs(np.sign(every).sum(axis=0)) == len(every)
-    return Panel(arm, every.mean(axis=0), same & (paired and len(maps) > 1))
+    agree = same & (paired and len(maps) > 1)
+    return Panel(arm, every.mean(axis=0), agree, every.min(axis=0), every.max(axis=0), len(maps))
 
 
 def _scale(title: str, cmap: str, digits: int, panels: list[Panel]) -> Scale:

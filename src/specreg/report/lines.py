@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from specreg.report.colors import INK
-from specreg.report.reading import Images, Samples
+from specreg.report.contents import Images, Samples
 
 ROWS = COLUMNS = 5
 SIDE, DPI = 1.6, 84  # inches of one plot; 5 plots are 672 pixels across

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specreg.report.figures import HALF, Curve, new_axes
-from specreg.report.reading import Arm, Array, RunFiles
+from specreg.report.contents import Arm, Array, RunFiles
+from specreg.report.figures import HALF, NARROW, Curve, add_legend, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,15 +19,26 @@ TALL = 3.4  # inches
 
 
 def curves(files: RunFiles) -> list[Curve]:
-    """Return the plots that the logs have data for: base, spectral, lambda, gradient_ratio; no legends."""
+    """Return the plots that the logs have data for: base, spectral, lambda, gradient_ratio."""
     arms = ", ".join(arm.label for arm in files.arms)
     drawn = []
     for column, label in (LOSSES | WEIGHTS).items():
         if column in logged(files) or column in weighed(files):
-            figure, axes = new_axes(HALF, TALL)
-            draw_losses(files, column, axes) if column in LOSSES else draw_weights(files, column, axes)
-            drawn.append(Curve(column, f"{label[0].upper()}{label[1:]}, over training steps: {arms}.", figure))
+            every = []
+            for size in ((HALF, TALL), NARROW, (HALF, TALL)):
+                figure, axes = new_axes(*size)
+                draw_losses(files, column, axes) if column in LOSSES else draw_weights(files, column, axes)
+                every.append(figure)
+            add_legend(every[-1], files, truth=False)
+            drawn.append(Curve(column, f"{label[0].upper()}{label[1:]}, over training steps: {arms}.", *every))
     return drawn
+
+
+def smoothed(column: str, value: Array) -> Array:
+    """Return `value` [n] of a column as its figure shows it."""
+    if column in LOSSES:
+        return smooth(value)
+    return running_median(value) if column == "gradient_ratio" else value
 
 
 def losses_figure(files: RunFiles) -> Figure | None:
@@ -133,7 +144,7 @@ def _weights(files: RunFiles, arm: Arm, column: str, *, positive: bool) -> list[
         good = log[column] > 0 if positive else np.isfinite(log[column])
         if good.any():
             value = log[column][good]
-            seeds.append((log["step"][good], running_median(value) if column == "gradient_ratio" else value))
+            seeds.append((log["step"][good], smoothed(column, value)))
     return seeds
 
 

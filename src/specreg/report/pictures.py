@@ -10,8 +10,8 @@ import numpy as np
 
 from specreg.report import lines
 from specreg.report.colors import INK, MUTED
-from specreg.report.reading import Images, RunFiles, Samples, are_pictures
-from specreg.report.table import truth_name
+from specreg.report.contents import Images, RunFiles, Samples
+from specreg.report.reading import are_pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,16 +43,18 @@ class Grid(NamedTuple):
 
 
 def panels(files: RunFiles) -> list[Grid]:
-    """Return the truth's grid, then one for each arm: its first samples at the first seed that all arms have."""
+    """Return the grid of each truth, then one for each arm: its first samples at the first seed that all arms have."""
     ready = {a: {c.seed: c.samples for c in files.of(a) if c.samples is not None} for a in files.arms}
     ready = {arm: by_seed for arm, by_seed in ready.items() if by_seed}
-    shared = set.intersection(*map(set, ready.values())) if ready else set()
-    truth = files.truth_samples
-    rows = ROWS if len(ready) + (truth is not None) <= MANY else FEW
-    found = [_panel(truth, truth_name(files.comparison), "", INK, rows)] if truth is not None else []
+    runs = {cell.arm for cell in files.runs}
+    seeds = [set(by_seed) for arm, by_seed in ready.items() if arm in runs]
+    shared = set.intersection(*seeds) if seeds else set()
+    truths = [(truth.samples, truth.name) for truth in files.different_truths if truth.samples is not None]
+    rows = ROWS if len(ready) + len(truths) <= MANY else FEW
+    found = [_panel(samples, name, "", INK, rows) for samples, name in truths]
     for arm, by_seed in ready.items():
-        seed = min(shared or by_seed)
-        found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}", arm.color, rows))
+        seed = min(shared if shared and arm in runs else by_seed)
+        found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}" if arm in runs else "", arm.color, rows))
     return found
 
 

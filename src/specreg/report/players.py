@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from specreg.report.colors import INK
-from specreg.report.reading import Array, Images, RunFiles
+from specreg.report.contents import Array, Images, RunFiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,13 +55,13 @@ def clips(files: RunFiles) -> list[Clip]:
     """Return a few clips that every finished arm has at one seed, evenly over the list of names, never selected."""
     cells = {a: {c.seed: c.folder for c in files.of(a) if c.folder and _wavs(c.folder / "samples")} for a in files.arms}
     cells = {arm: by_seed for arm, by_seed in cells.items() if by_seed}
-    truth = files.folder / "truth"
+    truth = next((truth.folder for truth in files.truths if truth.folder and _wavs(truth.folder)), None)
     shared = set.intersection(*map(set, cells.values())) if cells else set()
     if not shared:
         return []
     seed = min(shared)
     folders = [(arm.label, arm.color, by_seed[seed] / "samples") for arm, by_seed in cells.items()]
-    folders = [("recording", INK, truth), *folders] if _wavs(truth) else folders
+    folders = [("recording", INK, truth), *folders] if truth else folders
     names = sorted(set.intersection(*(set(_wavs(folder)) for _, _, folder in folders)))
     if not names:
         return []

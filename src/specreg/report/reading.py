@@ -4,101 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean, stdev
 
 import numpy as np
-from numpy.typing import NDArray
 
 from specreg._files import read_json
 from specreg.report.colors import arm_colors
-
-Array = NDArray[np.float64]
-Images = NDArray[np.uint8]
-Samples = NDArray[Any]
-"""Pictures or lines: see `read_samples`."""
-
-Record = dict[str, Any]
-
-# What the report uses of a line of metrics.jsonl.
-COLUMNS = ("step", "base", "spectral", "lambda", "gradient_ratio", "seconds_per_step")
-
-
-class Spectrum(NamedTuple):
-    """A radially averaged power spectrum: `frequency` [F] in cycles/sample, `power` [F] (|ortho DFT|²)."""
-
-    frequency: Array
-    power: Array
+from specreg.report.contents import (
+    COLUMNS,
+    Arm,
+    Array,
+    Cell,
+    Denoising,
+    Record,
+    RunFiles,
+    Samples,
+    Spectrum,
+    Truth,
+)
 
 
-class Denoising(NamedTuple):
-    """One-step denoising of real data, [L, K] by noise level and band: the noisiest level first, values in dB.
-
-    `log_snr` [L] is the natural log of α²/σ², rising; `edges` [K+1] are the bands' edges in cycles/sample.
-    `error_db` is relative to the power of the data, `pull_db` (of the spectral term) to the base loss's gradient.
-    `gain` is the factor on x0_hat of least squared error: 1 is calibrated.
-    """
-
-    log_snr: Array
-    edges: Array
-    error_db: Array
-    pull_db: Array | None
-    gain: Array | None = None
+def is_comparison(folder: Path) -> bool:
+    """Return whether `folder` holds a comparison."""
+    return (folder / "comparison.json").is_file()
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One arm of the comparison and the colour that marks it in every figure and table."""
-
-    name: str
-    label: str
-    color: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One arm at one seed. `missing` says why it does not count; None when it is finished.
-
-    `stopped` says that it failed, and is not just unfinished.
-    """
-
-    arm: Arm
-    seed: int
-    folder: Path | None = None
-    results: Record | None = None
-    log: dict[str, Array] = field(default_factory=lambda: {name: np.empty(0) for name in COLUMNS})
-    truncated: int = 0
-    spectrum: Spectrum | None = None
-    denoising: Denoising | None = None
-    samples: Samples | None = None
-    missing: str | None = None
-    stopped: bool = False
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Seconds a training step: from results.json, else the median of the log, else NaN."""
-        seconds = ((self.results or {}).get("timing") or {}).get("seconds_per_step")
-        if seconds is not None:
-            return float(seconds)
-        logged = self.log["seconds_per_step"]
-        return float(np.median(logged[np.isfinite(logged)])) if np.isfinite(logged).any() else math.nan
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """All that a report shows: the comparison (for a single run, one of one arm), its arms, cells and truth."""
-
-    folder: Path
-    comparison: Record
-    arms: list[Arm]
-    cells: list[Cell]
-    truth_spectrum: Spectrum | None
-    truth_samples: Samples | None
-
-    def of(self, arm: Arm) -> list[Cell]:
-        """Return the finished cells of one arm, by seed."""
-        return [cell for cell in self.cells if cell.arm == arm and cell.missing is None]
+def is_run(folder: Path) -> bool:
+    """Return whether `folder` holds a run."""
+    return (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file()
 
 
 def read_files(folder: Path) -> RunFiles:
@@ -106,26 +40,30 @@ def read_files(folder: Path) -> RunFiles:
 
     Raises ValueError for a folder that is neither, and for a corrupt file, which the message names.
     """
-    if (folder / "comparison.json").is_file():
+    if is_comparison(folder):
         comparison = read_object(folder / "comparison.json")
         check_comparison(comparison, where=str(folder / "comparison.json"))
-    elif (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file():
-        comparison = _one_arm(folder)
+    elif is_run(folder):
+        comparison = one_arm([folder])
     else:
         raise ValueError(
             f"{folder}: expected a comparison folder (with comparison.json) or a run folder "
             f"(with config.yaml and metrics.jsonl); found neither"
         )
+    return from_comparison(folder, comparison)
+
+
+def from_comparison(folder: Path, comparison: Record) -> RunFiles:
+    """Return what `comparison`, of runs in `folder`, names."""
     arms = _arms(comparison)
     truth = comparison.get("truth") or {}
-    return RunFiles(
-        folder=folder,
-        comparison=comparison,
-        arms=arms,
-        cells=_cells(folder, comparison, arms),
-        truth_spectrum=_spectrum(truth, where=f"{folder}: the truth's spectrum"),
-        truth_samples=read_samples(folder / "truth" / "samples.npy"),
+    real = Truth(
+        str(truth.get("kind") or "real data"),
+        _spectrum(truth, where=f"{folder}: the truth's spectrum"),
+        read_samples(folder / "truth" / "samples.npy"),
+        folder / "truth",
     )
+    return RunFiles(folder, comparison, arms, _cells(folder, comparison, arms), [real])
 
 
 def check_comparison(comparison: Record, *, where: str = "comparison") -> None:
@@ -243,24 +181,43 @@ def are_lines(samples: Samples) -> bool:
     return samples.dtype.kind == "f" and samples.ndim == 3
 
 
-def _one_arm(folder: Path) -> Record:
-    """Return a single run folder as a comparison of one arm, which it is: the same page shows both."""
-    path, name = folder / "results.json", folder.resolve().name
-    results = read_results(path) if path.is_file() else {}
-    metrics = {key: value for key, value in (results.get("metrics") or {}).items() if value is not None}
-    arm, seed = str(results.get("arm", name)), results.get("seed", 0)
+def one_arm(folders: list[Path]) -> Record:
+    """Return runs that differ in their seed alone as a comparison of one arm, which they are."""
+    every = [read_results(path) if (path := folder / "results.json").is_file() else {} for folder in folders]
+    first, name = next((results for results in every if results), {}), folders[0].resolve().name
+    arm, described = str(first.get("arm", name)), first.get("described") or {}
+    missing: Record = {}
+    failures: Record = {}
+    values: dict[str, list[float]] = {}
+    for results in every:
+        missing |= results.get("missing") or {}
+        for metric, samples in (results.get("failures") or {}).items():
+            failures[metric] = failures.get(metric, 0) + len(samples)
+        for metric, value in (results.get("metrics") or {}).items():
+            if value is not None:
+                values.setdefault(metric, []).append(float(value))
+    seeds = [
+        results.get("seed", 0) if results or len(folders) == 1 else read_config(folder).get("seed", 0)
+        for folder, results in zip(folders, every, strict=True)
+    ]
+    places = ["."] if len(folders) == 1 else [str(folder.resolve()) for folder in folders]
     return {
-        "title": results.get("title") or name,
-        "command": results.get("command"),
-        "config": _text(folder / "config.yaml"),
+        "title": first.get("title") or name,
+        "name": arm if len(folders) > 1 else None,
+        "command": first.get("command"),
+        "config": _text(folders[0] / "config.yaml"),
         "arms": [{"name": arm, "label": arm}],
-        "seeds": [seed],
-        "cells": [{"arm": arm, "seed": seed, "folder": "."}],
-        "truth": results.get("truth"),
-        "missing": results.get("missing"),
-        "failures": {metric: len(clips) for metric, clips in (results.get("failures") or {}).items()},
-        "metrics": {key: (results.get("described") or {}).get(key) or {} for key in metrics},
-        "table": [{"arm": arm, "metric": key, "mean": value, "n": 1} for key, value in metrics.items()],
+        "seeds": seeds,
+        "cells": [{"arm": arm, "seed": seed, "folder": place} for seed, place in zip(seeds, places, strict=True)],
+        "truth": first.get("truth"),
+        "missing": missing,
+        "failures": failures,
+        "metrics": {metric: described.get(metric) or {} for metric in values},
+        "table": [
+            {"arm": arm, "metric": metric, "mean": fmean(found), "n": len(found)}
+            | ({"std": stdev(found)} if len(found) > 1 else {})
+            for metric, found in values.items()
+        ],
     }
 
 
@@ -269,6 +226,20 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected text in UTF-8 ({error})") from None
+
+
+def read_config(folder: Path) -> Record:
+    """Return a run's config.yaml as it stands."""
+    import yaml
+
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected fields and their values; got a {type(config).__name__}")
+    return config
 
 
 def _arms(comparison: Record) -> list[Arm]:
@@ -319,17 +290,22 @@ def _failure(path: Path) -> str:
     return f"stopped at step {record['step']}: {record['message']}".rstrip(".")
 
 
-def _spectrum(record: Record, *, where: str) -> Spectrum | None:
-    value = record.get("spectrum")
-    if value is None:
-        return None
+def spectrum_of(value: Record, *, where: str) -> Spectrum:
+    """Return a spectrum from its record, with "low" and "high" where it has them."""
     try:
-        frequency, power = (np.array(value[key], dtype=np.float64) for key in Spectrum._fields)
+        frequency, power = (np.array(value[key], dtype=np.float64) for key in ("frequency", "power"))
+        low, high = (np.array(value[key], dtype=np.float64) if key in value else None for key in ("low", "high"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: expected lists of numbers 'frequency' and 'power' ({error!r})") from error
-    if frequency.ndim != 1 or frequency.shape != power.shape:
-        raise ValueError(f"{where}: {frequency.size} frequencies but {power.size} powers")
-    return Spectrum(frequency, power)
+    for found in (power, low, high):
+        if found is not None and (frequency.ndim != 1 or frequency.shape != found.shape):
+            raise ValueError(f"{where}: {frequency.size} frequencies but {found.size} powers")
+    return Spectrum(frequency, power, low, high)
+
+
+def _spectrum(record: Record, *, where: str) -> Spectrum | None:
+    value = record.get("spectrum")
+    return None if value is None else spectrum_of(value, where=where)
 
 
 def _denoising(record: Record, *, where: str) -> Denoising | None:

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from specreg.report.reading import Record, check_comparison
+from specreg.report.contents import Record
+from specreg.report.reading import check_comparison
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0", "none": ""}
 HEADLINE = "log_spectral_distance_db"  # what a verdict is about; without it, the first metric with a direction
@@ -23,6 +24,8 @@ class Entry(NamedTuple):
     difference: str = ""
     verdict: str = ""
     best: bool = False
+    interval: str = ""  # 95%, of a value over samples
+    seeds: int = 0  # 0: not over seeds
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Column:
         if interval := self.interval(difference):
             change += f" [{interval}]"
         spread = "" if std is None else number(std, self.digits)
-        return Entry(number(row["mean"], self.digits), spread, change, row.get("verdict") or "", best)
+        own = " … ".join(number(row[end], self.digits) for end in ("low", "high")) if "low" in row else ""
+        seeds = 0 if own else int(row.get("n", 1))
+        return Entry(number(row["mean"], self.digits), spread, change, row.get("verdict") or "", best, own, seeds)
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
