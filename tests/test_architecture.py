@@ -82,7 +82,7 @@ ALLOWED = {
     },
     "cli": {
         "", "_checks", "_files", "_signals", "processes", "recipes", "config", "data", "metrics", "models",
-        "modalities", "training", "evaluation", "diagnosis", "scoring", "compare", "reproduce", "report",
+        "modalities", "training", "evaluation", "diagnosis", "scoring", "compare", "reproduce", "report", "instruments",
     },
     "": {"losses", "diffusion", "auto_weight", "regularizer", "spectral_term", "watch"},
     "__main__": {"_signals", "cli"},

@@ -25,7 +25,7 @@ def test_a_blur_of_known_response():
     expected = 20 * np.log10(gauss(real.frequency))
     np.testing.assert_allclose(10 * np.log10(exact.power / real.power)[4:], expected[4:], atol=0.25)
     for band in found.bands:
-        inside = (real.frequency > band.low) & (real.frequency <= band.high)
+        inside = (real.grid.centre > band.low + 1e-9) & (real.grid.centre <= band.high + 1e-9)
         truth = expected[inside]
         assert truth.min() - 0.4 < band.ratio_db.value < truth.max() + 0.4
         assert band.ratio_db.low < band.ratio_db.value < band.ratio_db.high
@@ -106,7 +106,7 @@ def test_planted_grids_are_found_where_they_are(settings, period, steps, frequen
     found = artefacts(other, real)
     assert found[0].frequency == frequency
     assert found[0].period == period
-    assert found[0].z > 10
+    assert found[0].z > 7
     assert artefacts(other)[0].frequency == frequency  # also without a reference
     assert artefacts(real) == []
 
@@ -154,7 +154,7 @@ def test_phase_agreement_ignores_amplitude_and_sees_a_shift():
 
 
 def test_pairs_need_equal_names():
-    from specreg.instruments.measure import InMemory
+    from specreg.instruments.measuring import InMemory
 
     class Named(InMemory):
         def keys(self):

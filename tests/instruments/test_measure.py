@@ -90,11 +90,12 @@ def test_a_window_lowers_leakage_of_a_wave_between_bins():
 
 
 @pytest.mark.parametrize("exponent", [-3.0, -2.0, -1.0, 0.0])
-@pytest.mark.parametrize("window", ["none", "hann"])
-def test_slope_of_power_laws(exponent, window):
+@pytest.mark.parametrize(("window", "tolerance"), [("none", 0.012), ("hann", 0.07)])
+def test_slope_of_power_laws(exponent, window, tolerance):
+    """Hann's main lobe, three bins wide, makes a steep law look steeper by 2%."""
     x = gaussian_fields(400, (64, 64), power_law(exponent))
     found = slope(measure(x, Settings(window, replicates=FEW)))
-    assert found.value == pytest.approx(exponent, abs=0.012)
+    assert found.value == pytest.approx(exponent, abs=tolerance)
     assert found.low < found.value < found.high
     assert found.high - found.low < 0.1
 
@@ -106,7 +107,7 @@ def test_slope_needs_three_bins():
 
 def test_uncertainty_is_that_of_independent_units():
     """Four equal tiles of each picture say no more than one."""
-    from specreg.instruments.measure import InMemory
+    from specreg.instruments.measuring import InMemory
 
     class Tiles(InMemory):
         def groups(self):
@@ -127,7 +128,7 @@ def test_results_do_not_depend_on_workers_or_chunks(monkeypatch):
     for name, total in one.sums.total.items():
         assert np.array_equal(total, four.sums.total[name])
     assert np.array_equal(one.replicates, four.replicates)
-    monkeypatch.setattr("specreg.instruments.measure.CHUNK_VALUES", 5000)
+    monkeypatch.setattr("specreg.instruments.measuring.CHUNK_VALUES", 5000)
     small = measure(x, Settings(replicates=FEW), workers=2)
     np.testing.assert_allclose(small.replicates, one.replicates, rtol=1e-9)
 

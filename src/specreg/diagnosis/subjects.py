@@ -79,7 +79,8 @@ def open_subject(
     if path.is_dir():
         if not pipeline_denoisers.is_pipeline(path):
             raise FileNotFoundError(
-                f"{path}: expected a run folder with config.yaml or a pipeline with {pipeline_denoisers.INDEX}; it has neither"
+                f"{path}: expected a run folder with config.yaml or a pipeline with {pipeline_denoisers.INDEX}; "
+                "it has neither"
             )
         return _pipeline(path, data, count, loss, device)
     return _checkpoint(path, data, count, loss, device)
@@ -149,7 +150,9 @@ def _pipeline(path: Path, data: Path, count: int, loss: str | None, device: torc
     )
 
 
-def _for_pipeline(path: Path, found: pipeline_denoisers.Pipeline, data: Path, count: int) -> tuple[Tensor, Tensor | None]:
+def _for_pipeline(
+    path: Path, found: pipeline_denoisers.Pipeline, data: Path, count: int
+) -> tuple[Tensor, Tensor | None]:
     """Return the data of a pipeline in the space of its network, and their classes where it is told them."""
     latents = _latents(data)
     labels: Tensor | None = None

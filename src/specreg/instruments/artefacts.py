@@ -13,9 +13,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from specreg.instruments.grid import Floats
-from specreg.instruments.measure import Spectrum
+from specreg.instruments.measuring import Spectrum
 
 PERIODS = (2, 4, 8)
 REACH = 4
@@ -52,20 +53,18 @@ def candidates(spectrum: Spectrum, reference: Spectrum | None = None) -> list[Ar
         power -= np.log(np.maximum(_whole(reference.lattice, shape), reference.floor))
     power -= _radial_mean(power)
     reserved, places = _grid_frequencies(shape)
-    if not places:
-        return []
-    found = {}
-    spread: dict[tuple[bool, ...], float] = {}
-    for index, frequency, period in places:
-        on_axes = tuple(i == 0 for i in index)
-        if on_axes not in spread:  # few coefficients lie on an axis, which could look too quiet by chance
-            spread[on_axes] = max(_spread(power, on_axes, reserved), _spread(power, (False,) * len(shape), reserved))
-        middle = _neighbourhood(power, index, reserved)
-        if middle is None or not spread[on_axes] > 0:
+    found = []
+    for on_axes in itertools.product((False, True), repeat=len(shape)):
+        here = [place for place in places if tuple(i == 0 for i in place.index) == on_axes]
+        if not here:
             continue
-        height = float(power[index]) - middle
-        found[frequency] = Artefact(frequency, period, height / spread[on_axes], 10 / math.log(10) * height)
-    return sorted(found.values(), key=lambda peak: -peak.z)
+        # few coefficients lie on an axis, which could look too quiet by chance
+        spread = max(_spread(power, on, reserved) for on in {on_axes, (False,) * len(shape)})
+        heights = _heights(power, np.array([place.index for place in here]), on_axes, reserved)
+        for place, height in zip(here, heights.tolist(), strict=True):
+            if spread > 0 and math.isfinite(height):
+                found.append(Artefact(place.frequency, place.period, height / spread, 10 / math.log(10) * height))
+    return sorted(found, key=lambda peak: -peak.z)
 
 
 def _whole(half: Floats, shape: tuple[int, ...]) -> Floats:
@@ -85,55 +84,55 @@ def _radial_mean(values: Floats) -> Floats:
     return mean
 
 
-def _grid_frequencies(
-    shape: tuple[int, ...],
-) -> tuple[set[tuple[int, ...]], list[tuple[tuple[int, ...], tuple[float, ...], int]]]:
-    """Return the indices of all grid frequencies, and those of one half of them with frequency and period."""
-    reserved: set[tuple[int, ...]] = set()
+class _Place(NamedTuple):
+    index: tuple[int, ...]
+    frequency: tuple[float, ...]
+    period: int
+
+
+def _grid_frequencies(shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], list[_Place]]:
+    """Return where grid frequencies are in the whole spectrum, and those of one half of it."""
+    reserved = np.zeros(shape, dtype=bool)
     places = []
     longest = max(period for period in (1, *PERIODS) if min(n for n in shape if n > 1) >= 4 * period)
     for steps in itertools.product(range(longest), repeat=len(shape)):
         index = tuple(round(n * step / longest) % n for n, step in zip(shape, steps, strict=True))
-        reserved.add(index)
+        reserved[index] = True
         signed = tuple(step / longest - (step > longest / 2) for step in steps)
         first = next((s for s in reversed(signed) if s % 0.5), 0.5)
         if any(steps) and first > 0:
-            places.append((index, signed, max(_period(step, longest) for step in steps)))
+            places.append(_Place(index, signed, max(longest // math.gcd(step, longest) for step in steps)))
     return reserved, places
 
 
-def _period(step: int, longest: int) -> int:
-    return longest // math.gcd(step, longest)
+def _heights(
+    power: Floats, places: NDArray[np.int64], on_axes: tuple[bool, ...], reserved: NDArray[np.bool_]
+) -> Floats:
+    """Return power at `places` `[P, d]` minus the median around each, along the axes on which they do not lie.
+
+    NaN where fewer than four coefficients are around that are neither grid frequencies nor on another axis.
+    """
+    steps = np.array(list(itertools.product(*((0,) if on else range(-REACH, REACH + 1) for on in on_axes))))
+    steps = steps[np.abs(steps).max(1) > 1]
+    around = (places[:, None] + steps) % np.array(power.shape)
+    index = tuple(np.moveaxis(around, -1, 0))
+    free = ~reserved[index] & (around[..., ~np.array(on_axes)] != 0).all(-1)
+    values = np.where(free, power[index], np.nan)
+    enough = free.sum(1) >= 4
+    heights = np.full(len(places), np.nan)
+    heights[enough] = power[tuple(places[enough].T)] - np.nanmedian(values[enough], axis=1)
+    return heights
 
 
-def _neighbourhood(power: Floats, index: tuple[int, ...], reserved: set[tuple[int, ...]]) -> float | None:
-    """Return the median around an index, along the axes on which it does not lie."""
-    values = []
-    steps = [range(-REACH, REACH + 1) if i else (0,) for i in index]
-    for step in itertools.product(*steps):
-        place = tuple((i + s) % n for i, s, n in zip(index, step, power.shape, strict=True))
-        off_axes = all(p != 0 for p, i in zip(place, index, strict=True) if i)
-        if max(map(abs, step)) > 1 and off_axes and place not in reserved:
-            values.append(power[place])
-    return float(np.median(values)) if len(values) >= 4 else None
-
-
-def _spread(power: Floats, on_axes: tuple[bool, ...], reserved: set[tuple[int, ...]]) -> float:
-    """Return the spread (1.48 · median absolute deviation) of power around its neighbourhood, away from grids."""
-    shape = power.shape
-    free = [(0,) if on else range(n) for on, n in zip(on_axes, shape, strict=True)]
-    places = [
-        place
-        for place in itertools.product(*free)
-        if place not in reserved
-        and all(on or p != 0 for on, p in zip(on_axes, place, strict=True))
-        and math.hypot(*(min(p, n - p) / n for p, n in zip(place, shape, strict=True))) > 0.1
-    ]
+def _spread(power: Floats, on_axes: tuple[bool, ...], reserved: NDArray[np.bool_]) -> float:
+    """Return the spread (1.48 · median absolute deviation) of `_heights` away from grid frequencies."""
+    radius = np.sqrt(sum(axis**2 for axis in np.meshgrid(*map(np.fft.fftfreq, power.shape), indexing="ij")))
+    places = np.argwhere(~reserved & (radius > 0.1))
+    places = places[((places == 0) == np.array(on_axes)).all(1)]
     if len(places) > SAMPLE:
-        chosen = np.random.default_rng(0).choice(len(places), SAMPLE, replace=False)
-        places = [places[i] for i in chosen]
-    found = [(power[place], _neighbourhood(power, place, reserved)) for place in places]
-    heights = [height - middle for height, middle in found if middle is not None]
+        places = places[np.random.default_rng(0).choice(len(places), SAMPLE, replace=False)]
+    heights = _heights(power, places, on_axes, reserved)
+    heights = heights[np.isfinite(heights)]
     if len(heights) < 8:
         return 0.0
-    return float(1.4826 * np.median(np.abs(np.asarray(heights) - np.median(heights))))
+    return float(1.4826 * np.median(np.abs(heights - np.median(heights))))

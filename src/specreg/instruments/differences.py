@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specreg.instruments.grid import NYQUIST, Floats
-from specreg.instruments.measure import Spectrum
+from specreg.instruments.measuring import Spectrum
 from specreg.instruments.properties import decibels
 from specreg.instruments.sums import LEAST_GROUPS, Value, interval, widening
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from specreg.instruments.coefficients import coefficients
 from specreg.instruments.grid import Floats, Grid, grid
-from specreg.instruments.measure import Progress, Settings, as_source, in_order, spans
+from specreg.instruments.measuring import Progress, Settings, as_source, in_order, spans
 from specreg.instruments.sources import Source
 from specreg.instruments.sums import Sums, Value, interval
 

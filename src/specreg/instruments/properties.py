@@ -9,7 +9,7 @@ import numpy as np
 
 from specreg.instruments.features import quantiles_db, wavelet_counts
 from specreg.instruments.grid import DIRECTIONS, Floats
-from specreg.instruments.measure import Spectrum
+from specreg.instruments.measuring import Spectrum
 from specreg.instruments.sums import Value, interval
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

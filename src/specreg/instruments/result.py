@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from specreg.instruments.artefacts import Artefact, artefacts
 from specreg.instruments.differences import Difference, difference
-from specreg.instruments.measure import Settings, Spectrum, as_source, measure
-from specreg.instruments.paired import Agreement, agreement
+from specreg.instruments.measuring import Spectrum
+from specreg.instruments.paired import Agreement
 from specreg.instruments.properties import (
     QUANTILES,
     Direction,
@@ -22,10 +21,8 @@ from specreg.instruments.properties import (
     Slope,
     WaveletLevel,
     directions,
-    error_against_number,
     power_quantiles,
     slope,
-    split_half,
     wavelet_levels,
 )
 from specreg.instruments.sources import Source
@@ -172,62 +169,6 @@ class Result:
             "sets": [found.record() for found in self.sets],
         }
 
-    def _repr_html_(self) -> str:
-        from specreg.instruments.page import fragment
-
-        return fragment(self)
-
-
-def spectra(
-    reference: Data,
-    *others: Data,
-    settings: Settings | None = None,
-    names: Sequence[str] | None = None,
-    paired: bool = False,
-    fitted: tuple[float, float] | None = None,
-    share: float = 0.5,
-    workers: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Result:
-    """Return the spectra of sets of samples beside that of a reference.
-
-    Args:
-        reference: a path, samples `[N, C, *space]`, or a source: what the others should be like.
-        others: the sets in question, of samples of the same size.
-        settings: window, detrending, transform, number of bootstrap replicates.
-        names: names of all sets, the reference first.
-        paired: the samples of each set correspond to the reference's by name, as reconstructions do. Adds coherence,
-            and intervals of differences account for the pairing.
-        fitted: frequencies, cycles per sample, between which slopes are fitted.
-        share: share of the reference's power that effective resolution asks for.
-        workers: threads; results do not depend on their number.
-        progress: called with the name of a set, the samples done, and all of them.
-
-    Raises:
-        ValueError: sets that cannot be compared, or that cannot be read.
-    """
-    settings = settings or Settings()
-    sources = [as_source(data) for data in (reference, *others)]
-    labels = list(names) if names else unique([source.name for source in sources])
-    if len(labels) != len(sources):
-        raise ValueError(f"names must be one for each of {len(sources)} sets; got {len(labels)}")
-    found: list[SetResult] = []
-    for seed, (source, label) in enumerate(zip(sources, labels, strict=True)):
-
-        def told(done: int, total: int, label: str = label) -> None:
-            if progress:
-                progress(label, done, total)
-
-        spectrum = measure(source, settings, name=label, seed=0 if paired else seed, workers=workers, progress=told)
-        first = found[0] if found else None
-        result = describe(spectrum, first, fitted=fitted, share=share)
-        if first and paired:
-            agrees = agreement(source, sources[0], settings, workers=workers or 1)
-            result = replace(result, agreement=agrees)
-        found.append(result)
-    spectrum = found[0].spectrum
-    return Result(found[0], found[1:], split_half(spectrum), error_against_number(spectrum))
-
 
 def describe(
     spectrum: Spectrum,
@@ -263,16 +204,6 @@ def describe(
         against,
         steeper,
     )
-
-
-def unique(names: Sequence[str]) -> list[str]:
-    """Return names that differ: the second of two equal ones gets "(2)"."""
-    seen: dict[str, int] = {}
-    found = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
 
 
 def _exactly(value: float) -> Value:
