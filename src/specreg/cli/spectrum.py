@@ -163,18 +163,19 @@ def _print(result: Result) -> None:
 def _save_figures(result: Result, folder: Path) -> None:
     from specreg._files import whole_file
     from specreg.instruments import figures
-    from specreg.report.figures import styled, svg
+    from specreg.report.figures import styled
+    from specreg.report.page import svg
 
     folder.mkdir(parents=True, exist_ok=True)
     with styled():
-        for name, figure in (
-            ("power", figures.power_figure(result)),
-            ("ratio", figures.ratio_figure(result)),
-            ("coherence", figures.coherence_figure(result)),
+        for name, make in (
+            ("power", figures.power_figure),
+            ("ratio", figures.ratio_figure),
+            ("coherence", figures.coherence_figure),
         ):
+            figure = figures.with_legend(make(result), result)
             if figure is None:
                 continue
-            figures.add_legend(figure, result)
             with whole_file(folder / f"{name}.svg") as file:
                 file.write(svg(figure))
             with whole_file(folder / f"{name}.png") as file:

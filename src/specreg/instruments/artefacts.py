@@ -55,12 +55,12 @@ def candidates(spectrum: Spectrum, reference: Spectrum | None = None) -> list[Ar
     reserved, places = _grid_frequencies(shape)
     found = []
     for on_axes in itertools.product((False, True), repeat=len(shape)):
-        here = [place for place in places if tuple(i == 0 for i in place.index) == on_axes]
+        here = [place for place in places if tuple(i == 0 for i in place.where) == on_axes]
         if not here:
             continue
         # few coefficients lie on an axis, which could look too quiet by chance
         spread = max(_spread(power, on, reserved) for on in {on_axes, (False,) * len(shape)})
-        heights = _heights(power, np.array([place.index for place in here]), on_axes, reserved)
+        heights = _heights(power, np.array([place.where for place in here]), on_axes, reserved)
         for place, height in zip(here, heights.tolist(), strict=True):
             if spread > 0 and math.isfinite(height):
                 found.append(Artefact(place.frequency, place.period, height / spread, 10 / math.log(10) * height))
@@ -85,7 +85,7 @@ def _radial_mean(values: Floats) -> Floats:
 
 
 class _Place(NamedTuple):
-    index: tuple[int, ...]
+    where: tuple[int, ...]
     frequency: tuple[float, ...]
     period: int
 

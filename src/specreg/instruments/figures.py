@@ -122,8 +122,10 @@ def _frequency_axis(axes: Axes, result: Result) -> None:
         physical.set_xlabel(f"cycles per {spectrum.unit}")
 
 
-def add_legend(figure: Figure, result: Result) -> None:
-    """Add the names of the sets above a figure."""
+def with_legend(figure: Figure | None, result: Result) -> Figure | None:
+    """Return a figure with the names of the sets above it."""
+    if figure is None:
+        return None
     from matplotlib.lines import Line2D
 
     sets = (result.reference, *result.sets)
@@ -133,3 +135,4 @@ def add_legend(figure: Figure, result: Result) -> None:
         text.set_parse_math(False)  # a name with "$" is no formula, nor is one with "_" in front left out
         text.set_text(textwrap.shorten(found.spectrum.name, 40, placeholder=" …"))
     figure.set_figheight(figure.get_figheight() + 0.23 * -(-len(sets) // 3))
+    return figure

@@ -2,67 +2,88 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from base64 import b64encode
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from specreg._files import write_text
 from specreg.instruments import figures
 from specreg.instruments.result import Result, SetResult
 from specreg.instruments.sums import Value
 from specreg.instruments.words import sentences
-from specreg.report.figures import styled, svg
+from specreg.report import page
+from specreg.report.figures import styled
+
+HERE = "specreg.instruments"
 
 
 def write_page(result: Result, path: Path) -> None:
     """Write the page; it needs no other file."""
-    html = _render("spectrum.html", result)
-    write_text(path, html.encode("utf-8", errors="replace").decode("utf-8"))
+    page.write(path, _render("spectrum.html", result))
 
 
 def fragment(result: Result) -> str:
-    """Return the sentences, the table and the figures as HTML without a page around them."""
+    """Return the sentences and the figures as HTML without a page around them."""
     return _render("fragment.html", result)
 
 
 def _render(template: str, result: Result) -> str:
-    from jinja2 import Environment, FunctionLoader
-
-    folder = resources.files("specreg.instruments")
-    environment = Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
-    )
     with styled():
-        return environment.get_template(template).render(_content(result))
+        return page.render(template, _content(result), package=HERE)
 
 
 def _content(result: Result) -> dict[str, Any]:
+    sets = (result.reference, *result.sets)
+    names = ", ".join(found.spectrum.name for found in sets)
+    settings = result.reference.spectrum.settings
     plots = [
-        ("power", "Mean power spectra", figures.power_figure(result)),
-        ("ratio", f"Power relative to {result.reference.spectrum.name}", figures.ratio_figure(result)),
-        ("coherence", "Coherence of paired samples", figures.coherence_figure(result)),
+        page.plot(
+            f"spectra-{name}",
+            f"{title}: {names}.",
+            figure,
+            complete=figures.with_legend(make(result), result),
+            table=table,
+        )
+        for name, title, make, table in (
+            ("power", "Mean power spectra", figures.power_figure, power_table(result)),
+            ("ratio", f"Power relative to {result.reference.spectrum.name}, dB", figures.ratio_figure, None),
+            ("coherence", "Coherence of paired samples", figures.coherence_figure, None),
+        )
+        if (figure := make(result)) is not None
     ]
-    table = csv_of(result).encode()
+    columns, numbers = _flat(rows(result))
     return {
-        "reference": result.reference.spectrum.name,
+        "title": f"Spectra beside {result.reference.spectrum.name}",
+        "about": [
+            f"window {settings.window}",
+            f"{settings.detrend} removed" if settings.detrend != "none" else "nothing removed",
+            settings.transform.upper(),
+            "95% intervals by bootstrap over independent samples",
+        ],
         "said": [
             (found.spectrum.name, figures.color_of(result, found), sentences(found, result))
             for found in (*result.sets, result.reference)
         ],
-        "legend": [(f.spectrum.name, figures.color_of(result, f)) for f in (result.reference, *result.sets)],
-        "rows": rows(result),
-        "plots": [(name, title, _uri("image/svg+xml", svg(figure))) for name, title, figure in plots if figure],
-        "csv": _uri("text/csv", table),
-        "bands": band_rows(result),
-        "settings": result.reference.spectrum.settings,
+        "legend": [(found.spectrum.name, figures.color_of(result, found)) for found in sets],
+        "plots": plots,
+        "columns": columns,
+        "numbers": numbers,
+        "band_columns": [("cycles per sample", ""), *((found.spectrum.name, "dB") for found in result.sets)],
+        "bands": [
+            (band, *(f"{value}{'*' if sure else ''} ({bounds})" for value, bounds, sure in cells))
+            for band, cells in band_rows(result)
+        ],
     }
+
+
+def _flat(
+    table: list[tuple[str, list[tuple[str, str, str]]]],
+) -> tuple[list[tuple[str, str]], list[tuple[str, ...]]]:
+    """Return columns and rows of text for the macro `table`."""
+    columns = [("set", ""), *((column, "") for column, _, _ in table[0][1])]
+    lines = [
+        (name, *(f"{value} ({bounds})" if bounds else value for _, value, bounds in cells)) for name, cells in table
+    ]
+    return columns, lines
 
 
 def rows(result: Result) -> list[tuple[str, list[tuple[str, str, str]]]]:
@@ -117,21 +138,12 @@ def shown(value: Value | None, form: str) -> tuple[str, str]:
     return number, f"{low}…{high}" if math.isfinite(value.low) and value.low != value.high else ""
 
 
-def csv_of(result: Result) -> str:
-    """Return frequency and mean power of all sets as CSV, with the bounds of 95% intervals."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
+def power_table(result: Result) -> page.Table:
+    """Return frequency and mean power of all sets, with the bounds of 95% intervals."""
     records = [entry.record() for entry in (result.reference, *result.sets)]
-    header = ["frequency_cycles_per_sample"]
-    for record in records:
-        header += [f"{record['name']} power", f"{record['name']} low", f"{record['name']} high"]
-    writer.writerow(header)
+    header = ["frequency, cycles per sample"]
     columns = [records[0]["frequency"]]
     for record in records:
+        header += [f"{record['name']}: {part}" for part in ("power", "low", "high")]
         columns += [record["power"], record["power_low"], record["power_high"]]
-    writer.writerows(zip(*columns, strict=True))
-    return buffer.getvalue()
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"
+    return page.Table(header, list(zip(*columns, strict=True)))
