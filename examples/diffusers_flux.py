@@ -3,6 +3,8 @@
 python examples/diffusers_flux.py
 """
 
+from typing import Any
+
 import torch
 from diffusers import FluxTransformer2DModel
 
@@ -44,7 +46,7 @@ for step in range(60):
     loss = (output - target).square().mean()
 
     level = specreg.NoiseLevel.flow(sigma)  # 2: the noise level of each image
-    given = {"prediction": "flow", "x0": x0, "x_t": x_t, "check": True}  # x_t for the check at the first call alone
+    given: Any = {"prediction": "flow", "x0": x0, "x_t": x_t, "check": True}  # x_t for the first check
     term = regularizer.from_output(output, target, level, **given, base_loss=loss)  # 3: the term
 
     (loss + term.loss).backward()

@@ -4,6 +4,7 @@ python examples/diffusers_lora.py
 """
 
 import tempfile
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ for step in range(60):
     loss = F.mse_loss(output, target)
 
     level = specreg.NoiseLevel.from_diffusers(scheduler, t)  # 1: the noise level of each image
-    given = {"prediction": scheduler, "x0": x0, "x_t": x_t, "check": True}  # x_t for the check at the first call alone
+    given: Any = {"prediction": scheduler, "x0": x0, "x_t": x_t, "check": True}  # x_t for the first check
     term = regularizer.from_output(output, target, level, **given, base_loss=loss)  # 2: the term
 
     accelerator.backward(loss + term.loss)

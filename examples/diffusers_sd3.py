@@ -3,6 +3,8 @@
 python examples/diffusers_sd3.py
 """
 
+from typing import Any
+
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
@@ -42,7 +44,7 @@ for step in range(60):
     loss = (weighting * (predicted - target).square()).mean()
 
     level = specreg.NoiseLevel.flow(sigma)  # 1: the noise level, after the scheduler's shift
-    given = {"prediction": "x0" if PRECONDITION else "flow", "x0": x0, "x_t": x_t, "check": True}
+    given: Any = {"prediction": "x0" if PRECONDITION else "flow", "x0": x0, "x_t": x_t, "check": True}
     term = regularizer.from_output(predicted, target, level, **given, base_loss=loss)  # 2: the term
 
     (loss + term.loss).backward()

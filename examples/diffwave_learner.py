@@ -20,14 +20,14 @@ class Learner(SpectralLearner):
 
     def train_step(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of a step."""
-        loss = super().train_step(features).detach()
-        if self.step % 13 == 0:
-            base, term = loss - self.term.loss, self.term
+        loss: torch.Tensor = super().train_step(features).detach()
+        if self.step % 13 == 0 and (term := self.term) is not None:
+            base = loss - term.loss
             print(f"step {self.step + 1}: base loss {base:.3f}, spectral term {term.loss:.3f}, λ {term.lam:.3f}")
         return loss
 
 
-class Clips(list):
+class Clips(list[dict[str, torch.Tensor]]):
     """Stand-in for your data set: clips of 1,024 samples with their log-mel."""
 
     def __init__(self) -> None:

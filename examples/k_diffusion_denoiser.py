@@ -29,7 +29,8 @@ class Network(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Return the output in the shape of x [B, 1, H, W]."""
-        return self.layers(torch.cat([x, sigma.log().reshape(-1, 1, 1, 1).expand_as(x)], dim=1))
+        out: torch.Tensor = self.layers(torch.cat([x, sigma.log().reshape(-1, 1, 1, 1).expand_as(x)], dim=1))
+        return out
 
 
 model = Denoiser(Network(), sigma_data=0.7)

@@ -3,6 +3,8 @@
 python examples/monai_latents.py
 """
 
+from typing import Any
+
 import torch
 from monai.inferers import LatentDiffusionInferer
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
@@ -41,7 +43,7 @@ for step in range(40):
     loss = torch.nn.functional.mse_loss(output, noise)
 
     level = specreg.NoiseLevel.ddpm(scheduler.alphas_cumprod[t])  # 1: the noise level of each image
-    given = {"prediction": scheduler.prediction_type, "x_t": seen.x_t}  # encoding again would draw other latents
+    given: Any = {"prediction": scheduler.prediction_type, "x_t": seen.x_t}  # encoding again would draw other latents
     term = regularizer.from_output(output, noise, level, **given, base_loss=loss)  # 2: the term
 
     (loss + term.loss).backward()

@@ -3,6 +3,8 @@
 python examples/monai_rectified_flow.py
 """
 
+from typing import Any
+
 import torch
 from monai.inferers import DiffusionInferer
 from monai.networks.nets import DiffusionModelUNet
@@ -37,7 +39,7 @@ for step in range(40):
     loss = torch.nn.functional.mse_loss(output, target)
 
     level = specreg.NoiseLevel.flow(t / scheduler.num_train_timesteps)  # 1: the noise level of each image
-    given = {"prediction": "velocity", "x0": x0, "x_t": seen.x_t, "check": True}  # x_t for the check at the first call
+    given: Any = {"prediction": "velocity", "x0": x0, "x_t": seen.x_t, "check": True}  # x_t for the first check
     term = regularizer.from_output(output, target, level, **given, base_loss=loss)  # 2: the term
 
     (loss + term.loss).backward()

@@ -29,7 +29,8 @@ class Denoiser(torch.nn.Module):
     def forward(self, x: torch.Tensor, img_lr: torch.Tensor, sigma: torch.Tensor, **options: object) -> torch.Tensor:
         """Return x0_hat in the shape of x [B, 1, H, W]."""
         scale = (0.25 + sigma**2).sqrt()
-        return 0.25 / scale**2 * x + sigma * 0.5 / scale * self.layers(torch.cat([x / scale, img_lr], dim=1))
+        raw: torch.Tensor = self.layers(torch.cat([x / scale, img_lr], dim=1))
+        return 0.25 / scale**2 * x + sigma * 0.5 / scale * raw
 
 
 def regression(zeros: torch.Tensor, img_lr: torch.Tensor, **options: object) -> torch.Tensor:
@@ -49,7 +50,6 @@ for step in range(60):
     loss.sum().div(x0.numel()).backward()  # over pixels and samples, as their loop
     optimizer.step()
     optimizer.zero_grad()
-    if step % 19 == 0:
-        term = loss_fn.term
+    if step % 19 == 0 and (term := loss_fn.term) is not None:
         base = loss.mean() - term.loss / x0[0].numel()
         print(f"step {step + 1}: base loss {base:.3f}, spectral term {term.loss:.3f}, λ {term.lam:.3f}")

@@ -3,6 +3,8 @@
 python examples/stable_audio.py
 """
 
+from typing import Any
+
 import pytorch_lightning
 import torch
 from stable_audio_tools.models.diffusion import DiffusionModelWrapper
@@ -26,17 +28,17 @@ class Network(torch.nn.Module):
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return v in the shape of x."""
         time = t.reshape(-1, 1, 1).expand_as(x[:, :1])
-        return self.last(torch.nn.functional.silu(self.first(torch.cat([x, time], dim=1))))
+        v: torch.Tensor = self.last(torch.nn.functional.silu(self.first(torch.cat([x, time], dim=1))))
+        return v
 
 
 class Print(pytorch_lightning.Callback):
     """Prints the losses now and then."""
 
-    def on_train_batch_end(self, trainer: object, module: object, outputs: object, batch: object, index: int) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         """Print base loss and term of a step."""
-        if index % 19 == 0:
+        if index % 19 == 0 and (term := found.term) is not None:
             base = float(trainer.callback_metrics["train/mse_loss"])
-            term = found.term
             print(f"step {index + 1}: base loss {base:.3f}, spectral term {term.loss:.3f}, λ {term.lam:.3f}")
 
 
@@ -45,8 +47,9 @@ model = DiffusionModelWrapper(Network(), io_channels=2, sample_size=256, sample_
 wrapper = DiffusionUncondTrainingWrapper(model, lr=5e-3)
 regularizer = specreg.SpectralRegularizer("amplitude", weight="auto")  # 1
 found = add_term(wrapper, regularizer)  # 2: a module of its MultiLoss
+callbacks: Any = [KeepRegularizer(regularizer), Print()]
 trainer = pytorch_lightning.Trainer(
-    max_epochs=1, accelerator="cpu", callbacks=[KeepRegularizer(regularizer), Print()], logger=False,
+    max_epochs=1, accelerator="cpu", callbacks=callbacks, logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
 )  # fmt: skip
 trainer.fit(wrapper, DataLoader(TensorDataset(clips), batch_size=16))

@@ -1,6 +1,7 @@
 """Files that are written: their access rights, and what other systems ask of a file that is flushed."""
 
 import errno
+import hashlib
 import os
 import stat
 import sys
@@ -72,3 +73,10 @@ def test_only_files_open_for_writing_are_flushed(tmp_path, monkeypatch):
     )
     assert set(flushed) >= {path.stat().st_ino for path in saved.iterdir()}
     torch.testing.assert_close(checkpoint.load(saved).model, WEIGHTS)
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    """Of several blocks, too; Python 3.10 has no hashlib.file_digest."""
+    content = bytes(range(256)) * 8193  # beyond two blocks of 1 MiB
+    (tmp_path / "x").write_bytes(content)
+    assert _files.sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from specreg._files import sha256
 from specreg.training import checkpoint
 from specreg.training.checkpoint import Checkpoint, CheckpointError
 
@@ -82,7 +83,7 @@ def test_optimizer_state_cannot_run_code(tmp_path):
 
 def resign(path):
     """Write the checksums that the files of a checkpoint have now."""
-    sums = {name: checkpoint._sha256(path / name) for name in checkpoint.FILES}
+    sums = {name: sha256(path / name) for name in checkpoint.FILES}
     (path / "checksums.json").write_text(json.dumps(sums))
 
 

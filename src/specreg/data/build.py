@@ -247,7 +247,8 @@ def _tiles(image: Image, resolution: int, halve: int) -> NDArray[np.uint8]:
     top, left = (height - rows * resolution) // 2, (width - columns * resolution) // 2
     grid = pixels[top : top + rows * resolution, left : left + columns * resolution]
     blocks = grid.reshape(rows, resolution, columns, resolution, channels).swapaxes(1, 2)
-    return blocks.reshape(-1, resolution, resolution, channels)
+    tiles: NDArray[np.uint8] = blocks.reshape(-1, resolution, resolution, channels)
+    return tiles
 
 
 def _pixels(image: Image) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specreg._files import sha256
 from specreg._torch_files import load_plain
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -58,8 +58,7 @@ class InceptionFeatures:
         except ImportError as error:
             raise ImportError('FID needs torch-fidelity: pip install "specreg[eval]"') from error
         if verify:
-            with weights.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = sha256(weights)
             expected = INCEPTION_FILE.rpartition("-")[2].removesuffix(".pth")
             if not found.startswith(expected):
                 raise ValueError(f"{weights}: expected a SHA-256 that begins with {expected}; got {found[:8]}")

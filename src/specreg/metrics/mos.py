@@ -93,7 +93,7 @@ class UTMOS:
                 f"no such file: {weights}"
             )
         try:
-            model: Any = torch.hub.load(str(checkout), "utmos22_strong", source="local", pretrained=False)  # type: ignore[no-untyped-call]
+            model: Any = torch.hub.load(str(checkout), "utmos22_strong", source="local", pretrained=False)
         except (ImportError, RuntimeError) as error:
             raise Unavailable(f"UTMOS: {checkout} cannot be loaded: {error}") from None
         try:

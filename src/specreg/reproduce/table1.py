@@ -6,7 +6,6 @@ arm × seed) is finished when its `score.json` is made of what is asked for now.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import torch
 from rich.console import Console
 
 from specreg import _checks, evaluation, modalities
-from specreg._files import read_json, write_json, write_text
+from specreg._files import read_json, sha256, write_json, write_text
 from specreg.config import Config
 from specreg.modalities.protocol import Features, Streamed
 from specreg.recipes import RECIPES
@@ -119,7 +118,7 @@ def run(
     for row, files in found.items():
         if isinstance(files, str):
             continue
-        weights, truth = _sha256(files.checkpoint), None
+        weights, truth = sha256(files.checkpoint), None
         for seed in range(seeds):
             for arm in [a for a in ARMS if arms is None or a in arms]:
                 cell = folder / row.recipe / f"{arm}-seed{seed}"
@@ -206,11 +205,6 @@ def _streamed(config: Config) -> Streamed:
     """Return the modality of the table's runs, which can score any number of samples."""
     modality: Any = modalities.of(config)
     return modality  # type: ignore[no-any-return]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_table(folder: Path, skipped: Sequence[str], samples: int) -> dict[str, Any]:

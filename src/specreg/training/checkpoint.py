@@ -7,7 +7,6 @@ SHA-256 of each, checked on load. Only states whose numbers are all finite are w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -23,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from specreg._files import WriteError, create, read_json, sync, write_json, write_safetensors
+from specreg._files import WriteError, create, read_json, sha256, sync, write_json, write_safetensors
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.pt", "state.json")
 """Files of a checkpoint besides `checksums.json`, which has an entry for each."""
@@ -82,7 +81,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, config: str, keep: int) -> Pat
         with create(partial / "optimizer.pt") as file:
             torch.save(checkpoint.optimizer, file)
         write_json(partial / "state.json", {"step": checkpoint.step, **checkpoint.state})
-        write_json(partial / "checksums.json", {name: _sha256(partial / name) for name in sorted(FILES)})
+        write_json(partial / "checksums.json", {name: sha256(partial / name) for name in sorted(FILES)})
         for path in (*partial.iterdir(), partial):
             sync(path)
         if final.exists():
@@ -255,7 +254,7 @@ def _verify(path: Path) -> None:
             raise CheckpointError(f"{file}: is missing from the checkpoint")
         if not isinstance(sums, dict) or name not in sums:
             raise CheckpointError(f"{path / 'checksums.json'}: expected the checksum of {name}; there is none")
-        if _read(file, _sha256) != sums[name]:
+        if _read(file, sha256) != sums[name]:
             raise CheckpointError(f"{file}: does not match its checksum")
 
 
@@ -280,8 +279,3 @@ def _free(path: Path) -> Path:
     """Return `path`, or with a number at its end where that exists."""
     names = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in range(1, 10**6))
     return next(name for name in names if not name.exists())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

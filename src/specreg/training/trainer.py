@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -34,6 +34,9 @@ from specreg.training.runlog import Bar, RunLog
 from specreg.training.schedule import learning_rate
 from specreg.training.supported import refuse_sharding, refuse_unsupported
 from specreg.training.term import build_objective, restore_regularizer, try_regularizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on; torch brings this
 
 MOST_SKIPPED = 30
 """Optimizer steps in a row that a gradient scaler may skip: each halves its scale, from 65,536 to 6e-5."""

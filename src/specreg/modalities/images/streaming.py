@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from specreg._files import whole_file
+from specreg._files import sha256, whole_file
 from specreg.config import ConfigError
 from specreg.data import ImageDataset
 from specreg.metrics import spectra
@@ -180,12 +180,6 @@ def score(
         values = {"fid": frechet_distance(sums.features.statistics(), truth.features), **values}
     partial.unlink(missing_ok=True)
     return values
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _canonical(made_of: Mapping[str, Any]) -> str:
