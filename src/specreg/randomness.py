@@ -29,8 +29,8 @@ class Stream(IntEnum):
 
 def rng(seed: int, stream: Stream, step: int = 0, index: int = 0) -> np.random.Generator:
     """Return the generator for one sample of one step; raises ValueError for a seed beyond 63 bits."""
-    key = np.array([_checks.seed(seed), stream], dtype=np.uint64)  # of a list, numpy would make floats of large ones
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, index, step]))
+    # From 2^63 up numpy would make floats of both numbers.
+    return np.random.Generator(np.random.Philox(key=[_checks.seed(seed), stream], counter=[0, 0, index, step]))
 
 
 def integer_seed(seed: int, stream: Stream, step: int = 0, index: int = 0) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -241,3 +242,15 @@ def test_bad_options(tmp_path: Path, pile: Path) -> None:
         build_dataset(tmp_path / "x.zip", tmp_path / "x.zip", resolution=16)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         build_dataset(tmp_path / "nowhere", tmp_path / "y.zip")
+
+
+def test_names_of_any_bytes_are_used(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in (b"a.png", b"\xff.png"):
+        Image.fromarray(np.random.default_rng(name[0]).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
+            tmp_path / "photos" / "x.png"
+        )
+        os.rename(tmp_path / "photos" / "x.png", os.fsencode(tmp_path / "photos") + b"/" + name)
+    report = build_dataset(tmp_path / "photos", tmp_path / "out.zip", resolution=16, test_fraction=0)
+    assert report.images_train == 2
+    assert len(ImageDataset(tmp_path / "out.zip")) == 2

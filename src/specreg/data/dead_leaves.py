@@ -103,7 +103,7 @@ class DeadLeaves(Dataset[Tensor]):
         return self.item(i)
 
     def _render(self, i: int) -> NDArray[np.float32]:
-        rng = np.random.Generator(np.random.Philox(key=np.array([self.seed, i], dtype=np.uint64)))
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, i]))
         n, side, (low, high) = self.discs, self.resolution, self.radii
         # p(r) ∝ 1/r³: the inverse of its distribution function.
         radius = (low**-2 - rng.random(n) * (low**-2 - high**-2)) ** -0.5
