@@ -197,3 +197,26 @@ def test_convert_reads_a_checkpoint_without_running_it(tmp_path):
     assert refused.returncode == 2
     assert "os.system" in refused.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pkl", "x.pkl", "x.pt", "x.safetensors"]
+
+
+def test_report_of_sets_of_samples(tmp_path):
+    """White noise beside itself, and at half its amplitude: −6 dB everywhere, with an interval that holds it."""
+    noise = np.random.default_rng(0).standard_normal((3, 40, 1, 16, 16)).astype(np.float32)
+    for name, x in (("real", noise[0]), ("same", noise[1]), ("faint", noise[2] / 2)):
+        np.save(tmp_path / f"{name}.npy", x)
+    alone = specreg("report", "faint.npy", cwd=tmp_path)
+    assert alone.returncode == 2
+    assert "--reference" in alone.stderr
+    assert "no such path" in specreg("report", "real.npy", "gone.npy", cwd=tmp_path).stderr
+    shown = specreg("report", "real.npy", "same.npy", "faint.npy", cwd=tmp_path)
+    assert shown.stdout.split() == ["report:", "report.html"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    table = re.findall(
+        r'data-label="energy between half Nyquist and Nyquist → 0, dB">([+−]?[\d.]+)<small>\[(.*?) … (.*?)\]', page
+    )
+    (_, low, high), (_, lower, higher) = ([float(x.replace("−", "-")) for x in row] for row in table)
+    assert low < 0 < high
+    assert lower < 20 * np.log10(0.5) < higher
+    again = specreg("report", "faint.npy", "--reference", "real.npy", "--to", "second.html", cwd=tmp_path)
+    assert again.returncode == 0
+    assert "faint.npy" in (tmp_path / "second.html").read_text(encoding="utf-8")

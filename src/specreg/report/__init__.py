@@ -1,4 +1,7 @@
-"""The report: a comparison folder or a run folder in, one self-contained HTML page and its figures out."""
+"""The report: comparison folders, run folders and sets of samples in, one self-contained HTML page out.
+
+`page.py`, `base.html`, `parts.html` and `style.css` are what other pages of this package share with it.
+"""
 
 from specreg.report.build import build_report
 from specreg.report.table import summary_rows, verdicts

@@ -129,6 +129,8 @@ class RowRecord(TypedDict, total=False):
     mean: float
     std: float | None
     n: int
+    low: float  # 95% interval of the mean over samples, where there are no seeds; not in comparison.json
+    high: float
     difference: DifferenceRecord | None  # arm − baseline; for metrics that are best at 0, of absolute values
     verdict: str | None  # better, worse, no difference seen
 
