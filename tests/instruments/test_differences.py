@@ -111,6 +111,13 @@ def test_planted_grids_are_found_where_they_are(settings, period, steps, frequen
     assert artefacts(real) == []
 
 
+def test_a_grid_in_the_outermost_corner_of_small_images():
+    x, y = (gaussian_fields(200, (32, 32), power_law(-2.0), seed=s) for s in (0, 1))
+    rows, columns = np.mgrid[:32, :32]
+    other, real = pair(x, y + 0.1 * torch.from_numpy((-1.0) ** (rows + columns)))
+    assert artefacts(other, real)[0].frequency == artefacts(other)[0].frequency == (0.5, 0.5)
+
+
 def test_grids_are_not_seen_where_there_are_none():
     highest = []
     for trial in range(20):

@@ -51,8 +51,8 @@ def candidates(spectrum: Spectrum, reference: Spectrum | None = None) -> list[Ar
     power = np.log(np.maximum(_whole(spectrum.lattice, shape), spectrum.floor))
     if reference is not None:
         power -= np.log(np.maximum(_whole(reference.lattice, shape), reference.floor))
-    power -= _radial_mean(power)
     reserved, places = _grid_frequencies(shape)
+    power -= _radial_mean(power, reserved)
     found = []
     for on_axes in itertools.product((False, True), repeat=len(shape)):
         here = [place for place in places if tuple(i == 0 for i in place.where) == on_axes]
@@ -76,11 +76,14 @@ def _whole(half: Floats, shape: tuple[int, ...]) -> Floats:
     return np.concatenate([half, mirrored], -1)
 
 
-def _radial_mean(values: Floats) -> Floats:
-    """Return the mean of values over coefficients of about the same |k|, at each of them: the fall of the spectrum."""
+def _radial_mean(values: Floats, reserved: NDArray[np.bool_]) -> Floats:
+    """Return the mean over other coefficients of about the same |k|, at each of them: the fall of the spectrum."""
     axes = np.meshgrid(*(np.fft.fftfreq(n) for n in values.shape), indexing="ij")
     ring = np.rint(np.sqrt(sum(axis**2 for axis in axes)) * max(values.shape)).astype(int)
-    mean: Floats = (np.bincount(ring.ravel(), values.ravel()) / np.maximum(np.bincount(ring.ravel()), 1))[ring]
+    count = np.bincount(ring.ravel(), ~reserved.ravel(), minlength=ring.max() + 1)
+    total = np.bincount(ring.ravel(), np.where(reserved, 0, values).ravel(), minlength=ring.max() + 1)
+    filled = np.flatnonzero(count)  # the outermost corner may hold a grid frequency alone
+    mean: Floats = np.interp(np.arange(len(count)), filled, total[filled] / count[filled])[ring]
     return mean
 
 
