@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -88,7 +88,7 @@ class SamplingSection(Section):
     sampler: str
 
     @model_validator(mode="after")
-    def _last_seed(self) -> Self:
+    def _last_seed(self) -> SamplingSection:
         if self.seed + self.count > _checks.SEEDS:
             raise ValueError(f"expected seed + count of at most 2^63; got {self.seed} + {self.count}")
         return self

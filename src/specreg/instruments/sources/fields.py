@@ -88,7 +88,8 @@ class Fields(Records):
             start = place[0] // count * count
             stop = min(start + count, self._counts[0])
             self._block = start, stop, self._load(slice(start, stop))
-        return self._block[2][(slice(None), place[0] - self._block[0], *place[1:])]
+        index = (slice(None), place[0] - self._block[0], *place[1:])
+        return self._block[2][index]
 
     def _load(self, first: slice) -> NDArray[Any]:
         """Return a part of the variables `[C, *samples, *space]`."""

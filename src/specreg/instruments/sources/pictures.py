@@ -76,10 +76,10 @@ class Pictures(Records):
         with self._reading(name):
             if name in self._several:
                 image = self._frame(name, frame)
-                return image.size[::-1]
+                return image.height, image.width
             with self._container.open(name) as file, self._header(file) as image:
                 turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-                return image.size if turned else image.size[::-1]
+                return (image.width, image.height) if turned else (image.height, image.width)
 
     def whole(self, i: int) -> NDArray[Any]:
         """Return picture i, `[C, H, W]`: uint8, uint16 or float32."""

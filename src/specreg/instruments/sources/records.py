@@ -62,7 +62,8 @@ class Records(ABC):
         """Return `[C, *size]` of record i at the offset `begin`."""
         if self._last is None or self._last[0] != i:  # the parts of one record are read one after another
             self._last = i, self.whole(i)
-        return self._last[1][(slice(None), *(slice(at, at + side) for at, side in zip(begin, size, strict=True)))]
+        index = (slice(None), *(slice(at, at + side) for at, side in zip(begin, size, strict=True)))
+        return self._last[1][index]
 
     def at(self, i: int) -> str:
         """Return where record i is, for messages."""

@@ -64,7 +64,8 @@ class Sounds(Records):
     def whole(self, i: int) -> NDArray[Any]:
         """Return clip i, `[C, T]`, float32."""
         with self._sound(self.names[i]) as path:
-            return read_channels(path).T[:, : self.size(i)[0]]
+            values: NDArray[Any] = read_channels(path).T[:, : self.size(i)[0]]
+            return values
 
     def part(self, i: int, begin: tuple[int, ...], size: tuple[int, ...]) -> NDArray[Any]:
         """Return a segment of clip i, `[C, T]`; only that is decoded, where the format and the place allow it."""
@@ -72,7 +73,8 @@ class Sounds(Records):
         if header.format not in SEEKABLE or header.counted or not isinstance(self._container, Folder):
             return super().part(i, begin, size)
         with self._sound(self.names[i]) as path:
-            return read_channels(path, start=begin[0], samples=size[0]).T
+            values: NDArray[Any] = read_channels(path, start=begin[0], samples=size[0]).T
+            return values
 
     def _header(self, name: str) -> Header:
         with self._sound(name) as path:

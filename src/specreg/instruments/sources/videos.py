@@ -167,7 +167,8 @@ def _pixels(frame: Any) -> NDArray[Any]:
     deep = max(component.bits for component in frame.format.components) > 8
     if len(frame.format.components) == 1 and not frame.format.has_palette:
         return np.asarray(frame.to_ndarray(format="gray16le" if deep else "gray"))[None]
-    return np.asarray(frame.to_ndarray(format="rgb48le" if deep else "rgb24")).transpose(2, 0, 1)
+    pixels: NDArray[Any] = np.asarray(frame.to_ndarray(format="rgb48le" if deep else "rgb24"))
+    return np.moveaxis(pixels, -1, 0)
 
 
 def _av() -> Any:
