@@ -89,7 +89,8 @@ class Fields(Records):
             stop = min(start + count, self._counts[0])
             self._block = start, stop, self._load(slice(start, stop))
         index = (slice(None), place[0] - self._block[0], *place[1:])
-        return self._block[2][index]
+        values: NDArray[Any] = self._block[2][index]
+        return values
 
     def _load(self, first: slice) -> NDArray[Any]:
         """Return a part of the variables `[C, *samples, *space]`."""
