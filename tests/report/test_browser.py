@@ -5,6 +5,7 @@ import json
 import re
 import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -13,6 +14,8 @@ Image = pytest.importorskip("PIL.Image")
 
 import browser  # noqa: E402
 from report_folders import write_everything  # noqa: E402
+from specreg import instruments  # noqa: E402
+from specreg.instruments.page import write_page  # noqa: E402
 from specreg.report import build_report  # noqa: E402
 
 pytestmark = pytest.mark.skipif(browser.PATH is None, reason="needs chromium or chrome on the PATH; found neither")
@@ -57,10 +60,13 @@ def pages(tmp_path_factory):
     content["command"] = "specreg compare " + "x" * 400
     (first / "comparison.json").write_text(json.dumps(content))
     several = build_report([first, second, second / "none: seed#0 50%"], out=root / "several.html")
-    return {"one": build_report(first), "several": several}
+    noise = np.random.default_rng(0).standard_normal((2, 40, 1, 16, 16))
+    spectra = root / "spectra.html"
+    write_page(instruments.spectra(*noise, names=["real", "an_unusually_long_name_of_a_set" * 3]), spectra)
+    return {"one": build_report(first), "several": several, "spectra": spectra}
 
 
-@pytest.mark.parametrize("name", ["one", "several"])
+@pytest.mark.parametrize("name", ["one", "several", "spectra"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_nothing_sticks_out_and_nothing_is_refused(chromium, pages, name, width, dark):
