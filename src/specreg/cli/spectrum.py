@@ -71,6 +71,8 @@ def spectrum(
         open_source(path, tile=tile, segment=segment, channels=cast(Channels, channels), limit=limit)
         for path in sources
     ]
+    for note in (note for source in opened for note in source.notes):
+        err.print(f"note: {note}", soft_wrap=True)
     with _progress() as told:
         result = spectra(
             *opened,

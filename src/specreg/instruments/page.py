@@ -134,8 +134,14 @@ def shown(value: Value | None, form: str) -> tuple[str, str]:
     """Return a number and its interval as text."""
     if value is None:
         return "", ""
-    number, low, high = (form.format(part).replace("-", "−") for part in value)
+    number, low, high = (_text(form, part) for part in value)
     return number, f"{low}…{high}" if math.isfinite(value.low) and value.low != value.high else ""
+
+
+def _text(form: str, number: float) -> str:
+    """Return a number as text with a true minus, and without one where it is rounded to zero."""
+    text = form.format(number)
+    return text.replace("-", "−" if any(digit in "123456789" for digit in text) else "+" if "+" in form else "")
 
 
 def power_table(result: Result) -> page.Table:

@@ -62,7 +62,7 @@ def energy(name: str, ratio: Value, where: str) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{value:+.0f}%".replace("-", "−")
+    return f"{round(value) + 0:+d}%".replace("-", "−")
 
 
 def bands(found: Difference, of: SetResult) -> list[str]:
