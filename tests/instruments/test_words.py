@@ -89,7 +89,8 @@ def test_conditions(text, met):
 @pytest.mark.parametrize(
     ("text", "said"),
     [("high_band_db", "NAME < NUMBER"), ("high_band_db < few", "NAME < NUMBER"),
-     ("high_bnd_db < 1", "did you mean 'high_band_db'"), ("high_band_db == 1", "NAME < NUMBER"), ("slope < nan", "NAME < NUMBER")],
+     ("high_bnd_db < 1", "did you mean 'high_band_db'"), ("high_band_db == 1", "NAME < NUMBER"),
+     ("slope < nan", "NAME < NUMBER")],
 )  # fmt: skip
 def test_bad_conditions_are_refused(text, said):
     with pytest.raises(ValueError, match=said):
