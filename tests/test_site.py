@@ -224,7 +224,8 @@ def messages():
 
 
 def test_every_error_on_the_page_is_one_that_the_source_raises():
-    listed = re.findall(r"^### `(.+)`$", (DOCS / "errors.md").read_text(), flags=re.M)
+    headings = re.findall(r"^### `(.+)`$", (DOCS / "errors.md").read_text(), flags=re.M)
+    listed = [text for heading in headings for text in heading.split("`, `")]
     assert len(listed) > 40
     raised = messages()
     unknown = [
