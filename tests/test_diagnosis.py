@@ -66,6 +66,9 @@ def test_what_is_held_back_is_found_with_its_percentage_and_its_place(seed):
     assert "above 0.25 cycles per pixel" in said
     assert "holds back 12% (" in said
     assert "a spectral term can act here" in said
+    (own, *_) = sentences(found, trained_with="haar")
+    assert "it was trained with haar, which can be why" in own
+    assert "can act here" not in own
 
 
 def test_the_share_of_the_error_that_a_gain_removes_is_that_of_the_formula():

@@ -55,7 +55,12 @@ def diagnose(
     with err.status(f"denoising {len(x0)} at {levels} noise levels"):
         powers = subject.powers(levels=levels, bands=bands, seed=seed, batch_size=batch_size)
         units = diagnosis.Units(subject.real.unit, subject.real.scale)
-        found = diagnosis.record(diagnosis.diagnose(powers, x0, seed=seed), units=units, loss=subject.loss)
+        found = diagnosis.record(
+            diagnosis.diagnose(powers, x0, seed=seed),
+            units=units,
+            loss=subject.loss,
+            trained_with=subject.trained_with,
+        )
     found = {"title": subject.title, "data": str(data) if data else None, **found}
     out.print(Text(subject.title, "bold"), soft_wrap=True)
     for sentence in found["words"]:

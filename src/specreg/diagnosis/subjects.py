@@ -37,6 +37,7 @@ class Subject(NamedTuple):
     network: nn.Module
     real: Real
     loss: str  # of the objective's term
+    trained_with: str | None = None  # loss of the term that the network was trained with
 
     def powers(self, *, levels: int, bands: int | None, seed: int, batch_size: int) -> DenoisingPowers:
         """Return how the network denoises the data, see `denoising_powers`."""
@@ -93,10 +94,12 @@ def _run(path: Path, data: Path | None, count: int, loss: str | None, device: to
     objective = build_objective(config, device, saved=trained.description)
     if loss is None and objective.regularizer is not None and config.spectral is not None:
         restore_regularizer(objective.regularizer, trained.regularizer, step=trained.step)
-        return Subject(f"{path.name}, step {trained.step}", objective, trained.network, real, config.spectral.name)
+        name = config.spectral.name
+        return Subject(f"{path.name}, step {trained.step}", objective, trained.network, real, name, name)
     objective = modalities.of(config).objective(config, _term(loss), device=device, saved=trained.description)
     title = f"{path.name}, step {trained.step}"
-    return Subject(title, objective, trained.network, real, loss or DEFAULT_LOSS)
+    with_term = config.spectral.name if config.spectral is not None else None
+    return Subject(title, objective, trained.network, real, loss or DEFAULT_LOSS, with_term)
 
 
 def _checkpoint(path: Path, data: Path, count: int, loss: str | None, device: torch.device | str) -> Subject:

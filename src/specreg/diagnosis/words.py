@@ -29,12 +29,18 @@ class Units(NamedTuple):
     scale: float = 1.0
 
 
-def sentences(found: Diagnosis, *, units: Units = Units(), loss: str | None = None) -> list[str]:  # noqa: B008
+def sentences(
+    found: Diagnosis,
+    *,
+    units: Units = Units(),  # noqa: B008
+    loss: str | None = None,
+    trained_with: str | None = None,
+) -> list[str]:
     """Return what a diagnosis says: calibration first, then the crossing of data and noise, then the term's pull.
 
-    `loss` names the spectral loss of the pull.
+    `loss` names the spectral loss of the pull, `trained_with` that of the term that the network was trained with.
     """
-    said = [_region(found, region, units) for region in found.regions[:SHOWN]]
+    said = [_region(found, region, units, trained_with) for region in found.regions[:SHOWN]]
     if (rest := len(found.regions) - SHOWN) > 0:
         said.append(f"{rest} smaller regions depart too; the table marks them.")
     said.append(_elsewhere(found))
@@ -55,7 +61,13 @@ def sentences(found: Diagnosis, *, units: Units = Units(), loss: str | None = No
     return said
 
 
-def record(found: Diagnosis, *, units: Units = Units(), loss: str | None = None) -> dict[str, Any]:  # noqa: B008
+def record(
+    found: Diagnosis,
+    *,
+    units: Units = Units(),  # noqa: B008
+    loss: str | None = None,
+    trained_with: str | None = None,
+) -> dict[str, Any]:
     """Return a diagnosis as plain values: the schema that docs/instruments.md lists; what is not finite is null."""
     cells, bands = found.map, len(found.map.size)
     basic = cells.record()
@@ -87,7 +99,7 @@ def record(found: Diagnosis, *, units: Units = Units(), loss: str | None = None)
         ],
         "tolerance": found.tolerance,
         "calibrated_within": found.within if math.isfinite(found.within) else None,
-        "words": sentences(found, units=units, loss=loss),
+        "words": sentences(found, units=units, loss=loss, trained_with=trained_with),
     }
 
 
@@ -140,14 +152,17 @@ def _where(found: Diagnosis, cells: Tensor, units: Units) -> str:
     return f"{levels}, from {left:.2g} to {right:.2g} {units.name}"
 
 
-def _region(found: Diagnosis, region: Region, units: Units) -> str:
+def _region(found: Diagnosis, region: Region, units: Units, trained_with: str | None) -> str:
     rows, columns = region.cells.any(1), region.cells.any(0)
     box, inside = int(rows.sum() * columns.sum()), int(region.cells.sum())
     part = f" (in {inside} of these {box} cells)" if inside < box else ""
     where = f"{_where(found, region.cells, units)}{part}"
     withheld = region.withheld
     if float(withheld.value) > 0:
-        return f"{where}, the network holds back {_percent(withheld)} of what it knows: a spectral term can act here."
+        said = f"{where}, the network holds back {_percent(withheld)} of what it knows"
+        if trained_with:
+            return f"{said}; it was trained with {trained_with}, which can be why: compare a run without it."
+        return f"{said}: a spectral term can act here."
     added = Interval(-withheld.value, -withheld.high, -withheld.low)
     raised = "a term that raises energy would add more" if region.energy < 1 else "it has more energy than the data"
     return f"{where}, the network adds {_percent(added)} to what it knows: {raised}; a gain below 1 takes it away."
