@@ -103,3 +103,5 @@ def test_conditions_on_what_was_not_measured():
         conditions.parse("least_coherence < 1").met(result.sets[0])
     with pytest.raises(ValueError, match="too few samples"):
         conditions.parse("high_band_db.low < 1").met(result.sets[0])
+    record = result.record()["sets"][0]
+    assert set(record["power_low"]) == set(record["power_high"]) == {record["high_band_db"]["low"]} == {None}

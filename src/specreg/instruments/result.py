@@ -111,7 +111,7 @@ class SetResult:
             interval(float(value), replicates, spectrum.sums.groups)
             for value, replicates in zip(spectrum.power, spectrum.replicates.T, strict=True)
         ]
-        found["power_low"] = [_number(max(0.0, bound.low)) for bound in bounds]
+        found["power_low"] = [_number(0.0 if bound.low < 0 else bound.low) for bound in bounds]
         found["power_high"] = [_number(bound.high) for bound in bounds]
         if self.difference:
             found |= _difference_record(self.difference)
