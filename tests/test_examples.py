@@ -23,11 +23,14 @@ def blocks(language):
 
 
 def needed(path):
-    """Return the top-level packages that an example imports."""
+    """Return the top-level packages that an example imports, itself or by an integration of ours."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    return sorted({name.partition(".")[0] for name in names})
+    home = Path(specreg.__file__).parent
+    ours = {home.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if ".integrations." in name}
+    inner = {package for file in ours if file.is_file() for package in needed(file)}
+    return sorted({name.partition(".")[0] for name in names} | inner)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)

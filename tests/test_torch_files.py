@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from specreg._torch_files import load_plain, load_safetensors
-from specreg.data.images import _Array
+from specreg.data.arrays import ImageArray
 from specreg.metrics.frechet import load_statistics
 from specreg.metrics.scores import Unavailable
 from specreg.metrics.vggish import VGGish
@@ -67,7 +67,7 @@ def test_other_readers_say_it_too(tmp_path, name):
         (".safetensors", load_safetensors),
         (".safetensors", pretrained.read),
         (".npz", load_statistics),
-        (".npy", _Array),
+        (".npy", ImageArray),
         (".pkl", pretrained.read),
         (".pth", VGGish),
     ):
@@ -104,7 +104,7 @@ def test_arrays_of_objects_are_refused_without_numpys_advice(tmp_path):
     objects = np.array([{}], dtype=object)
     np.savez(tmp_path / "x.npz", mu=objects, sigma=np.eye(1))
     np.save(tmp_path / "x.npy", objects)
-    for read, name in ((load_statistics, "x.npz"), (_Array, "x.npy")):
+    for read, name in ((load_statistics, "x.npz"), (ImageArray, "x.npy")):
         with pytest.raises(ValueError, match=rf"{name}.*Python objects") as caught:
             read(tmp_path / name)
         assert "allow_pickle" not in str(caught.value)

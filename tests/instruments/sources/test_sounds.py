@@ -102,7 +102,7 @@ def test_an_mp3_that_promises_more_than_it_can_hold_is_refused(tmp_path):
     data = path.read_bytes()
     frames = data.index(b"Xing") + 8 if b"Xing" in data else data.index(b"Info") + 8
     path.write_bytes(data[:frames] + b"\x10\0\0\0" + data[frames + 4 :])
-    with pytest.raises(ValueError, match=r"a\.mp3: its header promises \d+ samples, more than \d+, which its"):
+    with pytest.raises(ValueError, match=r"a\.mp3: its header promises [\d,]+ samples"):
         open_source(str(path))
 
 
