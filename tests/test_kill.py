@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from benchmarks.reliability import kill
+
 from commands import SOURCE
 
 HERE = Path(kill.__file__).parents[2]

@@ -1,6 +1,6 @@
 """SIGKILL at random moments of training: `python -m benchmarks.reliability.kill --kills 200 --seed 0`.
 
-Kinds of work are `train` (one run to its report), `compare` (two arms, two seeds) and `two` (one run on two processes of
+Kinds of work are `train` (one run), `compare` (two arms, two seeds) and `two` (one run on two processes of
 a launcher, of which one or both are killed). Each is done once undisturbed; then the same command is started, killed
 after a random time, and started again until it ends. The rule: at the end all files of its folder are those of the
 undisturbed work, byte for byte, or number for number in JSON, times left out. A process whose peer was killed ends
