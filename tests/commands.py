@@ -25,7 +25,7 @@ READY = "from specreg.__main__ import main; print('ready', flush=True); main()"
 def start(folder, *arguments, before=None, processes=1, launcher="torchrun"):
     """Start `specreg ARGUMENTS` in `folder`, in a process group of its own, with its words in pipes.
 
-    It prints "ready" once torch is loaded and the command itself begins. More than one process start under the launcher.
+    It prints "ready" once torch is loaded and the command itself begins. Several processes start under the launcher.
     Signals have their usual effect, also where the tests run under nohup, which commands respect. `before` is called in
     the new process.
     """
