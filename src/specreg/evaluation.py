@@ -50,7 +50,7 @@ class Trained(NamedTuple):
 def load_trained(folder: Path, device: Device = "cpu", *, warn: Callable[[str], None] | None = None) -> Trained:
     """Return the network of a run folder's last checkpoint; the training data need not be there.
 
-    With `warn`, which is called with a sentence, it is the last checkpoint that is not damaged; without it a damaged one
+    With `warn`, which is called with a sentence, it is the last one that is not damaged; without, a damaged one
     raises CheckpointError.
     """
     if not (folder / "config.yaml").is_file():

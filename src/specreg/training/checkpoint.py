@@ -136,9 +136,9 @@ def newest_averaged(folder: Path, warn: Callable[[str], None]) -> tuple[dict[str
         except CheckpointError as error:
             tried[left[-1]] = error
             continue
-        for path, error in tried.items():
+        for path, fault in tried.items():
             if path.exists():
-                warn(f"{error}; {left[-1].name} is read instead")
+                warn(f"{fault}; {left[-1].name} is read instead")
         return found
     if tried:
         raise next(iter(tried.values()))
