@@ -1,10 +1,10 @@
 """SIGKILL at random moments of training: `python -m benchmarks.reliability.kill --kills 200 --seed 0`.
 
-Kinds of work are `train` (one run), `compare` (two arms, two seeds) and `two` (one run on two processes of
-a launcher, of which one or both are killed). Each is done once undisturbed; then the same command is started, killed
-after a random time, and started again until it ends. The rule: at the end all files of its folder are those of the
-undisturbed work, byte for byte, or number for number in JSON, times left out. A process whose peer was killed ends
-within 10 s. No report is built: it shows times, and would take most of the time.
+Kinds of work are `train` (one run), `compare` (two arms, two seeds) and `two` (one run on two processes of a launcher,
+of which one or both are killed). Each is done once undisturbed; then the same command is started, killed after a random
+time, and started again until it ends. The rule: at the end all files of its folder are those of the undisturbed work,
+byte for byte, or number for number in JSON, times left out. A process whose peer was killed, and that is then told to
+stop as a launcher does, ends within 10 s. No report is built: it shows times, and would take most of the time.
 
 Commands run in forks of one process that has imported everything, so that a kill costs a second.
 """
@@ -90,11 +90,18 @@ class _Work:
             time.sleep(0.002)
 
     def kill(self, which: Sequence[int]) -> float | None:
-        """Kill processes; return after how many seconds the last one ended, None where one did not."""
+        """Kill processes, and ask the others to stop, as a launcher does.
+
+        Returns after how many seconds the last one ended, None where one did not.
+        """
         for pid in which:
             if pid not in self.codes:
                 os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
+        self.wait(0.1)
+        for pid in self.pids:
+            if pid not in self.codes:
+                os.kill(pid, signal.SIGTERM)
         if self.wait(DEAD_RANK):
             return time.monotonic() - began
         self.kill(self.pids)
@@ -128,7 +135,7 @@ def kill(kinds: Sequence[str], *, kills: int, seed: int, folder: Path) -> Found:
                 took = work.kill(which)
                 found.kills[kind, where] += 1
                 if took is None:
-                    found.differences.append(f"{kind}: a process was there {DEAD_RANK:.0f} s after its peer was killed")
+                    found.differences.append(f"{kind}: a process stays {DEAD_RANK:.0f} s after its peer ({where})")
                 elif len(which) < len(work.pids):
                     slowest = max(slowest, took)
             if any(work.codes.values()):
