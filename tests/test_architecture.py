@@ -48,7 +48,7 @@ ALLOWED = {
     "_torch_files": {"_files"},
     "_signals": set(),
     "_compile": set(),
-    "processes": set(),
+    "processes": {"_signals"},
     "randomness": {"_checks"},
     "recipes": set(),
     "report": {"_files"},

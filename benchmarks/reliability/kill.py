@@ -12,6 +12,7 @@ Commands run in forks of one process that has imported everything, so that a kil
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import json
 import mmap
@@ -104,6 +105,10 @@ class _Work:
                 os.kill(pid, signal.SIGTERM)
         if self.wait(DEAD_RANK):
             return time.monotonic() - began
+        for pid in self.pids:
+            if pid not in self.codes:
+                os.kill(pid, signal.SIGUSR1)  # says where it hangs
+        self.wait(0.5)
         self.kill(self.pids)
         return None
 
@@ -135,7 +140,9 @@ def kill(kinds: Sequence[str], *, kills: int, seed: int, folder: Path) -> Found:
                 took = work.kill(which)
                 found.kills[kind, where] += 1
                 if took is None:
-                    found.differences.append(f"{kind}: a process stays {DEAD_RANK:.0f} s after its peer ({where})")
+                    said = (folder / kind / "said").read_text()[-1500:]
+                    stays = f"{kind}: a process stays {DEAD_RANK:.0f} s after its peer ({where})"
+                    found.differences.append(f"{stays}: {said}")
                 elif len(which) < len(work.pids):
                     slowest = max(slowest, took)
             if any(work.codes.values()):
@@ -214,6 +221,7 @@ def _fork(kind: str, folder: Path, place: mmap.mmap, rank: int, ranks: int, port
         said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(said, 1)
         os.dup2(said, 2)
+        faulthandler.register(signal.SIGUSR1)
         os.environ["ACCELERATE_USE_CPU"] = "1"
         if ranks > 1:  # what torchrun sets
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}

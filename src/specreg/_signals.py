@@ -112,6 +112,19 @@ def _leave(number: int, frame: FrameType | None = None) -> NoReturn:
 
 
 @contextmanager
+def deadly() -> Iterator[None]:
+    """Let the system end a process of a launcher where a signal to stop comes, for calls that wait for other processes.
+
+    Python's own handlers run only after such a call. A process without a launcher waits for no other.
+    """
+    if "RANK" not in os.environ:
+        yield
+        return
+    with _handled(signal.SIG_DFL):
+        yield
+
+
+@contextmanager
 def interrupt_held_back() -> Iterator[None]:
     """Hold Ctrl-C back, from processes that are started in the block too, until they call `let_interrupt_through`."""
     if not hasattr(signal, "pthread_sigmask"):
@@ -137,7 +150,7 @@ def ignore(worker: int) -> None:
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+def _handled(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> Iterator[None]:
     """Handle signals to stop, except those that are ignored on purpose, as by nohup; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -145,13 +158,15 @@ def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:  # a forked worker of a data loader has this handler too: its parent decides
+        if (
+            callable(handler) and os.getpid() == owner
+        ):  # a forked worker of a data loader has this handler too: its parent decides
             handler(number, frame)
 
     before = {number: signal.getsignal(number) for number in STOPPING}
     heard = [number for number in STOPPING if before[number] not in (signal.SIG_IGN, None)]
     for number in heard:
-        signal.signal(number, handle)
+        signal.signal(number, handle if callable(handler) else handler)
     try:
         yield
     finally:
