@@ -158,9 +158,8 @@ def _handled(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) 
     owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if (
-            callable(handler) and os.getpid() == owner
-        ):  # a forked worker of a data loader has this handler too: its parent decides
+        # A forked worker of a data loader has this handler too: its parent decides.
+        if callable(handler) and os.getpid() == owner:
             handler(number, frame)
 
     before = {number: signal.getsignal(number) for number in STOPPING}
