@@ -90,7 +90,8 @@ def measure(config: Config, *, blocks: int, folder: Path) -> tuple[np.ndarray, n
 
     Raises RuntimeError where they do not end with the same weights.
     """
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     for block in range(blocks + 1):
         sides = [0, 1] if block % 2 else [1, 0]
         models: dict[int, torch.nn.Module] = {}
