@@ -14,13 +14,18 @@ SOURCE = Path(specreg.__file__).parents[1]
 
 
 ON_CPU = {"ACCELERATE_USE_CPU": "1"}
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node={}"],
+    "accelerate": ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes={}", "--main_process_port=0"],
+}
+"""Commands that start several processes; on CPUs too where `ACCELERATE_USE_CPU` says so."""
 READY = "from specreg.__main__ import main; print('ready', flush=True); main()"
 
 
-def start(folder, *arguments, before=None, processes=1):
+def start(folder, *arguments, before=None, processes=1, launcher="torchrun"):
     """Start `specreg ARGUMENTS` in `folder`, in a process group of its own, with its words in pipes.
 
-    It prints "ready" once torch is loaded and the command itself begins. More than one process start under torchrun.
+    It prints "ready" once torch is loaded and the command itself begins. Several processes start under the launcher.
     Signals have their usual effect, also where the tests run under nohup, which commands respect. `before` is called in
     the new process.
     """
@@ -33,7 +38,7 @@ def start(folder, *arguments, before=None, processes=1):
 
     program = ["-c", READY]
     if processes > 1:
-        program = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "specreg"]
+        program = [*(word.format(processes) for word in LAUNCHERS[launcher]), "-m", "specreg"]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
         cwd=folder,

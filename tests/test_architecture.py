@@ -48,7 +48,7 @@ ALLOWED = {
     "_torch_files": {"_files"},
     "_signals": set(),
     "_compile": set(),
-    "processes": set(),
+    "processes": {"_signals"},
     "randomness": {"_checks"},
     "recipes": set(),
     "report": {"_files"},
@@ -84,7 +84,7 @@ ALLOWED = {
         "", "_checks", "_files", "_signals", "processes", "recipes", "config", "data", "metrics", "models",
         "modalities", "training", "evaluation", "diagnosis", "scoring", "compare", "reproduce", "report", "instruments",
     },
-    "": {"losses", "diffusion", "auto_weight", "regularizer", "spectral_term", "watch"},
+    "": {"_signals", "losses", "diffusion", "auto_weight", "regularizer", "spectral_term", "watch"},
     "__main__": {"_signals", "cli"},
 }  # fmt: skip
 LOSS_THIRD_PARTY = {"torch", "numpy", "pywt"}

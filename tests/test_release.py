@@ -16,7 +16,16 @@ import specreg
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = {"src", "tests", "benchmarks", "examples", "docs", ".ci"}
-ALONE = {"mkdocs.yml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "pyproject.toml"}
+ALONE = {
+    "mkdocs.yml",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "pyproject.toml",
+}
 
 
 def sources():

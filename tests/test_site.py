@@ -177,7 +177,7 @@ def test_python_blocks_run_in_order(path, files):
 
 def test_examples_on_the_pages_are_the_files_that_the_tests_run():
     included = {name for path in PAGES for name in re.findall(r'--8<-- "(.+?)"', path.read_text())}
-    assert included == {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")}
+    assert included == {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.*")}
 
 
 @pytest.mark.parametrize("module", sorted({path.stem for path in (ROOT / "src/specreg/integrations").glob("[!_]*.py")}))

@@ -8,14 +8,17 @@
 Importing it loads torch, numpy and PyWavelets, nothing heavier.
 """
 
-from specreg import losses
-from specreg.auto_weight import AutoWeight
-from specreg.diffusion import NoiseLevel, check_wiring, ddim_estimate, recover_x0, x0_pair
-from specreg.diffusion import band_weight as band_weights
-from specreg.diffusion import noise_weight as noise_weights
-from specreg.regularizer import SpectralRegularizer
-from specreg.spectral_term import SpectralTerm
-from specreg.watch import unpack_tokens, watch
+from specreg._signals import quietly_if_command
+
+with quietly_if_command():
+    from specreg import losses
+    from specreg.auto_weight import AutoWeight
+    from specreg.diffusion import NoiseLevel, check_wiring, ddim_estimate, recover_x0, x0_pair
+    from specreg.diffusion import band_weight as band_weights
+    from specreg.diffusion import noise_weight as noise_weights
+    from specreg.regularizer import SpectralRegularizer
+    from specreg.spectral_term import SpectralTerm
+    from specreg.watch import unpack_tokens, watch
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ from specreg._signals import Stopped, at_once
 def main() -> None:
     """Run the command line."""
     try:
-        with at_once():
+        with at_once(leave_imports=True):
             _run()
     except KeyboardInterrupt as stop:  # before a command has begun
         print("Stopped.", file=sys.stderr)

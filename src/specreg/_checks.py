@@ -96,6 +96,11 @@ def warn_once(topic: str, message: str) -> None:
     _WARNED.add(topic)
 
 
+def warn(message: str) -> None:
+    """Issue a UserWarning once a process."""
+    warn_once(message, message)
+
+
 def compute_dtype(name: str, x: Tensor) -> torch.dtype:
     """Return the dtype that spectral work runs in: float64 for float64 input, float32 for other floats."""
     if not x.is_floating_point():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,15 +47,24 @@ class Trained(NamedTuple):
     regularizer: dict[str, Any] | None  # state of λ at that step
 
 
-def load_trained(folder: Path, device: Device = "cpu") -> Trained:
-    """Return the network of a run folder's last checkpoint; the training data need not be there."""
+def load_trained(folder: Path, device: Device = "cpu", *, warn: Callable[[str], None] | None = None) -> Trained:
+    """Return the network of a run folder's last checkpoint; the training data need not be there.
+
+    With `warn`, which is called with a sentence, it is the last one that is not damaged; without, a damaged one
+    raises CheckpointError.
+    """
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: expected a run folder with a config.yaml; there is none")
     config = modalities.load(folder / "config.yaml")
-    found = checkpoint.latest(folder / "checkpoints")
+    checkpoints = folder / "checkpoints"
+    if warn is not None:
+        found = checkpoint.newest_averaged(checkpoints, warn)
+    else:
+        newest = checkpoint.latest(checkpoints)
+        found = checkpoint.load_ema(newest) if newest else None
     if found is None:
-        raise ConfigError(f"{folder / 'checkpoints'}: expected a checkpoint; there is none yet")
-    weights, state = checkpoint.load_ema(found)
+        raise ConfigError(f"{checkpoints}: expected a checkpoint; there is none yet")
+    weights, state = found
     shape = tuple(state["shape"])
     network, description = modalities.of(config).network(config, shape, state.get("network"))
     network.load_state_dict(weights)

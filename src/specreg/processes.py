@@ -7,19 +7,25 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from specreg._signals import deadly
+
 T = TypeVar("T")
 
 
 def state() -> PartialState:
-    """Return the process group, on the CPU if the launcher says so."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    """Return the process group, on the CPU if the launcher says so; the first call waits for the other processes.
+
+    Signals to stop end that wait at once: where another process has died it would take minutes.
+    """
+    with nullcontext() if torch.distributed.is_initialized() else deadly():
+        return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def share(count: int) -> range:

@@ -225,3 +225,36 @@ def test_the_folder_is_synced_after_the_rename(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, make(1), config="", keep=1)
     assert {name for name, _ in synced} >= {*checkpoint.FILES, "checksums.json"}
     assert synced[-1] == (tmp_path.name, True)
+
+
+def test_readers_take_the_averaged_weights_before_a_damaged_one_and_change_nothing(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, make(step), config="", keep=3)
+    flip(tmp_path / "step-00000003" / "ema.safetensors")
+    (tmp_path / "step-00000002" / "state.json").unlink()
+    said = []
+    weights, state = checkpoint.newest_averaged(tmp_path, said.append)
+    assert (state["step"], weights["b"].tolist()) == (1, [[1.0, 1.0], [1.0, 1.0]])
+    assert said == [
+        f"{tmp_path / 'step-00000003' / 'ema.safetensors'}: does not match its checksum; step-00000001 is read instead",
+        f"{tmp_path / 'step-00000002' / 'state.json'}: is missing from the checkpoint; step-00000001 is read instead",
+    ]
+    assert len(list(tmp_path.iterdir())) == 3
+    flip(tmp_path / "step-00000001" / "ema.safetensors")
+    with pytest.raises(CheckpointError, match=r"step-00000003.ema\.safetensors: does not match"):
+        checkpoint.newest_averaged(tmp_path, said.append)
+
+
+def test_readers_take_the_next_checkpoint_where_one_is_replaced_meanwhile(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, make(1), config="", keep=1)
+    load, said = checkpoint.load_ema, []
+
+    def replaced_first(path):
+        if path.name == "step-00000001":
+            checkpoint.save(tmp_path, make(2), config="", keep=1)
+        return load(path)
+
+    monkeypatch.setattr(checkpoint, "load_ema", replaced_first)
+    assert checkpoint.newest_averaged(tmp_path, said.append)[1]["step"] == 2
+    assert said == []
+    assert checkpoint.newest_averaged(tmp_path / "none", said.append) is None

@@ -1,10 +1,15 @@
 """Two processes under torchrun: stopped, refused and resumed as one process is; its last lines say why."""
 
 import json
+import os
+import re
 import signal
 import time
+from pathlib import Path
 
-from commands import lines, save_config, start, wait_for
+import pytest
+
+from commands import LAUNCHERS, lines, save_config, start, wait_for
 from specreg.training import checkpoint
 
 
@@ -29,10 +34,13 @@ def test_both_processes_stop_after_the_same_step_which_is_saved_and_resumed(tiny
     assert steps == list(range(1, stopped + 4))
 
 
-def test_the_launchers_last_lines_say_what_was_wrong_and_one_process_speaks(tiny, tmp_path):
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_launchers_last_lines_say_what_was_wrong_and_one_process_speaks(tiny, tmp_path, launcher):
     save_config(tmp_path, tiny("training.batch_size=7"))
-    run = start(tmp_path, "train", "tiny.yaml", processes=2)
+    run = start(tmp_path, "train", "tiny.yaml", processes=2, launcher=launcher)
     _, said = run.communicate(timeout=120)
+    assert run.returncode == 1  # the launcher's own code for any fault
+    assert re.search(r"exitcode +: 2 ", said)  # the process's
     sentence = "error: training.batch_size: expected a multiple of 2 (accumulate × processes); got 7"
     assert sentence in said.splitlines()[-2]  # before a ruler
     assert said.splitlines().count(sentence) == 1  # by rank 0, on a line of its own
@@ -47,3 +55,32 @@ def test_a_second_launch_on_one_folder_is_refused(tiny, tmp_path):
     assert "error: runs/tiny: another process trains this run; wait for it or stop it" in said.splitlines()[-2]
     first.kill()
     first.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_dead_process_ends_the_run(tiny, tmp_path, dead):
+    save_config(tmp_path, tiny("training.steps=100000", "training.checkpoint_every=2"))
+    run = start(tmp_path, "train", "tiny.yaml", processes=2)
+    folder = tmp_path / "runs" / "tiny"
+    wait_for(lambda: lines(folder / "metrics.jsonl") > 3, run, seconds=120)
+    os.kill(rank_of(run.pid, dead), signal.SIGKILL)
+    began = time.monotonic()
+    _, said = run.communicate(timeout=60)
+    assert time.monotonic() - began < 20  # 10 s are promised; CI may be busy
+    assert run.returncode == 1
+    assert "Signal 9 (SIGKILL)" in said
+    assert "Traceback" not in said.split("torch/distributed/elastic")[0]  # the launcher's own follows
+    assert checkpoint.load(checkpoint.latest(folder / "checkpoints")).step >= 2
+
+
+def rank_of(launcher, rank):
+    """Return the process that a launcher started as `rank`."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(path.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"\0RANK={rank}\0" in path.joinpath("environ").read_text():
+                return int(path.name)
+        except OSError:
+            continue  # it ended meanwhile
+    raise LookupError(f"no process has rank {rank}")

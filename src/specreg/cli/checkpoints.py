@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from specreg.cli.console import home, print_path
+from specreg.cli.console import home, print_path, print_warning
 
 
 def convert(
@@ -30,7 +30,7 @@ def convert(
         from specreg import evaluation, modalities
         from specreg.config import ConfigError
 
-        trained = evaluation.load_trained(source)
+        trained = evaluation.load_trained(source, warn=print_warning)
         modality = modalities.of(trained.config)
         try:
             what = modality.export_network(target, trained.config, trained.network, trained.description, trained.step)

@@ -269,6 +269,11 @@ def _columns_that_fit(widths: Sequence[int], names: int, width: int) -> list[lis
     return parts
 
 
+def print_warning(text: str) -> None:
+    """Print what does not end a command and may surprise."""
+    err.print(f"warning: {text}", soft_wrap=True)
+
+
 def print_left_out(results: Mapping[str, Any]) -> None:
     """Say which metrics were not measured and why, and how many samples have no value."""
     for metric, why in (results.get("missing") or {}).items():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from specreg._files import write_text
-from specreg.cli.console import err, home, print_path, whole_number
+from specreg.cli.console import err, home, print_path, print_warning, whole_number
 
 
 def sample(
@@ -30,7 +30,7 @@ def sample(
     from specreg.config import dump
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trained = evaluation.load_trained(run_folder, device)
+    trained = evaluation.load_trained(run_folder, device, warn=print_warning)
     settings = {"count": count, "seed": seed, "sampler": sampler, "steps": steps, "eta": eta}
     given = {name: value for name, value in settings.items() if value is not None}
     tree = trained.config.model_dump(mode="json", exclude={"metrics"})  # nothing is scored, so no rule of scores holds

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from specreg import evaluation, losses, modalities, objectives
+from specreg import _checks, evaluation, losses, modalities, objectives
 from specreg._files import array_fault
 from specreg._torch_files import load_plain, load_safetensors
 from specreg.config import Config, ConfigError
@@ -88,7 +88,7 @@ def open_subject(
 
 
 def _run(path: Path, data: Path | None, count: int, loss: str | None, device: torch.device | str) -> Subject:
-    trained = evaluation.load_trained(path, device)
+    trained = evaluation.load_trained(path, device, warn=_checks.warn)
     config = trained.config
     real = modalities.of(config).real(config, trained.network, path=data, count=count)
     objective = build_objective(config, device, saved=trained.description)

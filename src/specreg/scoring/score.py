@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from specreg import evaluation, modalities, processes
+from specreg import _checks, evaluation, modalities, processes
 from specreg.config import ConfigError
 from specreg.data.audio_listing import SUFFIXES as SOUND
 from specreg.data.folders import list_files
@@ -75,7 +75,7 @@ def score(path: Path, reference: Path | None, options: Options) -> dict[str, Any
 
 
 def _run(path: Path, reference: Path | None, options: Options) -> dict[str, Any] | None:
-    trained = evaluation.load_trained(path, options.device)
+    trained = evaluation.load_trained(path, options.device, warn=_checks.warn)
     tree = trained.config.model_dump(mode="json")
     changes = {"count": options.count, "seed": options.seed}
     if "batch_size" in tree["sampling"]:

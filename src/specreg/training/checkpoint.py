@@ -123,6 +123,28 @@ def newest_whole(folder: Path, warn: Callable[[str], None]) -> tuple[Path, Check
     return None
 
 
+def newest_averaged(folder: Path, warn: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return what `load_ema` does of the newest checkpoint that is not damaged; None where there is no checkpoint.
+
+    Nothing is set aside, and another process may train meanwhile: for a checkpoint that it replaces the next is taken.
+    Raises CheckpointError, about the newest, where all are damaged.
+    """
+    tried: dict[Path, CheckpointError] = {}
+    while left := [path for path in _steps(folder) if path not in tried]:
+        try:
+            found = load_ema(left[-1])
+        except CheckpointError as error:
+            tried[left[-1]] = error
+            continue
+        for path, fault in tried.items():
+            if path.exists():
+                warn(f"{fault}; {left[-1].name} is read instead")
+        return found
+    if tried:
+        raise next(iter(tried.values()))
+    return None
+
+
 def tidy(folder: Path) -> None:
     """Remove what a killed process left half written; only for the process that may write to the run."""
     for path in folder.glob(".step-*.replaced"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
@@ -31,6 +31,8 @@ class EMA:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.halflife, self.rampup, self.batch_size = decay, halflife, rampup, batch_size
         self.updates = 0
+        self._weights: list[Tensor] = list(self.model.parameters())
+        self._buffers = list(self.model.buffers())
 
     def next_decay(self) -> float:
         """Return the share of the average that the next update keeps."""
@@ -46,6 +48,6 @@ class EMA:
         """Move the average towards the weights of `model`; buffers are copied."""
         decay = self.next_decay()
         self.updates += 1
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+        torch._foreach_lerp_(self._weights, list(model.parameters()), 1 - decay)
+        for ours, theirs in zip(self._buffers, model.buffers(), strict=True):
             ours.copy_(theirs)

@@ -22,7 +22,7 @@ from specreg import modalities, processes
 from specreg._files import write_text
 from specreg._signals import Stopped, StopRequest, ignore, noted
 from specreg.config import Config, ConfigError
-from specreg.randomness import Stream, draw, integer_seed
+from specreg.randomness import Stream, draw, integer_seed, seed_torch
 from specreg.training import checkpoint, one_lambda
 from specreg.training.batches import Batch, Places
 from specreg.training.checkpoint import Checkpoint, CheckpointError
@@ -110,7 +110,9 @@ class Trainer:
         if settings.compile:
             model.compile()  # in place: names of weights stay
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self.network = model  # without what accelerate wraps it in
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self._weights = list(model.parameters())
         self.step = 0
         self.seconds = 0.0
         self.skipped = 0
@@ -184,7 +186,7 @@ class Trainer:
         before = {k: v.clone() for k, v in regularizer.state_dict().items()} if regularizer is not None else {}
         rank = self.accelerator.process_index
         dropout = integer_seed(self.config.seed, Stream.DROPOUT, self.step, rank)
-        torch.manual_seed(dropout)
+        seed_torch(dropout, self.device)
         self.optimizer.zero_grad()
         terms = []
         in_parts = regularizer is not None and len(parts) > 1
@@ -193,7 +195,7 @@ class Trainer:
             if in_parts:
                 with self.accelerator.no_sync(self.model), self.accelerator.autocast():
                     norms = one_lambda.advance(self.objective, self.model, parts)
-                torch.manual_seed(dropout)
+                seed_torch(dropout, self.device)
             with regularizer.held() if regularizer is not None and in_parts else nullcontext():
                 for i, batch in enumerate(parts):
                     last = i == len(parts) - 1
@@ -215,14 +217,14 @@ class Trainer:
             raise
         self.optimizer.step()
         self._count_skipped()
-        self.ema.update(self.accelerator.unwrap_model(self.model))
+        self.ema.update(self.network)
         self.step += 1
         return {**record, "lr": lr, "grad_norm": norm if math.isfinite(norm) else None}
 
     def _clip_gradient(self) -> float:
         """Clip the gradient and return its norm before; raises NonFiniteLoss where no gradient scaler handles it."""
         limit = math.inf if self.config.training.clip is None else self.config.training.clip
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
+        norm = float(self.accelerator.clip_grad_norm_(self._weights, limit))
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             raise NonFiniteLoss(self.step + 1, f"the gradient norm is {norm} though the loss is finite")
         return norm
@@ -279,7 +281,7 @@ class Trainer:
         scaler, regularizer = self.accelerator.scaler, self.objective.regularizer
         return Checkpoint(
             self.step,
-            self.accelerator.unwrap_model(self.model).state_dict(),
+            self.network.state_dict(),
             self.ema.model.state_dict(),
             self.optimizer.state_dict(),
             {
@@ -340,7 +342,7 @@ class Trainer:
                 f"{path}: this run is at step {saved.step}, beyond training.steps = {self.config.training.steps}"
             )
         try:
-            self.accelerator.unwrap_model(self.model).load_state_dict(saved.model)
+            self.network.load_state_dict(saved.model)
             self.ema.model.load_state_dict(saved.ema)
             self.optimizer.load_state_dict(saved.optimizer)
             if self.accelerator.scaler is not None and saved.state.get("scaler"):
