@@ -133,6 +133,8 @@ def _saved(measured: Measured) -> list[str]:
         *(measured["metrics"][name]["label"] for name in names),
     ]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    if len(measured["values"]) == 1:
+        return []
     longest = max(map(int, measured["values"]))
     for steps, at in measured["values"].items():
         for arm in at:
