@@ -93,7 +93,7 @@ STUDIES = {
     "edm-finetune": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        dict.fromkeys([5, 100], FINE_TUNED) | {1000: [arm for arm in FINE_TUNED if "auto" in arm]},
+        dict.fromkeys([5, 100], FINE_TUNED) | {1000: ["amplitude-auto", "haar-auto", "amplitude+haar-auto"]},
     ),
 }
 
