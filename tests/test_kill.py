@@ -24,7 +24,7 @@ def run(*arguments):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_runs_that_are_killed_end_as_those_that_are_not():
-    shown = run("--kinds", "train,two", "--kills", "5", "--seed", "1")
+    shown = run("--kinds", "two", "--kills", "5", "--seed", "1")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "5 kills, 0 differences" in shown.stdout.splitlines()[-1]
     assert "1 ended" in shown.stdout
