@@ -10,6 +10,7 @@ import os
 import tarfile
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -30,7 +31,7 @@ FAULTS = (
 )  # fmt: skip
 
 
-class Container:
+class Container(ABC):
     """Files by POSIX path relative to the root, hidden ones left out.
 
     `names` are sorted by code point, except in a compressed tar: there they are in the order of the archive, which is
@@ -74,12 +75,13 @@ class Container:
             path.write_bytes(self.read(name))
             yield path
 
+    @abstractmethod
     def length(self, name: str) -> int:
         """Return the number of bytes of a file, unpacked, as the file system or the archive's index has it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _open(self, name: str) -> BinaryIO:
-        raise NotImplementedError
+        """Return an open file."""
 
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
