@@ -74,6 +74,12 @@ def test_names_of_one_file_differ():
     assert [found.spectrum.name for found in spectra(x, x, x, settings=FEW).sets] == ["samples (2)", "samples (3)"]
 
 
+def test_sets_of_other_samples_are_refused_before_they_are_read(monkeypatch):
+    monkeypatch.setattr("specreg.instruments.sets.measure", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(ValueError, match=r"'b' and 'a' have \[8, 8\] and \[16, 16\]; --tile"):
+        spectra(torch.randn(8, 1, 16, 16), torch.randn(8, 1, 8, 8), settings=FEW, names=["a", "b"])
+
+
 @pytest.mark.parametrize(
     ("text", "met"),
     [("high_band_db < -3", True), ("high_band_db.high < -3", True), ("high_band_db > −3", False),

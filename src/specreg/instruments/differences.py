@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from specreg.instruments.grid import NYQUIST, Floats
 from specreg.instruments.measuring import Spectrum
 from specreg.instruments.properties import decibels
+from specreg.instruments.sources import Source
 from specreg.instruments.sums import LEAST_GROUPS, Value, interval, widening
 
 Mask = NDArray[np.bool_]
@@ -107,22 +108,26 @@ def difference(spectrum: Spectrum, reference: Spectrum, *, share: float = 0.5) -
 
 def same_kind(spectrum: Spectrum, reference: Spectrum) -> None:
     """Raise ValueError unless both sets can be compared bin by bin."""
+    names = f"{spectrum.name!r} and {reference.name!r}"
+    same_samples(spectrum, reference, names)
+    if spectrum.settings != reference.settings:
+        raise ValueError(
+            f"spectra that are compared need one way of measuring; {names} have {spectrum.settings} and "
+            f"{reference.settings}"
+        )
+    if not spectrum.grid.same_as(reference.grid):
+        raise ValueError(f"spectra that are compared need one grid; {names} differ")
+
+
+def same_samples(one: Spectrum | Source, other: Spectrum | Source, names: str) -> None:
+    """Raise ValueError unless the samples of two sets have one size, number of channels and spacing."""
     for what, mine, theirs, hint in (
-        (
-            "samples of one size",
-            list(spectrum.shape[1:]),
-            list(reference.shape[1:]),
-            "; --tile takes tiles of one size",
-        ),
-        ("one number of channels", spectrum.shape[0], reference.shape[0], "; --channels luma reduces both to one"),
-        ("one spacing", spectrum.spacing, reference.spacing, ""),
-        ("one way of measuring", spectrum.settings, reference.settings, ""),
+        ("samples of one size", list(one.shape[1:]), list(other.shape[1:]), "; --tile takes tiles of one size"),
+        ("one number of channels", one.shape[0], other.shape[0], "; --channels luma reduces both to one"),
+        ("one spacing", one.spacing, other.spacing, ""),
     ):
         if mine != theirs:
-            names = f"{spectrum.name!r} and {reference.name!r}"
             raise ValueError(f"spectra that are compared need {what}; {names} have {mine} and {theirs}{hint}")
-    if not spectrum.grid.same_as(reference.grid):
-        raise ValueError(f"spectra that are compared need one grid; {spectrum.name!r} and {reference.name!r} differ")
 
 
 def _all_bins(spectrum: Spectrum, flat: Floats) -> Floats:

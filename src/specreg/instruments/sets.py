@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from specreg.instruments.differences import same_samples
 from specreg.instruments.measuring import Settings, as_source, measure
 from specreg.instruments.page import fragment
 from specreg.instruments.paired import agreement
@@ -59,6 +60,8 @@ def spectra(
     labels = list(names) if names else unique([source.name for source in sources])
     if len(labels) != len(sources):
         raise ValueError(f"names must be one for each of {len(sources)} sets; got {len(labels)}")
+    for source, label in zip(sources[1:], labels[1:], strict=True):  # before sets are read that may be large
+        same_samples(source, sources[0], f"{label!r} and {labels[0]!r}")
     found: list[SetResult] = []
     for seed, (source, label) in enumerate(zip(sources, labels, strict=True)):
 
