@@ -70,6 +70,18 @@ def build(kind: str, classes: Mapping[str, type], name: str, options: Mapping[st
     return chosen(**options)
 
 
+def pieces(text: str, separator: str) -> list[str]:
+    """Return the pieces of a text between separators that are not inside parentheses."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == separator and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return found
+
+
 def append_dims(x: Tensor, ndim: int) -> Tensor:
     """Return a view of per-sample scalars `[B]` (or `[1]`, or `[]`) as `[B, 1, …, 1]` with `ndim` axes in all.
 

@@ -4,7 +4,7 @@ import torch
 
 from random_fields import gaussian_fields, power_law
 from specreg.instruments import Settings, measure
-from specreg.instruments.coefficients import coefficients, response, window_of
+from specreg.instruments.coefficients import coefficients, response
 from specreg.instruments.grid import grid
 from specreg.instruments.properties import (
     directions,
@@ -14,6 +14,7 @@ from specreg.instruments.properties import (
     split_half,
     wavelet_levels,
 )
+from specreg.transforms.windows import window_of
 
 FEW = 200
 SHAPES = [(20, 30), (31, 31), (32, 32), (33, 20), (64,), (63,), (8, 12, 10)]

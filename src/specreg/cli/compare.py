@@ -71,12 +71,12 @@ def _compare(
     dry_run: bool,
 ) -> None:
     config = read_config(source, overrides)
+    from specreg import _checks, processes
     from specreg import compare as comparing
-    from specreg import processes
     from specreg.config import SpectralConfig
 
     names = (
-        arms.split(",")
+        _checks.pieces(arms, ",")
         if arms is not None
         else list(config.arms) or [config.spectral.name if config.spectral else SpectralConfig().name]
     )

@@ -50,7 +50,7 @@ def reproduce(
 
     _checks.choice("table", what, ["table1", "table2"])
     folder = folder or Path("runs") / what
-    named = arms.split(",") if arms is not None else None
+    named = _checks.pieces(arms, ",") if arms is not None else None
     if what == "table2":
         return _table2(checkpoint, data, folder, steps, seeds or 5, named, overrides or [])
     chosen = rows.split(",") if rows is not None else None

@@ -127,6 +127,8 @@ def with_options(config: Config, *, loss: str | None, weighted: bool) -> Config:
     name = loss or (config.spectral.name if config.spectral else None)
     if name is None or (name == "none" and weighted):
         raise ConfigError("--weighted: expected a spectral loss to weight; got none")
+    from specreg.compare.arms import folder_name, resolve_arms
+
     arm = f"{name}-weighted" if weighted else name
     tree = config.model_dump(mode="json")
     if name == "none":
@@ -134,8 +136,6 @@ def with_options(config: Config, *, loss: str | None, weighted: bool) -> Config:
     elif arm in config.arms:
         tree["spectral"] = tree["arms"][arm]
     elif "@" in name:
-        from specreg.compare import resolve_arms
-
         spectral = resolve_arms(config, [name])[name]  # as --arms reads it
         tree["spectral"] = spectral.model_dump(mode="json") if spectral else None
         if weighted:
@@ -145,4 +145,4 @@ def with_options(config: Config, *, loss: str | None, weighted: bool) -> Config:
         options = section.get("options", {}) if section.get("name") == name else {}
         weight = {"noise_weight": "edm", "noise_options": {}} if weighted else {}
         tree["spectral"] = {**section, "name": name, "options": options, **weight}
-    return parse({**tree, "name": f"{config.name}-{arm}".replace(":", "_")}, where="options")
+    return parse({**tree, "name": folder_name(f"{config.name}-{arm}")}, where="options")

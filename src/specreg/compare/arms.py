@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specreg import modalities
-from specreg.config import Config, ConfigError, Name, Section, SpectralConfig, parse
+from specreg.config import ArmName, Config, ConfigError, Section, SpectralConfig, parse
 
 BASELINE = "none"
 """Name of the arm without a spectral term."""
@@ -16,7 +17,7 @@ CALIBRATED = "calibrated"
 
 
 class _Arms(Section):
-    arms: dict[Name, SpectralConfig]
+    arms: dict[ArmName, SpectralConfig]
 
 
 def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConfig | None]:
@@ -27,7 +28,8 @@ def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConf
     section is about the same loss.
     """
     arms: dict[str, SpectralConfig | None] = {BASELINE: None}
-    for name in map(str.strip, names):
+    for name in names:
+        name = re.sub(r"(?<=,)\s+", "", name.strip())  # between options in parentheses
         base, at, weight = name.partition("@")
         if name == BASELINE:
             continue
@@ -107,7 +109,12 @@ def _with_options(name: str | None, options: Mapping[str, float]) -> str:
 
 def cell_name(arm: str, seed: int) -> str:
     """Return the name of a cell's run and folder."""
-    return f"{arm.replace(':', '_')}-seed{seed}"
+    return f"{folder_name(arm)}-seed{seed}"
+
+
+def folder_name(arm: str) -> str:
+    """Return the name of an arm in characters that shells and file systems take as they stand."""
+    return re.sub(r"[^A-Za-z0-9._@+-]+", "_", arm)
 
 
 def cell_config(config: Config, arm: str, seed: int) -> Config:

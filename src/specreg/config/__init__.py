@@ -2,6 +2,7 @@
 
 from specreg.config.reading import dump, parse, read_yaml, with_overrides
 from specreg.config.sections import (
+    ArmName,
     Config,
     ConfigError,
     DataSection,
@@ -13,6 +14,7 @@ from specreg.config.sections import (
 )
 
 __all__ = [
+    "ArmName",
     "Config",
     "ConfigError",
     "DataSection",

@@ -40,7 +40,14 @@ Name = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=NAME_LENGTH),
     BeforeValidator(_text),
 ]
-"""Name of a run or an arm; it becomes the name of a folder."""
+"""Name of a run; it becomes the name of a folder."""
+
+ArmName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+(),=-]*$", max_length=NAME_LENGTH),
+    BeforeValidator(_text),
+]
+"""Name of an arm of a comparison, such as "swt(db4):l1@auto"; `compare` makes a folder's name of it."""
 
 
 class ConfigError(ValueError):
@@ -100,7 +107,7 @@ class SpectralConfig(Section):
     name: str = Field(
         "amplitude",
         max_length=NAME_LENGTH,
-        description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME, or a sum: amplitude+haar",
+        description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME, TRANSFORM:COMPARISON, or a sum: a+b",
     )
     weight: float | Literal["auto"] = Field(0.1, description="λ; auto finds it while training")
     ratio: float = Field(
@@ -198,4 +205,4 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingSection
     metrics: Section = Section()
-    arms: dict[Name, SpectralConfig | None] = Field({}, description="named arms of a comparison")
+    arms: dict[ArmName, SpectralConfig | None] = Field({}, description="named arms of a comparison")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,11 +16,9 @@ from torch import Tensor
 from specreg import _checks
 from specreg.instruments.grid import TRANSFORMS, Grid, Transform
 from specreg.transforms import fourier
-
-Window = Literal["hann", "tukey", "none"]
-WINDOWS = get_args(Window)
-Detrend = Literal["mean", "plane", "none"]
-DETRENDS = get_args(Detrend)
+from specreg.transforms.windows import DETRENDS, WINDOWS, trends, window_over
+from specreg.transforms.windows import Detrend as Detrend
+from specreg.transforms.windows import Window as Window
 
 
 def check(window: str, detrend: str, transform: str) -> None:
@@ -31,21 +28,6 @@ def check(window: str, detrend: str, transform: str) -> None:
     _checks.choice("transform", transform, TRANSFORMS)
     if transform == "dct" and window != "none":
         raise ValueError(f"the DCT mirrors the data at their ends and takes window='none'; got {window!r}")
-
-
-def window_of(size: int, window: Window) -> Tensor:
-    """Return the window of an axis, `[size]` float64, of mean square 1.
-
-    `hann` is sin² from end to end; `tukey` is flat in the middle half and falls as sin² in the outer quarters.
-    """
-    place = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    if window == "none":
-        values = torch.ones_like(place)
-    elif window == "hann":
-        values = (math.pi * place).sin().square()
-    else:
-        values = (2 * math.pi * torch.minimum(place, 1 - place).clamp_max(0.25)).sin().square()
-    return values / values.square().mean().sqrt()
 
 
 def coefficients(x: Tensor, grid: Grid, window: Window, detrend: Detrend) -> Tensor:
@@ -59,10 +41,10 @@ def coefficients(x: Tensor, grid: Grid, window: Window, detrend: Detrend) -> Ten
     flat = x.flatten(2)
     zero = flat.mean(-1) * math.sqrt(flat.shape[-1])
     if detrend != "none":
-        basis = _trend(grid.shape, detrend)
+        basis = trends(grid.shape, detrend)
         x = (flat - (flat @ basis.T) @ basis).view_as(x)
     if window != "none":
-        x = x * _window(grid.shape, window)
+        x = x * window_over(grid.shape, window)
     found = _transform(x, ndim, grid.transform).flatten(2)
     if window != "none" or detrend == "plane":
         found = found * _correction(grid.shape, grid.transform, window, detrend)
@@ -85,7 +67,7 @@ def response(grid: Grid, window: Window, detrend: Detrend) -> Tensor:
     """
     lost = torch.zeros(len(grid.number), dtype=torch.float64)
     if detrend != "none":
-        windowed = _trend(grid.shape, detrend).view(-1, *grid.shape) * _window(grid.shape, window)
+        windowed = trends(grid.shape, detrend).view(-1, *grid.shape) * window_over(grid.shape, window)
         spectra = _transform(windowed, len(grid.shape), grid.transform)
         lost = spectra.abs().square().sum(0).flatten()
     return 1 - lost
@@ -97,22 +79,3 @@ def _correction(shape: tuple[int, ...], transform: Transform, window: Window, de
 
     expected = response(grid(shape, None, transform), window, detrend)
     return torch.where(expected > 1e-6, expected.clamp_min(1e-6).rsqrt(), torch.zeros_like(expected))
-
-
-@lru_cache(maxsize=16)
-def _window(shape: tuple[int, ...], window: Window) -> Tensor:
-    axes = torch.meshgrid(*(window_of(size, window) for size in shape), indexing="ij")
-    product: Tensor = torch.stack(axes).prod(0)
-    return product
-
-
-@lru_cache(maxsize=16)
-def _trend(shape: tuple[int, ...], detrend: Detrend) -> Tensor:
-    """Return an orthonormal basis `[q, numel]` of the constants, and for `plane` of the linear functions too."""
-    rows = [torch.ones(shape, dtype=torch.float64)]
-    if detrend == "plane":
-        centred = [torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in shape]
-        rows += [row for row in torch.meshgrid(*centred, indexing="ij") if row.any()]
-    basis = torch.stack(rows).flatten(1)
-    norms: Tensor = basis.norm(dim=1, keepdim=True)
-    return basis / norms

@@ -139,7 +139,7 @@ def wavelet(
     _checks.choice("reduction", reduction, REDUCTIONS)
     _checks.choice("mode", mode, MODES)
     x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
-    levels = _levels(levels, x0.shape[-ndim:], wavelet)
+    levels = depth(levels, x0.shape[-ndim:], wavelet)
     bands = _bands(levels, ndim)
     gammas = _gammas(band_weights, bands, levels)
     weights = None
@@ -160,14 +160,15 @@ def wavelet_bands(
 ) -> dict[str, Tensor]:
     """Return the mean |W − Ŵ| of each band, `{name: [B]}`: "1dd" is band dd of level 1, the finest."""
     x0_hat, x0, ndim = pair(x0_hat, x0, ndim, layout)
-    levels = _levels(levels, x0.shape[-ndim:], wavelet)
+    levels = depth(levels, x0.shape[-ndim:], wavelet)
     with _checks.without_autocast(x0.device):
         approx, details, _ = wavedecn(x0_hat - x0, wavelet, levels=levels, mode=mode, ndim=ndim)
     coefficients = [w for detail in details for w in detail.values()] + [approx]
     return {name: w.abs().flatten(1).mean(1) for name, w in zip(_bands(levels, ndim), coefficients, strict=True)}
 
 
-def _levels(levels: int | None, space: Sequence[int], wavelet: str) -> int:
+def depth(levels: int | None, space: Sequence[int], wavelet: str) -> int:
+    """Return the levels of a wavelet loss on samples of a size; ValueError for fewer than 1 or more than are useful."""
     if levels is not None and levels < 1:
         raise ValueError(f"levels must be at least 1; got {levels}")
     if torch.compiler.is_compiling():  # the depth depends on the sizes, so symbolic ones become constants

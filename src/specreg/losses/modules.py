@@ -21,6 +21,11 @@ from specreg.transforms.wavelet import MODES, Mode, max_levels
 class SpectralLoss(nn.Module, ABC):
     """A spectral loss: called with `(x0_hat, x0)` it returns one value per sample, `[B]`."""
 
+    @property
+    def difference_alone(self) -> bool:
+        """Whether the loss is a function of x0_hat − x0, as L1 of linear coefficients is."""
+        return False
+
     @abstractmethod
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
         """Return the loss of each sample, `[B]`, for tensors `[B, T]` or `[B, C, *space]`.
@@ -148,6 +153,11 @@ class Wavelet(SpectralLoss):
         if not all(isinstance(gamma, (int, float)) and math.isfinite(gamma) for gamma in gammas):
             raise ValueError(f"band_weights must be finite numbers; got {band_weights!r}")
 
+    @property
+    def difference_alone(self) -> bool:
+        """Whether the loss is a function of x0_hat − x0."""
+        return True
+
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
         """Return the loss of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
         return functional.wavelet(
@@ -196,6 +206,11 @@ class Sum(SpectralLoss):
         self.losses = nn.ModuleList(losses)
         self.ndim, self.layout = next(iter(layouts))
 
+    @property
+    def difference_alone(self) -> bool:
+        """Whether the loss is a function of x0_hat − x0."""
+        return all(sees_difference_alone(loss) for loss in self.losses)
+
     def forward(self, x0_hat: Tensor, x0: Tensor, frequency_weight: FrequencyWeight | None = None) -> Tensor:
         """Return the sum of the losses of each sample, `[B]`; `frequency_weight` as in `SpectralLoss`."""
         values = [loss(x0_hat, x0, frequency_weight) for loss in self.losses]
@@ -213,6 +228,4 @@ class Sum(SpectralLoss):
 
 def sees_difference_alone(loss: object) -> bool:
     """Return whether a loss is a function of x0_hat − x0, as those on linear coefficients are: wavelets, their sums."""
-    if isinstance(loss, Sum):
-        return all(sees_difference_alone(part) for part in loss.losses)
-    return isinstance(loss, Wavelet)
+    return bool(getattr(loss, "difference_alone", False))

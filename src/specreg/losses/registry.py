@@ -9,6 +9,7 @@ from typing import Any
 import pywt
 
 from specreg import _checks
+from specreg.losses import grammar
 from specreg.losses.modules import Amplitude, AmplitudePhase, SpectralLoss, Sum, Wavelet
 from specreg.losses.stft import MultiResolutionSTFT
 
@@ -23,14 +24,18 @@ LOSSES: dict[str, Callable[..., SpectralLoss]] = {
 def build(name: str, **options: Any) -> SpectralLoss:
     """Return the loss `name` with its class's `options`.
 
-    Names are "amplitude", "amplitude_phase", "mr_stft", and a wavelet as "haar", "bior1.3" or "wavelet:NAME". Several
-    names with "+" between them are one loss, their sum; it takes the options that all of them have.
+    Names are "amplitude", "amplitude_phase", "mr_stft", a wavelet as "haar", "bior1.3" or "wavelet:NAME", and
+    TRANSFORM:COMPARISON, such as "dct:log_power" (see `specreg.losses.grammar`). Several names with "+" between them
+    are one loss, their sum; it takes the options that all of them have.
 
     Raises:
         ValueError: for an unknown name or option; the message names the nearest known one.
     """
-    if "+" in name:
-        return Sum([build(part, **options) for part in name.split("+")])
+    parts = _checks.pieces(name, "+")
+    if len(parts) > 1:
+        return Sum([build(part, **options) for part in parts])
+    if grammar.is_written(name):
+        return grammar.build(name, **options)
     prefix, _, wavelet = name.partition(":")
     wavelets = pywt.wavelist(kind="discrete")
     if name in wavelets or (prefix == "wavelet" and wavelet):
@@ -39,7 +44,10 @@ def build(name: str, **options: Any) -> SpectralLoss:
     else:
         if name not in LOSSES:
             hint = _checks.nearest(name, [*LOSSES, *wavelets])
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, or a wavelet such as haar; got {name!r}{hint}")
+            raise ValueError(
+                f"loss must be one of {', '.join(LOSSES)}, a wavelet such as haar, or TRANSFORM:COMPARISON such as "
+                f"fft:log_power; got {name!r}{hint}"
+            )
         factory = LOSSES[name]
     known = inspect.signature(factory).parameters
     for option in options:

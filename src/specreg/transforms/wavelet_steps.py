@@ -94,7 +94,7 @@ def analyze_axis_adjoint(y: Tensor, axis: int, bank: FilterBank, mode: Mode, n: 
     x = _spread(y, bank.analysis, left + n + right)
     core = x.narrow(1, left, n)
     if mode != "zero" and left + right:
-        before, after = _edges(n, left, right, mode, x.device)
+        before, after = edges(n, left, right, mode, x.device)
         core = core.contiguous()
         core.index_add_(1, before, x[:, :left]).index_add_(1, after, x[:, left + n :])
     return core.reshape(*lead, n, *tail)
@@ -125,12 +125,12 @@ def _beyond(x: Tensor, left: int, right: int, mode: Mode) -> tuple[Tensor, Tenso
     """Return the continuation of `[outer, N, inner]` before and after its middle axis."""
     if mode == "zero":
         return tuple(x.new_zeros(x.shape[0], k, x.shape[2]) for k in (left, right))  # type: ignore[return-value]
-    before, after = _edges(x.shape[1], left, right, mode, x.device)
+    before, after = edges(x.shape[1], left, right, mode, x.device)
     return x.index_select(1, before), x.index_select(1, after)
 
 
 @constant_tensors(1024)
-def _edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> tuple[Tensor, Tensor]:
+def edges(n: int, left: int, right: int, mode: Mode, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the indices in 0…n-1 that stand for the `left` samples before 0 and the `right` from n on."""
     i = np.concatenate([np.arange(-left, 0), np.arange(n, n + right)], dtype=np.int64)
     if mode == "periodization":  # an odd signal first repeats its last sample

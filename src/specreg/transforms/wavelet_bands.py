@@ -1,0 +1,88 @@
+"""Wavelet transforms whose every operation autograd records: decimated (DWT) and stationary (SWT).
+
+The loss with the name of a wavelet has a faster one of its own (`wavelet_stages`). Here are those of losses that
+compare coefficients in another way. With h the taps of an analysis filter, along one axis
+
+    DWT   y[k] = Σ_j h[j] x[2k + j - left]        extended beyond its ends as `mode` says
+    SWT   y[k] = Σ_j h[j] x[k + d·(j + 1 - L/2)]  circular, the filter of level s dilated by d = 2^(s-1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from specreg.transforms.wavelet import band_keys
+from specreg.transforms.wavelet_steps import FilterBank, Mode, edges, filter_bank, margins
+
+
+def decimated(x: Tensor, wavelet: str, *, levels: int, mode: Mode, ndim: int) -> dict[str, Tensor]:
+    """Return the bands of the DWT of `x` `[..., *space]` over its last `ndim` axes, finest first, approximation last.
+
+    Names are those of the losses: "1dd" is band dd of level 1. Equal to `wavelet.wavedecn` and so to PyWavelets.
+    """
+    bank = filter_bank(wavelet)
+
+    def halved(x: Tensor, axis: int, _: int) -> list[Tensor]:
+        left, right, count = margins(x.shape[axis], bank.length, mode)
+        return _correlated(_extended(x, axis, left, right, mode), axis, bank, count, step=2)
+
+    return _levels(x, halved, levels, ndim)
+
+
+def stationary(x: Tensor, wavelet: str, *, levels: int, ndim: int) -> dict[str, Tensor]:
+    """Return the bands of the undecimated transform of `x` `[..., *space]`, each of the shape of `x`.
+
+    Coefficients have the scale of the decimated transform's, as `pywt.swtn` with `norm=False` has: of each level, the
+    decimated transform of every circular shift takes one coefficient in 2^(level·ndim). Any size is allowed.
+    """
+    bank = filter_bank(wavelet)
+
+    def same(x: Tensor, axis: int, level: int) -> list[Tensor]:
+        dilation, n = 2 ** (level - 1), x.shape[axis]
+        left, right = dilation * (bank.length // 2 - 1), dilation * (bank.length // 2)
+        return _correlated(_extended(x, axis, left, right, "periodic"), axis, bank, n, dilation=dilation)
+
+    return _levels(x, same, levels, ndim)
+
+
+def _levels(x: Tensor, split: Callable[[Tensor, int, int], list[Tensor]], levels: int, ndim: int) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for level in range(1, levels + 1):
+        parts = [x]
+        for axis in range(-ndim, 0):
+            parts = [band for part in parts for band in split(part, axis, level)]
+        x, *details = parts
+        found |= {f"{level}{name}": band for name, band in zip(band_keys(ndim), details, strict=True)}
+    return {**found, f"{levels}{'a' * ndim}": x}
+
+
+def _extended(x: Tensor, axis: int, left: int, right: int, mode: Mode) -> Tensor:
+    n = x.shape[axis]
+    if mode == "zero":
+        after = -axis - 1
+        return torch.nn.functional.pad(x, (0, 0) * after + (left, right))
+    before, after_end = edges(n, left, right, mode, x.device)
+    return torch.cat((x.index_select(axis, before), x, x.index_select(axis, after_end)), axis)
+
+
+def _correlated(
+    x: Tensor, axis: int, bank: FilterBank, count: int, *, step: int = 1, dilation: int = 1
+) -> list[Tensor]:
+    """Return Σ_j taps[j]·x[step·k + dilation·j] for `count` values of k: the low- and the high-pass band."""
+    bands = []
+    for taps in bank.analysis:
+        total: Tensor | None = None
+        for j, tap in taps:
+            part = x.narrow(axis, dilation * j, step * (count - 1) + 1)
+            part = (part if step == 1 else part.index_select(axis, _every(step, count, x.device))) * tap
+            total = part if total is None else total + part
+        assert total is not None  # no filter is empty
+        bands.append(total)
+    return bands
+
+
+def _every(step: int, count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device) * step
