@@ -20,7 +20,7 @@ from specreg.diffusion.noise_weight import NoiseWeight
 from specreg.diffusion.pair import check_wiring, x0_pair
 from specreg.diffusion.parameterization import AnyPrediction
 from specreg.own_state import OwnState
-from specreg.spectral_term import SpectralTerm, masked
+from specreg.spectral_term import SpectralTerm, masked, spread
 from specreg.transforms import radial
 
 Ramp = Literal["linear", "cosine"]
@@ -189,7 +189,9 @@ class SpectralRegularizer(OwnState):
             output: what the network returned, from which both were computed.
             mask: which values count, of a shape that broadcasts to x0's: boolean, or weights from 0 to 1. Where it is 0
                 the prediction is replaced by x0, so that nothing there has an error or a gradient; the mean stays
-                that over all coefficients.
+                that over all coefficients. x0 may be NaN there. Losses of the difference alone (wavelets, l1) are then
+                exact: what x0 is there does not matter. Amplitudes and powers are of the whole sample, with x0 (or,
+                where it is NaN, the mean of what is seen) in the gaps of both.
             sample_weight: factors of the samples' losses, `[B]`: a trainer's own weights, such as min-SNR's.
         """
         learning = torch.is_grad_enabled() and self.training
@@ -202,7 +204,7 @@ class SpectralRegularizer(OwnState):
         if self.layout is not None:
             x0_hat, x0 = _checks.arrange("x0_hat", x0_hat, self.layout), _checks.arrange("x0", x0, self.layout)
         if mask is not None:
-            x0_hat = masked(x0_hat, x0, mask, self.layout)
+            x0_hat, x0 = masked(x0_hat, x0, mask, self.layout)
         off = self.weight == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
             per_sample = self._losses(x0_hat, x0, level)
@@ -276,7 +278,9 @@ class SpectralRegularizer(OwnState):
             x0_hat, clean = x0_pair(wide, target, level, prediction=prediction, x0=x0, x_t=x_t, sigma_data=sigma_data)
             measured: dict[str, Any] = {}
             if base_loss is not None or self.automatic:
-                base_loss = (wide - target).square().mean() if base_loss is None else base_loss
+                if base_loss is None:
+                    there = target if mask is None else torch.where(spread(mask, target) == 0, wide.detach(), target)
+                    base_loss = (wide - there).square().mean()
                 measured = {"base_loss": base_loss, "output": output}
             term: SpectralTerm = self(x0_hat, clean, level, mask=mask, sample_weight=sample_weight, **measured)
             return term

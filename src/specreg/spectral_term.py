@@ -50,13 +50,25 @@ class SpectralTerm(NamedTuple):
         return _html.table(title, ["", "mean", "standard deviation over samples"], shown)
 
 
-def masked(x0_hat: Tensor, x0: Tensor, mask: Tensor, layout: str | None) -> Tensor:
-    """Return x0_hat with x0 where `mask` is 0, and the mixture where it is between 0 and 1."""
+def spread(mask: Tensor, like: Tensor) -> Tensor:
+    """Return a mask in the shape, dtype and on the device of `like`; ValueError where it does not broadcast."""
+    try:
+        return mask.detach().to(like).expand_as(like)
+    except RuntimeError:
+        raise ValueError(f"mask must broadcast to the samples, {list(like.shape)}; got {list(mask.shape)}") from None
+
+
+def masked(x0_hat: Tensor, x0: Tensor, mask: Tensor, layout: str | None) -> tuple[Tensor, Tensor]:
+    """Return x0_hat and x0 with x0 in both where `mask` is 0, and in x0_hat the mixture where it is between 0 and 1.
+
+    Where the mask is 0 and x0 is NaN or infinite, both get the mean of what is seen of that sample and channel.
+    """
     if layout is not None:
         mask = _checks.arrange("mask", mask, layout)
-    try:
-        mask = mask.detach().to(x0_hat).expand_as(x0_hat)
-    except RuntimeError:
-        raise ValueError(f"mask must broadcast to the samples, {list(x0_hat.shape)}; got {list(mask.shape)}") from None
-    clean = x0.detach().to(x0_hat)
-    return torch.where(mask == 0, clean, torch.where(mask == 1, x0_hat, clean + mask * (x0_hat - clean)))
+    mask = spread(mask, x0_hat)
+    clean, hidden = x0.detach().to(x0_hat), mask == 0
+    space = tuple(range(min(2, clean.ndim - 1), clean.ndim))
+    seen = torch.where(hidden, 0.0, clean).sum(space, keepdim=True)
+    mean = seen / (~hidden).sum(space, keepdim=True).clamp_min(1)
+    clean = torch.where(hidden & ~clean.isfinite(), mean, clean)
+    return torch.where(hidden, clean, torch.where(mask == 1, x0_hat, clean + mask * (x0_hat - clean))), clean

@@ -73,10 +73,9 @@ class _OfPower(Comparison):
 
         Shapes are `[B or 1, R, P, bands]` and `[B or 1, 1, 1, 1]`.
         """
-        largest = torch.maximum(F_hat.detach().abs().flatten(1).amax(1), F.abs().flatten(1).amax(1))
+        largest = _largest(F_hat, F)
         if self.over == "batch":
             largest = largest.amax(0, keepdim=True)
-        largest = largest.clamp_min(sqrt(sqrt(torch.finfo(largest.dtype).tiny)))[:, None, None, None]
         means = [bands.mean(power(f / largest)) for f in (F_hat, F)]
         if self.over == "batch":
             means = [mean.mean(0, keepdim=True) for mean in means]
@@ -178,15 +177,24 @@ class AMSE(Comparison):
 
     def _by_band(self, F_hat: Tensor, F: Tensor, bands: _Bands) -> tuple[Tensor, Tensor]:
         """Return both parts by band, `[B, R, P, bands]` each."""
+        unit = _largest(F_hat, F)  # no square overflows before the last
+        F_hat, F = F_hat / unit, F / unit
         cross = (F_hat * F.conj()).real if F.is_complex() else F_hat * F
         P_hat, P, cross = bands.total(power(F_hat)), bands.total(power(F)), bands.total(cross)
         a_hat, a = _root(P_hat), _root(P)
-        tiny = torch.finfo(P.dtype).tiny
-        coherence = cross / (a_hat * a).clamp_min(tiny)
+        least = torch.finfo(P.dtype).eps ** 2  # what is smaller is rounding of the largest coefficient
+        coherence = cross / (a_hat * a).clamp_min(least)
         # The value is the coherence's, the gradient that of a denominator which does not vanish with P̂.
-        limited = cross / (a_hat.clamp_min(a / PHASE_GRADIENT_LIMIT) * a).clamp_min(tiny)
+        limited = cross / (a_hat.clamp_min(a / PHASE_GRADIENT_LIMIT) * a).clamp_min(least)
         coherence = limited + (coherence - limited).detach()
-        return (a_hat - a).square(), 2 * torch.maximum(P_hat, P) * (1 - coherence).clamp_min(0.0)
+        decorrelation = 2 * torch.maximum(P_hat, P) * (1 - coherence).clamp_min(0.0)
+        return (a_hat - a).square() * unit.square(), decorrelation * unit.square()
+
+
+def _largest(F_hat: Tensor, F: Tensor) -> Tensor:
+    """Return the largest amplitude of each sample, `[B, 1, 1, 1]`, at least about 1e-10, without gradient."""
+    largest = torch.maximum(F_hat.detach().abs().flatten(1).amax(1), F.abs().flatten(1).amax(1))
+    return largest.clamp_min(sqrt(sqrt(torch.finfo(largest.dtype).tiny)))[:, None, None, None]
 
 
 def _root(P: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ class Compared(SpectralLoss):
             the last counts. With `sht` these are bands of degrees.
 
     Autograd records its operations, so it takes more memory than the losses with short names, and can be differentiated
-    twice. Values and gradients are finite for finite inputs; comparisons that square (focal, amse, binned_power)
-    overflow beyond 1e18 in float32.
+    twice. Values and gradients are finite for finite inputs; comparisons that square overflow in float32: focal and
+    amse beyond amplitudes of 1e12, binned_power where a power is 1e18 times the other (or the tolerance).
     """
 
     bands = 8

@@ -99,13 +99,14 @@ class AmplitudeAndPhase(Comparison):
         least = least_amplitude(F.real.dtype)
         A, A_hat = F.abs(), F_hat.abs()
         error = (A_hat - A).abs()
-        unit = F / A.clamp_min(least)
-        aligned = F_hat * unit.conj()  # its phase is Δφ
         if self.coupling == "projection":
             present = (least <= A).to(A.dtype)
-            return mean_of(error + (A_hat * present - aligned.real).clamp_min(0.0), grid, weight)
-        seen = A_hat > least
-        pair = torch.view_as_real(aligned)
+            along = (F_hat * (F / A.clamp_min(least)).conj()).real
+            return mean_of(error + (A_hat * present - along).clamp_min(0.0), grid, weight)
+        tiny = torch.finfo(A.dtype).tiny
+        seen = (A_hat > least) & (tiny < A)
+        # The phase is Δφ; of unit length, so that no square in atan2's gradient overflows.
+        pair = torch.view_as_real(F_hat / A_hat.detach().clamp_min(least) * (F / A.clamp_min(tiny)).conj())
         re, im = (torch.where(seen, part, other) for part, other in zip(pair.unbind(-1), (1.0, 0.0), strict=True))
         delta = torch.atan2(im, re + 0.0).abs()
         return mean_of(error * (1 + _limited(delta, error, A_hat)), grid, weight)

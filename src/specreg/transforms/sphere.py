@@ -8,8 +8,7 @@ each coefficient, as in an orthonormal Fourier transform.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -35,11 +34,11 @@ def harmonics(x: Tensor, *, grid: SphereGrid = "equiangular", lmax: int | None =
     Raises:
         ModuleNotFoundError: torch-harmonics is not installed; the sentence says how.
     """
-    nlat, nlon = x.shape[-2:]
-    transform = _transform(nlat, nlon, grid, lmax, x.dtype, x.device)
-    degree, order = _places(transform.lmax, transform.mmax, x.device)
-    found: Tensor = transform(x)[..., degree, order]
-    return found * (math.sqrt(coefficient_count(nlat, nlon, grid, lmax)) / math.sqrt(4 * math.pi))
+    nlat, nlon = (len(range(n)) for n in x.shape[-2:])
+    legendre, degree, order = _legendre(nlat, nlon, grid, lmax, x.dtype, x.device)
+    along = torch.view_as_real(torch.fft.rfft(x, norm="forward")[..., : legendre.shape[0]])
+    pairs = torch.einsum("...kmc,mlk->...lmc", along, legendre)  # parts apart, because the matrix is real
+    return torch.view_as_complex(pairs.contiguous())[..., degree, order]
 
 
 def degrees(nlat: int, nlon: int, grid: SphereGrid, lmax: int | None = None) -> tuple[Tensor, Tensor]:
@@ -47,8 +46,7 @@ def degrees(nlat: int, nlon: int, grid: SphereGrid, lmax: int | None = None) -> 
 
     That is 1 for order 0 and 2 for every other, as for the half spectrum of a Fourier transform.
     """
-    transform = _transform(nlat, nlon, grid, lmax, torch.float32, torch.device("cpu"))
-    degree, order = _places(transform.lmax, transform.mmax, torch.device("cpu"))
+    _, degree, order = _legendre(nlat, nlon, grid, lmax, torch.float32, torch.device("cpu"))
     return degree, torch.where(order == 0, 1.0, 2.0).double()
 
 
@@ -57,28 +55,28 @@ def coefficient_count(nlat: int, nlon: int, grid: SphereGrid, lmax: int | None =
     return int(degrees(nlat, nlon, grid, lmax)[1].sum())
 
 
-@lru_cache(maxsize=32)
-def _transform(
+@constant_tensors(32)
+def _legendre(
     nlat: int, nlon: int, grid: SphereGrid, lmax: int | None, dtype: torch.dtype, device: torch.device
-) -> Any:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Legendre functions times quadrature weights, `[mmax, lmax, latitudes]`, and degrees and orders, `[K]`."""
     _checks.choice("grid", grid, GRIDS)
     most = nlat - 1 if grid == "lobatto" else nlat
     if lmax is not None and not 1 <= lmax <= most:
         raise ValueError(f"lmax must be from 1 to {most} on a {grid} grid of {nlat} latitudes; got {lmax}")
-    lmax = lmax or {"equiangular": (nlat + 1) // 2, "legendre-gauss": nlat, "lobatto": nlat - 1}[grid]
-    mmax = min(lmax, (nlon + 1) // 2)  # without the order at Nyquist, half of which a grid does not see
     try:
         import torch_harmonics
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "spherical harmonics need torch-harmonics: pip install 'specreg[sphere]' (Python 3.11 or later)"
         ) from error
-    with torch.inference_mode(False):
-        return torch_harmonics.RealSHT(nlat, nlon, lmax=lmax, mmax=mmax, grid=grid).to(dtype).to(device)
-
-
-@constant_tensors(64)
-def _places(lmax: int, mmax: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    lmax = lmax or {"equiangular": (nlat + 1) // 2, "legendre-gauss": nlat, "lobatto": nlat - 1}[grid]
+    mmax = min(lmax, (nlon + 1) // 2)  # without the order at Nyquist, half of which a grid does not see
+    weights: Tensor = torch_harmonics.RealSHT(nlat, nlon, lmax=lmax, mmax=mmax, grid=grid).weights
+    mmax, lmax = weights.shape[:2]  # triangular: as many degrees as orders
     degree, order = torch.meshgrid(torch.arange(lmax), torch.arange(mmax), indexing="ij")
     kept = order <= degree
-    return degree[kept].to(device), order[kept].to(device)
+    degree, order = degree[kept], order[kept]
+    count = float(torch.where(order == 0, 1, 2).sum())
+    scaled = weights.double() * math.sqrt(count / (4 * math.pi))
+    return scaled.to(dtype).to(device), degree.to(device), order.to(device)

@@ -14,8 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from specreg._compile import traced_as_constant
 from specreg.transforms.wavelet import band_keys
-from specreg.transforms.wavelet_steps import FilterBank, Mode, edges, filter_bank, margins
+from specreg.transforms.wavelet_steps import Mode, Taps, edges, filter_bank, margins
 
 
 def decimated(x: Tensor, wavelet: str, *, levels: int, mode: Mode, ndim: int) -> dict[str, Tensor]:
@@ -23,11 +24,11 @@ def decimated(x: Tensor, wavelet: str, *, levels: int, mode: Mode, ndim: int) ->
 
     Names are those of the losses: "1dd" is band dd of level 1. Equal to `wavelet.wavedecn` and so to PyWavelets.
     """
-    bank = filter_bank(wavelet)
+    length, taps = _filters(wavelet)
 
     def halved(x: Tensor, axis: int, _: int) -> list[Tensor]:
-        left, right, count = margins(x.shape[axis], bank.length, mode)
-        return _correlated(_extended(x, axis, left, right, mode), axis, bank, count, step=2)
+        left, right, count = margins(x.shape[axis], length, mode)
+        return _correlated(_extended(x, axis, left, right, mode), axis, taps, count, step=2)
 
     return _levels(x, halved, levels, ndim)
 
@@ -38,14 +39,20 @@ def stationary(x: Tensor, wavelet: str, *, levels: int, ndim: int) -> dict[str, 
     Coefficients have the scale of the decimated transform's, as `pywt.swtn` with `norm=False` has: of each level, the
     decimated transform of every circular shift takes one coefficient in 2^(level·ndim). Any size is allowed.
     """
-    bank = filter_bank(wavelet)
+    length, taps = _filters(wavelet)
 
     def same(x: Tensor, axis: int, level: int) -> list[Tensor]:
         dilation, n = 2 ** (level - 1), x.shape[axis]
-        left, right = dilation * (bank.length // 2 - 1), dilation * (bank.length // 2)
-        return _correlated(_extended(x, axis, left, right, "periodic"), axis, bank, n, dilation=dilation)
+        left, right = dilation * (length // 2 - 1), dilation * (length // 2)
+        return _correlated(_extended(x, axis, left, right, "periodic"), axis, taps, n, dilation=dilation)
 
     return _levels(x, same, levels, ndim)
+
+
+@traced_as_constant
+def _filters(wavelet: str) -> tuple[int, Taps]:
+    bank = filter_bank(wavelet)
+    return bank.length, bank.analysis
 
 
 def _levels(x: Tensor, split: Callable[[Tensor, int, int], list[Tensor]], levels: int, ndim: int) -> dict[str, Tensor]:
@@ -68,12 +75,10 @@ def _extended(x: Tensor, axis: int, left: int, right: int, mode: Mode) -> Tensor
     return torch.cat((x.index_select(axis, before), x, x.index_select(axis, after_end)), axis)
 
 
-def _correlated(
-    x: Tensor, axis: int, bank: FilterBank, count: int, *, step: int = 1, dilation: int = 1
-) -> list[Tensor]:
+def _correlated(x: Tensor, axis: int, filters: Taps, count: int, *, step: int = 1, dilation: int = 1) -> list[Tensor]:
     """Return Σ_j taps[j]·x[step·k + dilation·j] for `count` values of k: the low- and the high-pass band."""
     bands = []
-    for taps in bank.analysis:
+    for taps in filters:
         total: Tensor | None = None
         for j, tap in taps:
             part = x.narrow(axis, dilation * j, step * (count - 1) + 1)
