@@ -276,6 +276,39 @@ def test_a_mask_may_be_soft_and_must_fit():
         reg(x0_hat, x0, level, mask=torch.ones(3, 1, 4, 8))
 
 
+@pytest.mark.parametrize("loss", ["amplitude", "haar", "swt(haar):l1", "dct:log_power", "fft:amse"])
+def test_data_with_gaps_are_data_filled_with_what_is_seen(loss):
+    """Land in an ocean field: NaN in x0 where the mask is 0."""
+    x0, x0_hat, level = masked_inputs()
+    mask = torch.ones(3, 2, 8, 8, dtype=torch.bool)
+    mask[0, 0, :3], mask[2, :, :, 5:] = False, False
+    gaps = torch.where(mask, x0, torch.nan)
+    reg = SpectralRegularizer(loss, weight=1.0)
+    term = reg(x0_hat, gaps, level, mask=mask)
+    mean = gaps.nanmean((2, 3), keepdim=True)
+    filled = torch.where(mask, x0, mean)
+    expected = reg(torch.where(mask, x0_hat, mean), filled, level)
+    torch.testing.assert_close(term.per_sample, expected.per_sample)
+    (gradient,) = torch.autograd.grad(term.loss, x0_hat, retain_graph=True)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.loss, x0_hat)[0])
+    assert bool((gradient[~mask] == 0).all() & gradient.isfinite().all())
+    exact = torch.equal(term.per_sample, reg(x0_hat, x0, level, mask=mask).per_sample)
+    assert exact == reg.spectral_loss.difference_alone  # of these it does not matter what is in the gaps
+
+
+def test_lambda_is_measured_beside_gaps_and_nothing_seen_is_no_error():
+    x0, x0_hat, level = masked_inputs()
+    mask = torch.ones(3, 1, 8, 8)
+    mask[1], mask[0, :, :2] = 0, 0
+    gaps = torch.where(mask == 0, torch.nan, x0)
+    reg = SpectralRegularizer("dct:amplitude", weight="auto")
+    term = reg.from_output(x0_hat, gaps, level, prediction="x0", x0=gaps, mask=mask)
+    assert float(term.lam) > 0
+    assert float(term.per_sample[1]) == 0
+    (gradient,) = torch.autograd.grad(term.loss, x0_hat)
+    assert bool(gradient.isfinite().all())
+
+
 def test_sample_weights_multiply_the_samples_terms():
     x0, x0_hat, level = masked_inputs()
     reg, factors = SpectralRegularizer("amplitude", weight=0.3), torch.tensor([0.0, 1.0, 2.5])

@@ -38,7 +38,7 @@ class _Bands(NamedTuple):
         """Return the mean over bands that are not empty of `[B, R, P, bands]`; a weight is its mean over a band."""
         filled = (self.size > 0).to(by_band.dtype)
         weighted = filled if weight is None else (filled * self.mean(weight))[:, None, None]
-        return (by_band * weighted).sum(-1) / filled.sum()
+        return (by_band * weighted).sum(-1) / filled.sum().clamp_min(1)  # a single value has no spectrum
 
 
 def _bands(grid: Grid, count: int | None, *, mean: bool) -> _Bands:
