@@ -20,6 +20,7 @@ from specreg.cli import (
     sample,
     spectrum,
     train,
+    turbulence,
 )
 from specreg.cli.console import escape_what_cannot_be_encoded, example, one_sentence, out, shortened, stoppable
 
@@ -83,6 +84,7 @@ for command, usage in (
         dataset.dataset,
         "specreg dataset textures.pk3 crops.zip --resolution 64 --mode tiles --min-std 20 --halve 256",
     ),
+    (turbulence.turbulence, "specreg turbulence turbulence --seed 0"),
     (checkpoints.convert, "specreg convert edm-afhqv2-64x64-uncond-vp.pkl afhqv2-vp.safetensors"),
     (reproduce.reproduce, "specreg reproduce table1 --checkpoints DIR --data DIR --samples 50000 --seeds 3"),
     (recipes.recipes, "specreg recipes"),

@@ -1,4 +1,4 @@
-"""Images in a .npy or .npz array, read no further than its header and its file agree."""
+"""Arrays of images or fields in .npy and .npz files, read no further than header and file agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ImageArray:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        images, labels = self._load()
+        images, labels = open_arrays(path, ("images", "arr_0"), ("labels", "arr_1"))
         self._images, self._labels = images, labels
         if images.dtype != np.uint8:
             raise ValueError(f"{path}: images must be uint8, 0 to 255; got {images.dtype}")
@@ -72,29 +72,36 @@ class ImageArray:
             )
         return labels.astype(np.int64)
 
-    def _load(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        try:
-            refuse_irregular(self.path)
-            if not zipfile.is_zipfile(self.path):
-                with np.errstate(over="ignore"):  # a header of 10^18 images is refused all the same
-                    return np.load(self.path, mmap_mode="r", allow_pickle=False), None
-            with zipfile.ZipFile(self.path) as archive:
-                found = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-                only = next(iter(found)) if len(found) == 1 else None
-                images = next((key for key in ("images", "arr_0") if key in found), only)
-                if images is None:
-                    names = ", ".join(found) or "none"
-                    raise ValueError(f"expected an array called images or arr_0 among {names}")
-                labels = next((key for key in ("labels", "arr_1") if key in found), None)
-                return _unpacked(archive, found[images]), None if labels is None else _unpacked(archive, found[labels])
-        except Exception as error:  # numpy and zipfile report damage as ValueError, EOFError, zlib.error, ...
-            raise ValueError(f"cannot read the array {self.path}: {array_fault(self.path, error)}") from error
-
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
+
+
+def open_arrays(
+    path: Path, names: Sequence[str], beside: Sequence[str] = ()
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the array of a .npy, mapped into memory, or the one of an .npz with one of `names`, or its only one.
+
+    The second is the array of an .npz with one of the names `beside`, None where there is none. ValueError for files
+    that cannot be read.
+    """
+    try:
+        refuse_irregular(path)
+        if not zipfile.is_zipfile(path):
+            with np.errstate(over="ignore"):  # a header of 10^18 images is refused all the same
+                return np.load(path, mmap_mode="r", allow_pickle=False), None
+        with zipfile.ZipFile(path) as archive:
+            found = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            only = next(iter(found)) if len(found) == 1 else None
+            chosen = next((key for key in names if key in found), only)
+            if chosen is None:
+                raise ValueError(f"expected an array called {' or '.join(names)} among {', '.join(found) or 'none'}")
+            second = next((key for key in beside if key in found), None)
+            return _unpacked(archive, found[chosen]), None if second is None else _unpacked(archive, found[second])
+    except Exception as error:  # numpy and zipfile report damage as ValueError, EOFError, zlib.error, ...
+        raise ValueError(f"cannot read the array {path}: {array_fault(path, error)}") from error
 
 
 class _Header(NamedTuple):

@@ -55,24 +55,33 @@ def mean_spectrum(x: Tensor, *, batch_size: int = 256) -> MeanSpectrum:
     return MeanSpectrum(parts[0].frequency, power, parts[0].size)
 
 
-def decibels(power: Tensor) -> Tensor:
-    """Return 10·log10 of the power, with `QUANTIZATION_POWER` as its lower bound."""
-    return 10 * power.clamp_min(QUANTIZATION_POWER).log10()
+def decibels(power: Tensor, floor: float = QUANTIZATION_POWER) -> Tensor:
+    """Return 10·log10 of the power, with a lower bound."""
+    return 10 * power.clamp_min(floor).log10()
 
 
-def log_spectral_distance(spectrum: MeanSpectrum, truth: MeanSpectrum) -> float:
+def log_spectral_distance(spectrum: MeanSpectrum, truth: MeanSpectrum, *, floor: float = QUANTIZATION_POWER) -> float:
     """Return the root mean square of the difference in dB over all frequency bins but the zero frequency.
+
+    Powers below `floor` count as equal to it.
 
     Raises:
         ValueError: the spectra are of samples of different sizes.
     """
     same_grid(spectrum, truth)
     moving = truth.frequency > 0
-    difference = decibels(spectrum.power) - decibels(truth.power)
+    difference = decibels(spectrum.power, floor) - decibels(truth.power, floor)
     return float(difference[moving].square().mean().sqrt())
 
 
-def power_ratio(spectrum: MeanSpectrum, truth: MeanSpectrum, *, low: float = 0.0, high: float = 1.0) -> float:
+def power_ratio(
+    spectrum: MeanSpectrum,
+    truth: MeanSpectrum,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    floor: float = QUANTIZATION_POWER,
+) -> float:
     """Return the energy at frequencies in (low, high] cycles per sample relative to the truth's, dB; 0 is best.
 
     Raises ValueError for spectra of samples of different sizes.
@@ -80,8 +89,8 @@ def power_ratio(spectrum: MeanSpectrum, truth: MeanSpectrum, *, low: float = 0.0
     same_grid(spectrum, truth)
     inside = (truth.frequency > low) & (truth.frequency <= high)
     energy, true_energy = ((s.power * s.size)[inside].sum() for s in (spectrum, truth))
-    floor = QUANTIZATION_POWER * truth.size[inside].sum()
-    return float(10 * (energy.clamp_min(floor) / true_energy.clamp_min(floor)).log10())
+    least = floor * truth.size[inside].sum()
+    return float(10 * (energy.clamp_min(least) / true_energy.clamp_min(least)).log10())
 
 
 def band_energy_share(x: Tensor, bands: Tensor) -> float:

@@ -18,6 +18,7 @@ KINDS: dict[str, str | Modality] = {
     "checkerboard": "specreg.modalities.images",
     "dead_leaves": "specreg.modalities.images",
     "images": "specreg.modalities.images",
+    "fields": "specreg.modalities.fields",
     "audio": "specreg.modalities.sound",
 }
 """By `data.kind`, the modality, or the module that has it as `MODALITY`: modules are imported when first asked for."""

@@ -10,12 +10,14 @@ from specreg.recipes.dead_leaves import demo
 from specreg.recipes.diffwave import diffwave, diffwave_small
 from specreg.recipes.edm import EDM_RECIPES, edm_textures
 from specreg.recipes.images import textures
+from specreg.recipes.turbulence import turbulence
 
 RECIPES: dict[str, Callable[[], dict[str, Any]]] = {
     "demo": demo,
     "checkerboard": checkerboard,
     "textures": textures,
     "edm-textures": edm_textures,
+    "turbulence": turbulence,
     **EDM_RECIPES,
     "diffwave": diffwave,
     "diffwave-small": diffwave_small,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from specreg.report import lines
+from specreg.report import fields, lines
 from specreg.report.colors import INK, MUTED
 from specreg.report.contents import Images, RunFiles, Samples
-from specreg.report.reading import are_pictures
+from specreg.report.reading import are_fields, are_pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,11 +51,13 @@ def panels(files: RunFiles) -> list[Grid]:
     shared = set.intersection(*seeds) if seeds else set()
     truths = [(truth.samples, truth.name) for truth in files.different_truths if truth.samples is not None]
     rows = ROWS if len(ready) + len(truths) <= MANY else FEW
-    found = [_panel(samples, name, "", INK, rows) for samples, name in truths]
+    shown = [(samples, name, "", INK) for samples, name in truths]
     for arm, by_seed in ready.items():
         seed = min(shared if shared and arm in runs else by_seed)
-        found.append(_panel(by_seed[seed], arm.label, f" of seed {seed}" if arm in runs else "", arm.color, rows))
-    return found
+        shown.append((by_seed[seed], arm.label, f" of seed {seed}" if arm in runs else "", arm.color))
+    of_fields = [samples for samples, *_ in shown if are_fields(samples)]
+    value_range = fields.span(of_fields) if of_fields else (0.0, 1.0)
+    return [_panel(samples, title, where, color, rows, value_range) for samples, title, where, color in shown]
 
 
 def tile(images: Images, *, most: int = ROWS) -> tuple[Images, int]:
@@ -109,7 +111,9 @@ def png(pixels: Images) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(samples: Samples, title: str, where: str, color: str, rows: int) -> Grid:
+def _panel(samples: Samples, title: str, where: str, color: str, rows: int, value_range: tuple[float, float]) -> Grid:
+    if are_fields(samples):
+        samples = fields.pictures(samples, value_range)
     draw = tile if are_pictures(samples) else lines.tile
     pixels, count = draw(samples, most=rows)
     return Grid(title, f"first {count}{where}", color, pixels)

@@ -158,7 +158,8 @@ def read_log(path: Path) -> tuple[dict[str, Array], int]:
 
 
 def read_samples(path: Path) -> Samples | None:
-    """Open samples.npy without loading all of it: pictures, uint8 `[N, H, W, C]`, or lines, float `[N, C, T]`.
+    """Open samples.npy without loading all of it: pictures, uint8 `[N, H, W, C]`, lines, float `[N, C, T]`,
+    or fields, float `[N, C, H, W]`.
 
     Returns None where there is no such file, or an array of another form, which the report does not show.
     """
@@ -168,7 +169,8 @@ def read_samples(path: Path) -> Samples | None:
         samples: Samples = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: not a NumPy array file ({error})") from error
-    return samples if samples.size and (are_pictures(samples) or are_lines(samples)) else None
+    shown = are_pictures(samples) or are_lines(samples) or are_fields(samples)
+    return samples if samples.size and shown else None
 
 
 def are_pictures(samples: Samples) -> bool:
@@ -179,6 +181,11 @@ def are_pictures(samples: Samples) -> bool:
 def are_lines(samples: Samples) -> bool:
     """Return whether samples have one axis of space, float `[N, C, T]`."""
     return samples.dtype.kind == "f" and samples.ndim == 3
+
+
+def are_fields(samples: Samples) -> bool:
+    """Return whether samples are fields in data units, float `[N, C, H, W]`."""
+    return samples.dtype.kind == "f" and samples.ndim == 4
 
 
 def one_arm(folders: list[Path]) -> Record:

@@ -16,6 +16,7 @@ Forms of samples that the report shows; it ignores all others:
 
     samples.npy   uint8 [N, H, W, C], C = 1 or 3: pictures
     samples.npy   float [N, C, T]: small line plots
+    samples.npy   float [N, C, H, W]: fields in data units, in colours
     *.wav         mono, 16 bit: players and spectrograms, the same names in every folder
 """
 

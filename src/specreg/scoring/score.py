@@ -76,6 +76,11 @@ def score(path: Path, reference: Path | None, options: Options) -> dict[str, Any
 
 def _run(path: Path, reference: Path | None, options: Options) -> dict[str, Any] | None:
     trained = evaluation.load_trained(path, options.device, warn=_checks.warn)
+    if trained.config.data.kind == "fields":
+        raise ConfigError(
+            f"{path}: expected a run on images or sound; got fields: results.json has their scores, and "
+            "`specreg spectrum` compares their samples"
+        )
     tree = trained.config.model_dump(mode="json")
     changes = {"count": options.count, "seed": options.seed}
     if "batch_size" in tree["sampling"]:

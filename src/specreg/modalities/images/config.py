@@ -128,11 +128,15 @@ class ImageConfig(Config):
     @model_validator(mode="after")
     def _parts_fit(self) -> ImageConfig:
         """Refuse here what would otherwise fail after hours of training."""
+        self.check_parts()
+        _check_boards(self)
+        return self
+
+    def check_parts(self) -> None:
+        """Raise ValueError where network, diffusion and sampling do not fit each other and the data's size."""
         _check_network(self)
         _check_diffusion(self)
         _check_sampling(self)
-        _check_boards(self)
-        return self
 
 
 def _check_network(config: ImageConfig) -> None:

@@ -16,7 +16,7 @@ from specreg.denoising import denoising_map
 from specreg.metrics import spectra
 from specreg.modalities.images import needs, networks, sampling, streaming
 from specreg.modalities.images.config import ImageConfig
-from specreg.modalities.images.data import ImageItems, labels_of, open_images
+from specreg.modalities.images.data import ImageItems, ImageSet, labels_of, open_images
 from specreg.modalities.images.truth import (
     IMAGE_METRICS,
     TRUTH_SEED,
@@ -63,6 +63,13 @@ class Images(Modality):
     config = ImageConfig
     metrics = IMAGE_METRICS
 
+    def open(self, config: Any, path: Path | None = None, *, held_out: bool = False) -> ImageSet:
+        """Return the training data; `held_out`: those at `path`, or the run's own that are held out where it can."""
+        if not held_out:
+            return open_images(config.data)
+        settings = config.data if path is None else config.data.model_copy(update={"kind": "images"})
+        return open_images(settings, path=path or config.data.test_path, seed=TRUTH_SEED)
+
     def needs(self, config: ImageConfig, *, processes: int | None) -> Iterator[Need]:
         """See the protocol."""
         if processes is not None:
@@ -71,7 +78,7 @@ class Images(Modality):
 
     def prepare(self, config: ImageConfig, saved: Description | None) -> Prepared:
         """See the protocol."""
-        data = open_images(config.data)
+        data = self.open(config)
         shape = tuple(data.item(0).shape)
         network = networks.build_network(config, shape[0], saved)
         items = ImageItems(data, config, models.conditioning(network.module))
@@ -140,8 +147,7 @@ class Images(Modality):
 
     def real(self, config: ImageConfig, network: nn.Module, *, path: Path | None, count: int) -> Real:
         """See the protocol."""
-        settings = config.data if path is None else config.data.model_copy(update={"kind": "images"})
-        data = open_images(settings, path=path or config.data.test_path, seed=TRUTH_SEED)
+        data = self.open(config, path, held_out=True)
         chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist()
         condition = None
         if classes := models.conditioning(network).classes:
@@ -152,7 +158,7 @@ class Images(Modality):
 
     def calibrate(self, config: ImageConfig, objective: Objective, network: nn.Module, *, device: Device) -> nn.Module:
         """Measure the gain on `CALIBRATED` training images, spread over the set, and apply it."""
-        data = open_images(config.data)
+        data = self.open(config)
         chosen = np.linspace(0, len(data) - 1, min(CALIBRATED, len(data))).round().astype(int).tolist()
         x0 = torch.stack([data.item(i) for i in chosen]).to(device)
         condition = None

@@ -19,7 +19,7 @@ def of_training(config: ImageConfig, processes: int) -> Iterator[Need]:
     batch = training.batch_size // processes
     yield Need("data.resolution, training.batch_size", "a batch of images with its noise", 8 * batch * _numbers(config))
     yield Need("training.workers", "what loads data", WORKER * training.workers)
-    if data.kind != "images":
+    if data.kind in ("checkerboard", "dead_leaves"):
         yield Need("data.count", "the order of an epoch", 8 * data.count)
     if model.kind == "pretrained":
         return

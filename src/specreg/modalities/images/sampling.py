@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,26 @@ from specreg.modalities.protocol import Device
 
 @torch.no_grad()
 def draw_images(
-    config: ImageConfig, network: nn.Module, shape: Sequence[int], indices: range, *, device: Device = "cpu"
+    config: ImageConfig,
+    network: nn.Module,
+    shape: Sequence[int],
+    indices: range,
+    *,
+    device: Device = "cpu",
+    finish: Callable[[Tensor], Tensor] = spectra.to_uint8,
 ) -> Tensor:
-    """Return the samples of `indices` as uint8 images `[N, C, H, W]` of `shape` `(C, H, W)`; i has seed + i."""
+    """Return the samples of `indices` as uint8 images `[N, C, H, W]` of `shape` `(C, H, W)`; i has seed + i.
+
+    `finish` maps what the sampler returns to what is kept of it, batch by batch.
+    """
     settings = config.sampling
     draw = {"ddpm": _by_timestep, "flow": _by_flow}.get(config.diffusion.objective, _by_sigma)
-    images = [torch.empty(0, *shape, dtype=torch.uint8)]
+    images = [finish(torch.empty(0, *shape))]
     for start in range(indices.start, indices.stop, settings.batch_size):
         stop = min(start + settings.batch_size, indices.stop)
         generator = StackedGenerator(range(settings.seed + start, settings.seed + stop), device)
         latents = generator.randn((len(generator), *shape))
-        images.append(spectra.to_uint8(draw(config, network, latents, generator)).cpu())
+        images.append(finish(draw(config, network, latents, generator)).cpu())
     return torch.cat(images)
 
 

@@ -1,0 +1,156 @@
+"""Statistics of two-dimensional turbulence from vorticity on a periodic square of side 2π.
+
+All take vorticity ω `[N, H, H]` in float64 (other floats are raised) and average over the N fields. Wavenumbers are
+whole numbers, the shell k holds |k| from k − 1/2 to k + 1/2, and shells end at H/2: beyond lie only corners.
+
+Velocity follows from ω = ∂v/∂x − ∂u/∂y without a mean flow, with x along the last axis and y along the one before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Spectra(NamedTuple):
+    """Spectra by shell, k from 1 to H/2."""
+
+    wavenumber: Tensor  # [K]
+    energy: Tensor  # [K], ½ Σ |û|² + |v̂|²; summed over all k it is half of the mean square velocity
+    enstrophy: Tensor  # [K], ½ Σ |ω̂|²
+
+
+class Fluxes(NamedTuple):
+    """What the nonlinear term carries from wavenumbers up to k to those beyond, k from 1 to H/2."""
+
+    wavenumber: Tensor  # [K]
+    energy: Tensor  # [K], negative where energy goes to larger scales
+    enstrophy: Tensor  # [K], positive where enstrophy goes to smaller scales
+
+
+class StructureFunctions(NamedTuple):
+    """Moments of longitudinal velocity increments at separations of 1 … H/2 samples, along both axes."""
+
+    separation: Tensor  # [R], of a side of 2π
+    second: Tensor  # [R], ⟨δu²⟩
+    third: Tensor  # [R], ⟨δu³⟩
+
+
+def spectra(vorticity: Tensor) -> Spectra:
+    """Return the energy and the enstrophy spectrum."""
+    modes, wavenumbers = _modes(vorticity)
+    enstrophy = 0.5 * modes.abs().square().mean(0)
+    squared = wavenumbers.square().sum(0)
+    energy = enstrophy / squared.clamp_min(1)  # of k = 0, which no shell holds
+    numbers, shells = _shells(wavenumbers)
+    return Spectra(numbers, *(_summed(values, shells, len(numbers)) for values in (energy, enstrophy)))
+
+
+def velocity(vorticity: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the velocities along x and y, `[N, H, H]` each."""
+    modes, (ky, kx) = _modes(vorticity)
+    psi = modes / (kx.square() + ky.square()).clamp_min(1)  # −∇²ψ = ω
+    # A derivative has no value at the Nyquist frequency, whose sign is not known.
+    along = [_without_nyquist(k) for k in (ky, kx)]
+    u, v = 1j * along[0] * psi, -1j * along[1] * psi
+    return _field(u), _field(v)
+
+
+def structure_functions(vorticity: Tensor) -> StructureFunctions:
+    """Return the second- and the third-order longitudinal structure function."""
+    side = vorticity.shape[-1]
+    u, v = velocity(vorticity)
+    moments = []
+    for r in range(1, side // 2 + 1):
+        increments = torch.stack([u.roll(-r, -1) - u, v.roll(-r, -2) - v])
+        moments.append([increments.pow(p).mean() for p in (2, 3)])
+    found = torch.tensor(moments, dtype=torch.float64)
+    separation = torch.arange(1, side // 2 + 1, dtype=torch.float64) * (2 * torch.pi / side)
+    return StructureFunctions(separation, found[:, 0], found[:, 1])
+
+
+def fluxes(vorticity: Tensor) -> Fluxes:
+    """Return the spectral fluxes of energy and enstrophy, Π(k) = Σ over |q| ≤ k of Re(f̂* (u·∇ω)^), f = ψ and ω.
+
+    Products are formed on a grid one and a half times as fine, so that no alias enters.
+    """
+    modes, wavenumbers = _modes(vorticity)
+    ky, kx = (_without_nyquist(k) for k in wavenumbers)
+    squared = wavenumbers.square().sum(0).clamp_min(1)
+    psi = modes / squared
+    u, v, along_x, along_y = (
+        _field(_padded(f)) for f in (1j * ky * psi, -1j * kx * psi, 1j * kx * modes, 1j * ky * modes)
+    )
+    advected = _cut(torch.fft.fft2(u * along_x + v * along_y, norm="forward"), vorticity.shape[-1])
+    numbers, shells = _shells(wavenumbers)
+    found = [_summed((f.conj() * advected).real.mean(0), shells, len(numbers)).cumsum(0) for f in (psi, modes)]
+    return Fluxes(numbers, *found)
+
+
+def effective_resolution(found: Tensor, truth: Tensor, *, tolerance_db: float = 1.0) -> int:
+    """Return the largest k up to which every shell of a spectrum is within `tolerance_db` of the truth's; 0 for none.
+
+    It looks no further than the first shell that is off, so one noisy shell of few modes ends it: average over many
+    fields. It says nothing of phases.
+    """
+    wrong = ~((10 * (found / truth).log10()).abs() <= tolerance_db)  # NaN is wrong too
+    return int(wrong.int().argmax()) if bool(wrong.any()) else len(truth)
+
+
+def kurtosis(values: Tensor) -> float:
+    """Return ⟨(x − ⟨x⟩)⁴⟩ / ⟨(x − ⟨x⟩)²⟩² of all values; 3 for a Gaussian."""
+    centred = values.double() - values.double().mean()
+    return float(centred.pow(4).mean() / centred.square().mean().square())
+
+
+def _modes(vorticity: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ω̂ `[N, H, H]`, so that the sum of |ω̂|² is the mean of ω², and (ky, kx) `[2, H, H]`."""
+    if vorticity.ndim != 3 or vorticity.shape[1] != vorticity.shape[2] or vorticity.shape[1] % 2:
+        raise ValueError(f"vorticity must be [N, H, H] with an even H; got {list(vorticity.shape)}")
+    side = vorticity.shape[-1]
+    axis = torch.fft.fftfreq(side, dtype=torch.float64) * side
+    return torch.fft.fft2(vorticity.double(), norm="forward"), torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
+
+
+def _field(modes: Tensor) -> Tensor:
+    field: Tensor = torch.fft.ifft2(modes, norm="forward").real
+    return field
+
+
+def _without_nyquist(k: Tensor) -> Tensor:
+    return torch.where(k.abs() == k.shape[-1] // 2, 0.0, k)
+
+
+def _shells(wavenumbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the shells, and the shell of each mode; those beyond the last are in one more."""
+    most = wavenumbers.shape[-1] // 2
+    shell = wavenumbers.square().sum(0).sqrt().round().long()
+    return torch.arange(1, most + 1, dtype=torch.float64), shell.clamp_max(most + 1)
+
+
+def _summed(values: Tensor, shells: Tensor, count: int) -> Tensor:
+    total = values.new_zeros(count + 2).index_add_(0, shells.flatten(), values.flatten())
+    return total[1 : count + 1]
+
+
+def _padded(modes: Tensor) -> Tensor:
+    """Return modes on a grid of 3/2 the size; those at Nyquist, half of which would be missing, are left out."""
+    side = modes.shape[-1]
+    wide = modes.new_zeros(*modes.shape[:-2], 3 * side // 2, 3 * side // 2)
+    half = side // 2
+    for rows in (slice(0, half), slice(-half + 1, None)):
+        for columns in (slice(0, half), slice(-half + 1, None)):
+            wide[..., rows, columns] = modes[..., rows, columns]
+    return wide
+
+
+def _cut(wide: Tensor, side: int) -> Tensor:
+    """Return the modes of the smaller grid, the inverse of `_padded`."""
+    half = side // 2
+    modes = wide.new_zeros(*wide.shape[:-2], side, side)
+    for rows in (slice(0, half), slice(-half + 1, None)):
+        for columns in (slice(0, half), slice(-half + 1, None)):
+            modes[..., rows, columns] = wide[..., rows, columns]
+    return modes

@@ -1,0 +1,62 @@
+"""Simulated turbulence: seeded, stationary in kind, resolved; the solver beside a decay known in closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("torch_cfd")
+
+from specreg.data import turbulence
+from specreg.data.turbulence import Flow, simulate, write
+
+TINY = Flow(resolution=16, trajectories=2, test_trajectories=1, snapshots=2, spin_up=1.0, interval=0.5)
+
+
+def test_fields_are_a_function_of_the_seed_and_trajectories_of_their_number(tmp_path):
+    first = simulate(TINY, seed=3)
+    assert first.shape == (3, 2, 1, 16, 16)
+    np.testing.assert_array_equal(first, simulate(TINY, seed=3))
+    assert np.abs(first - simulate(TINY, seed=4)).max() > 1
+    told = []
+    write(tmp_path / "set", TINY, seed=3, done=told.append)
+    assert told[-1] == pytest.approx(1)
+    assert told == sorted(told)
+    np.testing.assert_array_equal(np.load(tmp_path / "set" / "train.npy"), first[:2].reshape(4, 1, 16, 16))
+    np.testing.assert_array_equal(np.load(tmp_path / "set" / "test.npy"), first[2:].reshape(2, 1, 16, 16))
+
+
+def test_a_taylor_green_vortex_under_the_laminar_force_follows_its_equation(monkeypatch):
+    """From ω = b cos 4y nothing is advected: b' = −(16 ν + μ) b − 4."""
+    flow = Flow(resolution=16, trajectories=1, test_trajectories=1, snapshots=1, spin_up=2.0)
+
+    def laminar(count, n, seed):
+        y = torch.arange(n) * (2 * math.pi / n)
+        field = torch.cos(4 * y).expand(count, n, n)  # along the last axis
+        return torch.fft.rfft2(field)
+
+    monkeypatch.setattr(turbulence, "_noise", laminar)
+    found = simulate(flow, seed=0)[0, 0, 0]
+    rate = 16 * flow.viscosity + flow.drag
+    limit = -4 / rate
+    expected = limit + (1 - limit) * math.exp(-rate * 2.0)
+    y = np.arange(16) * (2 * math.pi / 16)
+    np.testing.assert_allclose(found, np.broadcast_to(expected * np.cos(4 * y), found.shape), atol=2e-3 * abs(expected))
+
+
+def test_what_is_kept_are_the_modes_below_nyquist():
+    g = torch.Generator().manual_seed(0)
+    wide = torch.randn(1, 24, 24, generator=g, dtype=torch.float64)
+    kept = torch.fft.fft2(turbulence._kept(torch.fft.rfft2(wide), 16), norm="forward")[0]
+    whole = torch.fft.fft2(wide, norm="forward")[0]
+    for ky in (-7, 0, 3, 7):
+        for kx in (-7, 0, 5, 7):
+            torch.testing.assert_close(kept[ky, kx], whole[ky, kx])
+    assert float(kept[8].abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize(("field", "value"), [("viscosity", -1.0), ("resolution", 18), ("snapshots", 0)])
+def test_flows_that_cannot_be_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        Flow(**{field: value})
