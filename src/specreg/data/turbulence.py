@@ -61,7 +61,7 @@ class Flow:
 
 
 def simulate(flow: Flow, *, seed: int, done: Callable[[float], None] = lambda share: None) -> NDArray[np.float32]:
-    """Return vorticity, float32 `[trajectories + test_trajectories, snapshots, 1, resolution, resolution]`.
+    """Return vorticity, float32 `[trajectories + test_trajectories, snapshots, 1, y, x]`.
 
     Args:
         flow: what to simulate.
@@ -123,11 +123,14 @@ def _noise(count: int, n: int, seed: int) -> Tensor:
 
 
 def _kept(state: Tensor, resolution: int) -> Tensor:
-    """Return the fields of the modes below the Nyquist frequency of a resolution, `[…, resolution, resolution]`."""
+    """Return the fields of the modes below the Nyquist frequency of a resolution, `[…, y, x]`.
+
+    The solver's axes are (x, y). Vorticity changes its sign where axes are read in the other order.
+    """
     half = resolution // 2
     kept = state.new_zeros(*state.shape[:-2], resolution, half + 1)
     kept[..., :half, :half] = state[..., :half, :half]
     kept[..., -half + 1 :, :half] = state[..., -half + 1 :, :half]
     scale = (resolution / state.shape[-2]) ** 2  # transforms are not normalized
     fields: Tensor = torch.fft.irfft2(kept * scale, s=(resolution, resolution))
-    return fields
+    return fields.transpose(-1, -2)
