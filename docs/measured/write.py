@@ -1,7 +1,8 @@
 """Write the tables of the pages from the numbers in this folder: `python docs/measured/write.py`, or `--check` them.
 
 A table stands between `<!-- measured: WHAT NAME … -->` and `<!-- end -->`. WHAT is "comparison" (NAME.json as
-summarize.py keeps it), "curves" (all of a study), or "brief" (one length of it, with three arms).
+summarize.py keeps it), "curves" (all of a study), "brief" (one length of it, with three arms), or "seen" (what each
+loss sees).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import curves
+import seen
 import summarize
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +33,9 @@ def table(what: str, name: str, more: str | None) -> str:
         return curves.block(measured)
     if what == "brief":
         return curves.brief(measured, more or "")
-    raise ValueError(f"expected comparison, curves or brief in a marker; got {what!r}")
+    if what == "seen":
+        return seen.block(measured)
+    raise ValueError(f"expected comparison, curves, brief or seen in a marker; got {what!r}")
 
 
 def written(text: str) -> str:

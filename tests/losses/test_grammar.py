@@ -233,9 +233,9 @@ def test_focal_is_focal_frequency_loss(name, options):
 
 
 def shells(n):
-    """Number of the shell of each coefficient of a full spectrum of n × n."""
+    """Number of the shell of each coefficient of a full spectrum of n × n; the corners are one."""
     k = np.fft.fftfreq(n) * n
-    return np.round(np.hypot(k[:, None], k[None])).astype(int)
+    return np.minimum(np.round(np.hypot(k[:, None], k[None])).astype(int), n // 2 + 1)
 
 
 def numpy_powers(x0_hat, x0):

@@ -1,7 +1,8 @@
 """How power is compared: `log_power`, `amse`, `binned_power`, by band and (log power) by coefficient.
 
-Bands are those that a transform has by nature (shells one wavenumber wide, degrees, subbands), or `bands` of equal
-width up to Nyquist. A power is the mean of |F|² over a band, for white noise of unit variance 1, in squared data units.
+Bands are those that a transform has by nature (shells one wavenumber wide, with one for the corners beyond Nyquist;
+degrees; subbands), or `bands` of equal width up to Nyquist, whose last has the corners. A power is the mean of |F|²
+over a band, for white noise of unit variance 1, in squared data units.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Fourier(Transform):
         return (fourier.half_spectrum(x, ndim=ndim).flatten(-ndim).unsqueeze(2),)
 
     def describe(self, space: tuple[int, ...]) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
-        """See `Transform`; bands are shells one wavenumber of the longest axis wide."""
+        """See `Transform`; bands are shells one wavenumber of the longest axis wide, and one of all corners beyond."""
         return [_half_spectrum(space)]
 
 
@@ -65,9 +65,9 @@ class Cosine(Transform):
         return (dctn(x, ndim=ndim).flatten(-ndim).unsqueeze(2),)
 
     def describe(self, space: tuple[int, ...]) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
-        """See `Transform`; bands are shells half a wavenumber of the longest axis wide."""
+        """See `Transform`; bands are shells half a wavenumber of the longest axis wide, and one of the corners."""
         frequency = cosine_grid(space).flatten()
-        return [(frequency, torch.ones_like(frequency), (frequency * 2 * max(space)).round().long())]
+        return [(frequency, torch.ones_like(frequency), _shells(frequency, 2 * max(space)))]
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,12 @@ class Sphere(Transform):
 def _half_spectrum(space: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     frequency = frequency_grid(space)
     share = fourier.bin_weights(space[-1], dtype=torch.float64).expand(frequency.shape)
-    return frequency.flatten(), share.flatten(), (frequency * max(space)).round().long().flatten()
+    return frequency.flatten(), share.flatten(), _shells(frequency.flatten(), max(space))
+
+
+def _shells(frequency: Tensor, per_cycle: int) -> Tensor:
+    """Return the shell of each coefficient; beyond Nyquist all are in one, or a few would count as a shell."""
+    return (frequency * per_cycle).round().long().clamp_max(per_cycle // 2 + 1)
 
 
 @constant_tensors(64)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from specreg._compile import traced_as_constant
+from specreg._compile import constant_tensors, traced_as_constant
 from specreg.transforms.wavelet import band_keys
 from specreg.transforms.wavelet_steps import Mode, Taps, edges, filter_bank, margins
 
@@ -38,7 +38,32 @@ def stationary(x: Tensor, wavelet: str, *, levels: int, ndim: int) -> dict[str, 
 
     Coefficients have the scale of the decimated transform's, as `pywt.swtn` with `norm=False` has: of each level, the
     decimated transform of every circular shift takes one coefficient in 2^(level·ndim). Any size is allowed.
+
+    Each band is a circular convolution, computed as a product with its response: one FFT, and one back for each band,
+    however long the filters are.
     """
+    space, axes = tuple(len(range(n)) for n in x.shape[-ndim:]), tuple(range(-ndim, 0))
+    responses = _responses(wavelet, levels, space, x.dtype, x.device)
+    spectrum = torch.fft.rfftn(x, dim=axes)
+    names = [f"{level}{name}" for level in range(1, levels + 1) for name in band_keys(ndim)]
+    return {
+        name: torch.fft.irfftn(spectrum * response, s=space, dim=axes)
+        for name, response in zip([*names, f"{levels}{'a' * ndim}"], responses.unbind(), strict=True)
+    }
+
+
+@constant_tensors(64)
+def _responses(wavelet: str, levels: int, space: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the DFT of each band of a unit impulse, complex `[bands, *half spectrum]`."""
+    impulse = torch.zeros(space, dtype=torch.float64)
+    impulse.view(-1)[0] = 1
+    bands = _by_taps(impulse, wavelet, levels=levels, ndim=len(space))
+    found: Tensor = torch.fft.rfftn(torch.stack(list(bands.values())), dim=tuple(range(-len(space), 0)))
+    return found.to(torch.complex128 if dtype == torch.float64 else torch.complex64).to(device)
+
+
+def _by_taps(x: Tensor, wavelet: str, *, levels: int, ndim: int) -> dict[str, Tensor]:
+    """Return the bands by the sums that the module states."""
     length, taps = _filters(wavelet)
 
     def same(x: Tensor, axis: int, level: int) -> list[Tensor]:
