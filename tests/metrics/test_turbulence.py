@@ -118,10 +118,10 @@ def test_fluxes_are_the_sums_over_all_triads():
 
 
 def test_effective_resolution_ends_at_the_first_shell_that_is_off():
-    truth = torch.tensor([8.0, 4.0, 2.0, 1.0])
-    off = torch.tensor([1.0, 1.2, 1.3, 1.0])
-    assert turbulence.effective_resolution(truth * off, truth) == 2
-    assert turbulence.effective_resolution(truth * off, truth, tolerance_db=2) == 4
+    truth = torch.tensor([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+    off = torch.tensor([3.0, 1.0, 1.0, 1.2, 1.2, 1.0, 1.9, 1.0, 1.0])
+    assert turbulence.effective_resolution(truth * off, truth) == 5  # at 6 the shell 7 is near
+    assert turbulence.effective_resolution(truth * off, truth, tolerance_db=3) == 9
     assert turbulence.effective_resolution(0 * truth, truth) == 0
 
 

@@ -89,14 +89,24 @@ def fluxes(vorticity: Tensor) -> Fluxes:
     return Fluxes(numbers, *found)
 
 
-def effective_resolution(found: Tensor, truth: Tensor, *, tolerance_db: float = 1.0) -> int:
-    """Return the largest k up to which every shell of a spectrum is within `tolerance_db` of the truth's; 0 for none.
+FIRST_SHELL = 4
+"""Shells below have at most two dozen modes, so that their power differs by decibels between sets of one flow."""
 
-    It looks no further than the first shell that is off, so one noisy shell of few modes ends it: average over many
-    fields. It says nothing of phases.
+
+def effective_resolution(found: Tensor, truth: Tensor, *, tolerance_db: float = 1.0) -> int:
+    """Return the largest k up to which a spectrum `[K]` by shell is within `tolerance_db` of the truth's.
+
+    At each k from `FIRST_SHELL` on, the power within a sixth of k on either side is compared. It looks no further than
+    the first k that is off, and says nothing of phases. 0 where the first one is off.
     """
-    wrong = ~((10 * (found / truth).log10()).abs() <= tolerance_db)  # NaN is wrong too
-    return int(wrong.int().argmax()) if bool(wrong.any()) else len(truth)
+    numbers = torch.arange(1, len(truth) + 1, dtype=torch.float64)
+    near = (numbers[:, None] - numbers).abs() <= numbers[:, None] / 6
+    ratio = (near * found).sum(1) / (near * truth).sum(1)
+    wrong = ~((10 * ratio.log10()).abs() <= tolerance_db)[FIRST_SHELL - 1 :]  # NaN is wrong too
+    if not bool(wrong.any()):
+        return len(truth)
+    first = int(wrong.int().argmax())
+    return first + FIRST_SHELL - 1 if first else 0
 
 
 def kurtosis(values: Tensor) -> float:
