@@ -54,7 +54,7 @@ class Flow:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive; got {value}")
         if self.resolution % 4:
             raise ValueError(f"resolution must be a multiple of 4; got {self.resolution}")

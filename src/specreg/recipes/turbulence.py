@@ -12,7 +12,7 @@ def turbulence() -> dict[str, Any]:
     return {
         "name": "turbulence",
         "title": "Two-dimensional turbulence",
-        "data": {"kind": "fields", "path": "turbulence/train.npy", "test_path": "turbulence/test.npy"},
+        "data": {"kind": "fields"},
         "model": {"kind": "ddpmpp", "width": 16, "multipliers": [1, 1, 2], "blocks": 1, "attention": []},
         "diffusion": {"objective": "edm"},
         "arms": {

@@ -33,7 +33,10 @@ class Fields(Images):
     def open(self, config: Any, path: Path | None = None, *, held_out: bool = False) -> FieldDataset:
         """See `Images`; all are normalized as the training data are."""
         if config.data.path is None:
-            raise ConfigError("data.path: expected a .npy or .npz of fields (data.kind is fields); got nothing")
+            raise ConfigError(
+                "data.path: expected a .npy or .npz of fields (data.kind is fields; `specreg turbulence FOLDER` "
+                "simulates some); got nothing"
+            )
         training = FieldDataset(config.data.path, resolution=config.data.resolution)
         chosen = path or config.data.test_path
         if not held_out or chosen is None:
