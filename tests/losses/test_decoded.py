@@ -1,8 +1,15 @@
 """The loss on decoded latents against the loss of the decoded pixels, with a real autoencoder's decoder."""
 
+import itertools
+
 import diffusers
 import pytest
 import torch
+
+pytest.importorskip("hypothesis")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import specreg
 from specreg import losses
@@ -74,3 +81,69 @@ def test_refusals():
             losses.Decoded(decode, **options)
     with pytest.raises(TypeError, match="decode must be a function"):
         losses.Decoded("vae")
+
+
+# --- properties, with a linear decoder whose losses are known ------------------------------------------------------
+
+
+def upsampled(z, matrix):
+    """Mix channels `[B, C, *space]` by a matrix and repeat every value twice along each axis: 3 to 2 channels."""
+    x = torch.einsum("oc,bc...->bo...", matrix.to(z), z)
+    for axis in range(2, x.ndim):
+        x = x.repeat_interleave(2, axis)
+    return x
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(
+    space=st.lists(st.integers(1, 12), min_size=1, max_size=3), batch=st.integers(1, 3), seed=st.integers(0, 2**32),
+    name=st.sampled_from(["amplitude", "haar", "dct:log_power"]), recompute=st.booleans(), half=st.booleans(),
+)  # fmt: skip
+def test_linear_decoders_at_any_shape(space, batch, seed, name, recompute, half):
+    g = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(2, 3, generator=g)
+    dtype = torch.bfloat16 if half else torch.float32
+    x0_hat, x0 = (torch.randn(batch, 3, *space, generator=g).to(dtype) for _ in range(2))
+    at, same = x0_hat.clone().requires_grad_(), x0_hat.clone().requires_grad_()
+    value = losses.Decoded(lambda z: upsampled(z, matrix), name, recompute=recompute)(at, x0)
+    expected = losses.build(name)(upsampled(same, matrix).float(), upsampled(x0, matrix).float())
+    torch.testing.assert_close(value, expected)
+    for loss in (value, expected):
+        loss.sum().backward()
+    torch.testing.assert_close(at.grad, same.grad)
+    assert x0.grad is None
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(
+    space=st.lists(st.integers(2, 10), min_size=1, max_size=2), crop=st.integers(1, 10), seed=st.integers(0, 2**32)
+)  # fmt: skip
+def test_a_crop_is_one_of_its_places_and_depends_on_torchs_seed_alone(space, crop, seed):
+    g = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(2, 3, generator=g)
+    x0_hat, x0 = (torch.randn(2, 3, *space, generator=g) for _ in range(2))
+    loss = losses.Decoded(lambda z: upsampled(z, matrix), "amplitude", crop=crop)
+    if crop > min(space):
+        with pytest.raises(ValueError, match="crop must be at most the size of the latents"):
+            loss(x0_hat, x0)
+        return
+    torch.manual_seed(seed)
+    found = loss(x0_hat, x0)
+    torch.manual_seed(seed)
+    torch.testing.assert_close(loss(x0_hat, x0), found)
+    places = itertools.product(*(range(n - crop + 1) for n in space))
+    windows = [(..., *(slice(start, start + crop) for start in place)) for place in places]
+    each = [losses.amplitude(upsampled(x0_hat[w], matrix), upsampled(x0[w], matrix)) for w in windows]
+    assert any(torch.allclose(found, value, rtol=1e-5, atol=1e-6) for value in each)
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(every=st.integers(1, 5), calls=st.lists(st.booleans(), min_size=1, max_size=12))
+def test_calls_count_while_gradients_are_on(every, calls):
+    x = torch.randn(1, 3, 4, 4)
+    loss, counted = losses.Decoded(lambda z: upsampled(z, torch.eye(2, 3)), "haar", every=every), 0
+    for learning in calls:
+        with torch.set_grad_enabled(learning):
+            value = loss(2 * x, x)
+        assert bool(value > 0) == (counted % every == 0)
+        counted += learning
