@@ -31,9 +31,10 @@ class SpectralRegularizer(OwnState):
     """A spectral loss on the predicted clean sample, weighted by λ, by noise level and optionally by frequency band.
 
     Args:
-        loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", "wavelet:NAME"), or any callable
-            `(x0_hat, x0) -> [B]`, such as `specreg.losses.Wavelet("bior1.3", levels=3)`; or several of specreg's losses
-            by name or object, such as ["amplitude", "haar"], which are added up under one λ.
+        loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", or TRANSFORM:COMPARISON such as "dct:log_power",
+            see `specreg.losses.build`), or any callable `(x0_hat, x0) -> [B]`, such as
+            `specreg.losses.Wavelet("bior1.3", levels=3)`; or several of specreg's losses by name or object, such as
+            ["amplitude", "haar"], which are added up under one λ.
         weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=2.0)`, in short "auto", which measures it
             while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
             which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
