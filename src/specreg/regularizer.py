@@ -31,7 +31,7 @@ class SpectralRegularizer(OwnState):
     """A spectral loss on the predicted clean sample, weighted by λ, by noise level and optionally by frequency band.
 
     Args:
-        loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", or TRANSFORM:COMPARISON such as "dct:log_power",
+        loss: a name ("amplitude", "amplitude_phase", "haar", "bior1.3", or TRANSFORM:COMPARISON, "dct:log_power" say,
             see `specreg.losses.build`), or any callable `(x0_hat, x0) -> [B]`, such as
             `specreg.losses.Wavelet("bior1.3", levels=3)`; or several of specreg's losses by name or object, such as
             ["amplitude", "haar"], which are added up under one λ.
