@@ -146,7 +146,8 @@ def _checked(vorticity: Tensor) -> None:
 def _modes(vorticity: Tensor) -> Tensor:
     """Return ω̂ `[N, H, H]`, so that the sum of |ω̂|² is the mean of ω²."""
     _checked(vorticity)
-    return torch.fft.fft2(vorticity.double(), norm="forward")
+    modes: Tensor = torch.fft.fft2(vorticity.double(), norm="forward")
+    return modes
 
 
 def _wavenumbers(vorticity: Tensor) -> Tensor:
