@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = {"calibrated": "MSE alone, calibrated"}
+ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
 KEPT = ("title", "command", "created", "machine", "versions", "seeds", "baseline", "step_seconds")
 
 
@@ -39,10 +40,9 @@ def block(measured: dict[str, Any]) -> str:
         header += [NAMES.get(arm, f"with {arm}"), "paired difference [95%]"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, about in measured["metrics"].items():
-        digits, unit = about["digits"], f", {about['unit']}" if about["unit"] else ""
-        arrow = {"lower": "↓", "higher": "↑", "zero": "→ 0"}[about["better"]]
+        digits = about["digits"]
         floor = measured["truth"].get(name, measured["truth"].get(f"floor: {name}"))
-        cells = [f"{about['label']}{unit} {arrow}", "" if floor is None else _number(floor, digits)]
+        cells = [_titled(about), "" if floor is None else _number(floor, digits)]
         cells.append(_number(rows[baseline, name]["mean"], digits))
         for arm in arms:
             row = rows[arm, name]
@@ -51,9 +51,41 @@ def block(measured: dict[str, Any]) -> str:
             verdict = f"**{row['verdict']}**" if row["verdict"] in ("better", "worse") else row["verdict"]
             cells.append(f"{mean} [{low} … {high}] {verdict}")
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _made(measured)])
+
+
+def wide(measured: dict[str, Any]) -> str:
+    """Return the same as a row for each metric and a column for each arm, for comparisons of many arms."""
+    baseline = measured["baseline"]
+    arms = [arm["name"] for arm in measured["arms"] if arm["name"] != baseline]
+    rows = {(row["arm"], row["metric"]): row for row in measured["table"]}
+    header = ["", "real", "MSE alone", *(NAMES.get(arm, arm) for arm in arms)]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for name, about in measured["metrics"].items():
+        digits = about["digits"]
+        floor = measured["truth"].get(name, measured["truth"].get(f"floor: {name}"))
+        cells = [_titled(about), "" if floor is None else _number(floor, digits)]
+        cells.append(_number(rows[baseline, name]["mean"], digits))
+        for arm in arms:
+            row = rows[arm, name]
+            cell, difference = _number(row["mean"], digits), row["difference"]
+            if difference is not None:
+                half = _number((difference["high"] - difference["low"]) / 2, digits)
+                mark = {"better": " ▲", "worse": " ▼"}.get(row["verdict"], "")
+                cell += f" ({_number(difference['mean'], digits, sign=True)} ± {half}){mark}"
+            cells.append(cell)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _made(measured)])
+
+
+def _titled(about: dict[str, Any]) -> str:
+    unit = f", {about['unit']}" if about["unit"] else ""
+    return f"{about['label']}{unit} {ARROWS[about['better']]}"
+
+
+def _made(measured: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, measured["seeds"]))
-    lines += ["", f"Seeds {seeds}, {measured['created'][:10]}, {measured['machine']}: `{measured['command']}`"]
-    return "\n".join(lines)
+    return f"Seeds {seeds}, {measured['created'][:10]}, {measured['machine']}: `{measured['command']}`"
 
 
 def _number(value: float, digits: int, *, sign: bool = False) -> str:

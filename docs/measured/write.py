@@ -1,8 +1,8 @@
 """Write the tables of the pages from the numbers in this folder: `python docs/measured/write.py`, or `--check` them.
 
 A table stands between `<!-- measured: WHAT NAME … -->` and `<!-- end -->`. WHAT is "comparison" (NAME.json as
-summarize.py keeps it), "curves" (all of a study), "brief" (one length of it, with three arms), or "seen" (what each
-loss sees).
+summarize.py keeps it), "arms" (the same with a column for each arm), "curves" (all of a study), "brief" (one length of
+it, with three arms), or "seen" (what each loss sees).
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ def table(what: str, name: str, more: str | None) -> str:
     measured = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
     if what == "comparison":
         return summarize.block(measured)
+    if what == "arms":
+        return summarize.wide(measured)
     if what == "curves":
         return curves.block(measured)
     if what == "brief":
         return curves.brief(measured, more or "")
     if what == "seen":
         return seen.block(measured)
-    raise ValueError(f"expected comparison, curves, brief or seen in a marker; got {what!r}")
+    raise ValueError(f"expected comparison, arms, curves, brief or seen in a marker; got {what!r}")
 
 
 def written(text: str) -> str:

@@ -125,8 +125,20 @@ def test_effective_resolution_ends_at_the_first_shell_that_is_off():
     assert turbulence.effective_resolution(0 * truth, truth) == 0
 
 
+def test_fields_in_blocks_are_those_at_once(monkeypatch):
+    omega = noise(5)
+    at_once = [measure(omega) for measure in (turbulence.spectra, turbulence.structure_functions, turbulence.fluxes)]
+    monkeypatch.setattr(turbulence, "_AT_ONCE", 2 * SIDE**2)  # two, two and one
+    in_blocks = [measure(omega) for measure in (turbulence.spectra, turbulence.structure_functions, turbulence.fluxes)]
+    for one, other in zip(at_once, in_blocks, strict=True):
+        for values, others in zip(one, other, strict=True):
+            torch.testing.assert_close(values, others, rtol=1e-12, atol=1e-14)
+
+
 def test_kurtosis_and_shapes():
     values = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
     assert turbulence.kurtosis(5 + 2 * values) == pytest.approx(3, abs=0.05)
     with pytest.raises(ValueError, match=r"vorticity must be \[N, H, H\] with an even H; got \[2, 5, 5\]"):
         turbulence.spectra(torch.zeros(2, 5, 5))
+    with pytest.raises(ValueError, match=r"vorticity must be \[N, H, H\] with an even H; got \[0, 8, 8\]"):
+        turbulence.fluxes(torch.zeros(0, 8, 8))

@@ -8,10 +8,14 @@ Velocity follows from ω = ∂v/∂x − ∂u/∂y without a mean flow, with x a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_AT_ONCE = 1 << 19
+"""Values that are worked on together: their transforms stay within some ten megabytes however many fields there are."""
 
 
 class Spectra(NamedTuple):
@@ -40,8 +44,8 @@ class StructureFunctions(NamedTuple):
 
 def spectra(vorticity: Tensor) -> Spectra:
     """Return the energy and the enstrophy spectrum."""
-    modes, wavenumbers = _modes(vorticity)
-    enstrophy = 0.5 * modes.abs().square().mean(0)
+    enstrophy = _averaged(lambda block: 0.5 * _modes(block).abs().square().mean(0), vorticity)
+    wavenumbers = _wavenumbers(vorticity)
     squared = wavenumbers.square().sum(0)
     energy = enstrophy / squared.clamp_min(1)  # of k = 0, which no shell holds
     numbers, shells = _shells(wavenumbers)
@@ -50,7 +54,7 @@ def spectra(vorticity: Tensor) -> Spectra:
 
 def velocity(vorticity: Tensor) -> tuple[Tensor, Tensor]:
     """Return the velocities along x and y, `[N, H, H]` each."""
-    modes, (ky, kx) = _modes(vorticity)
+    modes, (ky, kx) = _modes(vorticity), _wavenumbers(vorticity)
     psi = modes / (kx.square() + ky.square()).clamp_min(1)  # −∇²ψ = ω
     # A derivative has no value at the Nyquist frequency, whose sign is not known.
     along = [_without_nyquist(k) for k in (ky, kx)]
@@ -60,15 +64,20 @@ def velocity(vorticity: Tensor) -> tuple[Tensor, Tensor]:
 
 def structure_functions(vorticity: Tensor) -> StructureFunctions:
     """Return the second- and the third-order longitudinal structure function."""
-    side = vorticity.shape[-1]
+    found = _averaged(_increments, vorticity)
+    separation = torch.arange(1, len(found) + 1, dtype=torch.float64) * (2 * torch.pi / vorticity.shape[-1])
+    return StructureFunctions(separation, found[:, 0], found[:, 1])
+
+
+def _increments(vorticity: Tensor) -> Tensor:
+    """Return ⟨δu²⟩ and ⟨δu³⟩ at every separation, `[R, 2]`."""
     u, v = velocity(vorticity)
     moments = []
-    for r in range(1, side // 2 + 1):
+    for r in range(1, vorticity.shape[-1] // 2 + 1):
         increments = torch.stack([u.roll(-r, -1) - u, v.roll(-r, -2) - v])
-        moments.append([increments.pow(p).mean() for p in (2, 3)])
-    found = torch.tensor(moments, dtype=torch.float64)
-    separation = torch.arange(1, side // 2 + 1, dtype=torch.float64) * (2 * torch.pi / side)
-    return StructureFunctions(separation, found[:, 0], found[:, 1])
+        squares = increments.square()
+        moments.append(torch.stack([squares.mean(), (squares * increments).mean()]))
+    return torch.stack(moments)
 
 
 def fluxes(vorticity: Tensor) -> Fluxes:
@@ -76,7 +85,15 @@ def fluxes(vorticity: Tensor) -> Fluxes:
 
     Products are formed on a grid one and a half times as fine, so that no alias enters.
     """
-    modes, wavenumbers = _modes(vorticity)
+    wavenumbers = _wavenumbers(vorticity)
+    numbers, shells = _shells(wavenumbers)
+    found = [_summed(transfer, shells, len(numbers)).cumsum(0) for transfer in _averaged(_transfer, vorticity)]
+    return Fluxes(numbers, *found)
+
+
+def _transfer(vorticity: Tensor) -> Tensor:
+    """Return Re(f̂* (u·∇ω)^) of each mode for f = ψ and ω, `[2, H, H]`."""
+    modes, wavenumbers = _modes(vorticity), _wavenumbers(vorticity)
     ky, kx = (_without_nyquist(k) for k in wavenumbers)
     squared = wavenumbers.square().sum(0).clamp_min(1)
     psi = modes / squared
@@ -84,9 +101,7 @@ def fluxes(vorticity: Tensor) -> Fluxes:
         _field(_padded(f)) for f in (1j * ky * psi, -1j * kx * psi, 1j * kx * modes, 1j * ky * modes)
     )
     advected = _cut(torch.fft.fft2(u * along_x + v * along_y, norm="forward"), vorticity.shape[-1])
-    numbers, shells = _shells(wavenumbers)
-    found = [_summed((f.conj() * advected).real.mean(0), shells, len(numbers)).cumsum(0) for f in (psi, modes)]
-    return Fluxes(numbers, *found)
+    return torch.stack([(f.conj() * advected).real.mean(0) for f in (psi, modes)])
 
 
 FIRST_SHELL = 4
@@ -115,13 +130,31 @@ def kurtosis(values: Tensor) -> float:
     return float(centred.pow(4).mean() / centred.square().mean().square())
 
 
-def _modes(vorticity: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ω̂ `[N, H, H]`, so that the sum of |ω̂|² is the mean of ω², and (ky, kx) `[2, H, H]`."""
-    if vorticity.ndim != 3 or vorticity.shape[1] != vorticity.shape[2] or vorticity.shape[1] % 2:
-        raise ValueError(f"vorticity must be [N, H, H] with an even H; got {list(vorticity.shape)}")
+def _averaged(measure: Callable[[Tensor], Tensor], vorticity: Tensor) -> Tensor:
+    """Return `measure`, a mean over fields, of all fields `[N, H, H]`, a block at a time."""
+    _checked(vorticity)
+    blocks = vorticity.split(max(1, _AT_ONCE // vorticity[0].numel()))
+    return torch.stack([measure(block) * (len(block) / len(vorticity)) for block in blocks]).sum(0)
+
+
+def _checked(vorticity: Tensor) -> None:
+    shape = vorticity.shape
+    if vorticity.ndim != 3 or not shape[0] or shape[1] != shape[2] or shape[1] % 2 or not shape[1]:
+        raise ValueError(f"vorticity must be [N, H, H] with an even H; got {list(shape)}")
+
+
+def _modes(vorticity: Tensor) -> Tensor:
+    """Return ω̂ `[N, H, H]`, so that the sum of |ω̂|² is the mean of ω²."""
+    _checked(vorticity)
+    modes: Tensor = torch.fft.fft2(vorticity.double(), norm="forward")
+    return modes
+
+
+def _wavenumbers(vorticity: Tensor) -> Tensor:
+    """Return (ky, kx) `[2, H, H]`."""
     side = vorticity.shape[-1]
     axis = torch.fft.fftfreq(side, dtype=torch.float64) * side
-    return torch.fft.fft2(vorticity.double(), norm="forward"), torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
+    return torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
 
 
 def _field(modes: Tensor) -> Tensor:
