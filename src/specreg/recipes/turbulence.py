@@ -15,6 +15,7 @@ def turbulence() -> dict[str, Any]:
         "data": {"kind": "fields"},
         "model": {"kind": "ddpmpp", "width": 16, "multipliers": [1, 1, 2], "blocks": 1, "attention": []},
         "diffusion": {"objective": "edm"},
+        "spectral": {"name": "haar", "weight": "auto", "ratio": 2.0},
         "arms": {
             name: {"name": name, "weight": "auto", "ratio": 2.0} for name in ARMS
         },
