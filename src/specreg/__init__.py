@@ -20,7 +20,7 @@ with quietly_if_command():
     from specreg.spectral_term import SpectralTerm
     from specreg.watch import unpack_tokens, watch
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AutoWeight",
