@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from specreg.instruments.coefficients import Detrend, Window, check
 from specreg.instruments.features import Features, sample_features
 from specreg.instruments.grid import Floats, Grid, Transform, grid
 from specreg.instruments.sources import Source, open_source
-from specreg.instruments.sums import Sums
+from specreg.instruments.sources.fields import is_xarray, xarray_module
+from specreg.instruments.sums import Sums, interval
 
 CHUNK_VALUES = 1 << 20
 """Values of a chunk, or one sample if it has more: a chunk needs about 100 bytes for each."""
@@ -105,13 +106,45 @@ class Spectrum:
         """Power per coefficient below which the stored values say nothing: rounding, or the precision of float32."""
         return max(self.rounding, float(self.power.max()) * 2.0**-46, 1e-290)
 
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Return the 95% interval of `power`, [M] each; NaN for fewer than five independent samples."""
+        found = [
+            interval(float(value), replicates, self.sums.groups)
+            for value, replicates in zip(self.power, self.replicates.T, strict=True)
+        ]
+        low, high = np.array([[0.0 if each.low < 0 else each.low, each.high] for each in found]).T
+        return low, high
+
+    def to_xarray(self) -> Any:
+        """Return the spectrum as an xarray Dataset over `frequency`, which is in cycles per unit of the coordinates.
+
+        Variables: power, power_low and power_high (its 95% interval), channel_power (`channel`, `frequency`), and the
+        number of coefficients of each bin. Powers are mean |F|² of an orthonormal DFT, in squared units of the data.
+        """
+        xarray = xarray_module()
+        low, high = self.bounds()
+        unit = f"cycles per {self.unit}" if self.spacing else "cycles per sample"
+        over = ("frequency",)
+        return xarray.Dataset(
+            {
+                "power": (over, self.power), "power_low": (over, low), "power_high": (over, high),
+                "channel_power": (("channel", "frequency"), self.channel_power),
+                "coefficients": (over, self.grid.size[1:-1]),
+            },
+            coords={
+                "frequency": (over, self.frequency / (self.spacing or 1.0), {"units": unit}),
+                "channel": ("channel", list(self.channels)),
+            },
+            attrs={"name": self.name, "samples": self.sums.samples, "independent": self.sums.groups},
+        )  # fmt: skip
+
     def _by_bin(self, flat: Floats) -> Floats:
         sizes = np.maximum(self.grid.size, 1)
         return flat.reshape(*flat.shape[:-1], self.shape[0], -1) / sizes
 
 
 def measure(
-    data: Source | Tensor | np.ndarray | str | Path,
+    data: Source | Tensor | np.ndarray | str | Path | Any,
     settings: Settings | None = None,
     *,
     name: str | None = None,
@@ -122,7 +155,8 @@ def measure(
     """Return the spectrum of a set of samples.
 
     Args:
-        data: a path that `open_source` reads, samples `[N, C, *space]` of one to three axes, or a source.
+        data: a path that `open_source` reads, an xarray Dataset or DataArray, samples `[N, C, *space]` of one to three
+            axes, or a source.
         settings: window, detrending, transform and number of bootstrap replicates.
         name: the name of the set in tables; by default that of the source.
         seed: of the bootstrap; sets that are compared and whose samples do not correspond need different ones.
@@ -151,13 +185,16 @@ def measure(
     )
 
 
-def as_source(data: Source | Tensor | np.ndarray | str | Path) -> Source:
+def as_source(data: Source | Tensor | np.ndarray | str | Path | Any) -> Source:
     """Return samples in memory or at a path as a source."""
     if isinstance(data, (str, Path)):
         return open_source(str(data))
+    if is_xarray(data):
+        return open_source(data)
     if isinstance(data, (Tensor, np.ndarray)):
         return InMemory(torch.as_tensor(data))
-    return data
+    source: Source = data
+    return source
 
 
 class InMemory:

@@ -26,9 +26,9 @@ from specreg.instruments.properties import (
     wavelet_levels,
 )
 from specreg.instruments.sources import Source
-from specreg.instruments.sums import Value, interval
+from specreg.instruments.sums import Value
 
-Data = Source | Tensor | np.ndarray | str | Path
+Data = Source | Tensor | np.ndarray | str | Path | Any
 SCHEMA = 1
 
 
@@ -107,12 +107,8 @@ class SetResult:
                 for peak in self.artefacts
             ],
         }
-        bounds = [
-            interval(float(value), replicates, spectrum.sums.groups)
-            for value, replicates in zip(spectrum.power, spectrum.replicates.T, strict=True)
-        ]
-        found["power_low"] = [_number(0.0 if bound.low < 0 else bound.low) for bound in bounds]
-        found["power_high"] = [_number(bound.high) for bound in bounds]
+        low, high = spectrum.bounds()
+        found["power_low"], found["power_high"] = ([_number(float(value)) for value in ends] for ends in (low, high))
         if self.difference:
             found |= _difference_record(self.difference)
             found["slope_difference"] = _value(self.slope_difference)

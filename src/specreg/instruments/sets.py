@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,8 +17,9 @@ from specreg.instruments.paired import agreement
 from specreg.instruments.properties import error_against_number, split_half
 from specreg.instruments.result import Result, SetResult, describe
 from specreg.instruments.sources import Source
+from specreg.instruments.sources.fields import xarray_module
 
-Data = Source | Tensor | np.ndarray | str | Path
+Data = Source | Tensor | np.ndarray | str | Path | Any
 
 
 class Spectra(Result):
@@ -25,6 +27,17 @@ class Spectra(Result):
 
     def _repr_html_(self) -> str:
         return fragment(self)
+
+    def to_xarray(self) -> Any:
+        """Return the spectra of all sets as one xarray Dataset over `set`, the reference first, and `frequency`.
+
+        See `Spectrum.to_xarray`; the frequencies are those of the reference.
+        """
+        spectra = [each.spectrum for each in (self.reference, *self.sets)]
+        found = [spectrum.to_xarray() for spectrum in spectra]
+        shared = [each.assign_coords(frequency=found[0].frequency, channel=found[0].channel) for each in found]
+        names = xarray_module().Variable("set", [spectrum.name for spectrum in spectra])
+        return xarray_module().concat(shared, names, combine_attrs="drop")
 
 
 def spectra(
@@ -41,7 +54,7 @@ def spectra(
     """Return the spectra of sets of samples beside that of a reference.
 
     Args:
-        reference: a path, samples `[N, C, *space]`, or a source: what the others should be like.
+        reference: a path, an xarray object, samples `[N, C, *space]`, or a source: what the others should be like.
         others: the sets in question, of samples of the same size.
         settings: window, detrending, transform, number of bootstrap replicates.
         names: names of all sets, the reference first.

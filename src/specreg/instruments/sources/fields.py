@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Fields(Records):
     """
 
     remedy = "--tile N (--segment N for one axis) may find parts without them"
-    _handles = ("_dataset", "_block")
+    _handles: ClassVar[tuple[str, ...]] = ("_dataset", "_block")
     gaps = True
 
     def __init__(self, path: Path, variable: str | None) -> None:
@@ -127,7 +127,7 @@ class Fields(Records):
 
     def _data(self) -> Any:
         if self._dataset is None:
-            xarray = _xarray()
+            xarray = xarray_module()
             if not self._path.is_dir() and self._path.suffix != ".zarr" and (found := mistaken_for_data(self._path)):
                 raise ValueError(f"it {found}")
             zarr = self._path.is_dir()
@@ -145,7 +145,27 @@ class Fields(Records):
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError, MemoryError) as error:
             if str(error).startswith(str(self._path)):
                 raise
-            raise ValueError(f"{self._path}: cannot be read as NetCDF or Zarr: {one_line(error)}") from None
+            kind = "NetCDF or Zarr" if type(self) is Fields else "an xarray dataset"
+            raise ValueError(f"{self._path}: cannot be read as {kind}: {one_line(error)}") from None
+
+
+class FieldsInMemory(Fields):
+    """The same of an xarray Dataset or DataArray, opened or made by the caller."""
+
+    _handles = ("_block",)
+
+    def __init__(self, data: Any, variable: str | None = None) -> None:
+        array = not hasattr(data, "data_vars")
+        self._given = data.to_dataset(name=data.name or "field") if array else data
+        super().__init__(Path(str(data.name or "field") if array else "dataset"), variable)
+
+    def _data(self) -> Any:
+        return self._given
+
+
+def is_xarray(data: object) -> bool:
+    """Return whether data are a Dataset or DataArray of xarray, without importing it."""
+    return type(data).__module__.partition(".")[0] == "xarray" and hasattr(data, "dims")
 
 
 def is_zarr(path: Path) -> bool:
@@ -225,7 +245,8 @@ def _unit(text: str) -> str:
     return _UNITS.get(name.lower(), name)
 
 
-def _xarray() -> Any:
+def xarray_module() -> Any:
+    """Return xarray; ImportError says what to install."""
     try:
         import xarray
     except ImportError as error:

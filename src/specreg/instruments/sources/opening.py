@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from specreg._checks import choice
 from specreg.data import audio_listing, files
@@ -10,7 +11,7 @@ from specreg.instruments.sources import fields, videos
 from specreg.instruments.sources.arrays import SUFFIXES as ARRAYS
 from specreg.instruments.sources.arrays import Arrays
 from specreg.instruments.sources.containers import Container, Folder, OneFile, ending, open_container
-from specreg.instruments.sources.fields import Fields, is_zarr
+from specreg.instruments.sources.fields import Fields, FieldsInMemory, is_xarray, is_zarr
 from specreg.instruments.sources.pictures import Pictures
 from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.samples import Samples, Tile
@@ -32,7 +33,7 @@ _EXPECTED = (
 
 
 def open_source(
-    path: str,
+    path: str | Any,
     *,
     tile: Tile | None = None,
     segment: int | None = None,
@@ -47,7 +48,8 @@ def open_source(
     Args:
         path: a folder, zip or tar of pictures, sounds, videos or arrays; one file of these; .npy, .npz or safetensors
             (`file.npz:name`, and axes where they are not clear: `file.npy:bhwc`, `file.npz:name:bhwc`); NetCDF or Zarr
-            (`file.nc:variable`, or `file.nc:u,v` as two channels); a run folder, whose samples are read.
+            (`file.nc:variable`, or `file.nc:u,v` as two channels); a run folder, whose samples are read; or an xarray
+            Dataset or DataArray, read as its file would be.
         tile: sides of the tiles that pictures, fields and volumes are cut into, one number or one for each axis.
         segment: length of the segments that sounds and other samples of one axis are cut into; 4096 for sound files.
         channels: "all"; "luma", which also reads grey and colour pictures as one set; or "luma-chroma".
@@ -61,15 +63,19 @@ def open_source(
         ImportError: an extra is not installed; the message names it.
     """
     choice("channels", channels, ("all", "luma", "luma-chroma"))
-    where, selector = _split(path, variable)
-    records = _records(where, selector, tiled=tile is not None)
+    if is_xarray(path):
+        records: Records = FieldsInMemory(path, variable)
+        name = path = records.where
+    else:
+        where, selector = _split(path, variable)
+        records = _records(where, selector, tiled=tile is not None)
+        name = f"{where.name or where.resolve().name}{f':{selector}' if selector else ''}"
     if records.space == 1 and tile is not None:
         raise ValueError(f"{path} has samples of one axis: tile cuts pictures, fields and volumes; use segment")
     if records.space > 1 and segment is not None:
         raise ValueError(f"{path} has samples of {records.space} axes: segment cuts samples of one axis; use tile")
     if isinstance(records, Sounds) and segment is None:
         segment = SEGMENT
-    name = f"{where.name or where.resolve().name}{f':{selector}' if selector else ''}"
     return Samples(records, name, tile=segment if tile is None else tile, channels=channels, limit=limit)
 
 
