@@ -138,3 +138,32 @@ def test_a_mask_over_pixels_takes_its_share_of_the_term():
     mask[..., :4] = 1
     term = ((loss - plain) * mask).sum() / 4
     torch.testing.assert_close(term, loss_fn.term.loss / 4)
+
+
+@pytest.mark.parametrize("weight", ["auto", 0.3])
+def test_a_loop_as_corrdiff_s_trains(weight):
+    """Both networks compiled, autocast, patches in two passes, sums over pixels, and validation without gradients."""
+    from physicsnemo.diffusion.multi_diffusion import RandomPatching2D
+
+    class Regression(nn.Module):
+        def forward(self, zeros, y_lr, augment_labels=None):
+            return zeros + 0.25
+
+    torch._dynamo.reset()
+    net = torch.compile(Denoiser(4), backend="aot_eager")
+    regularizer = specreg.SpectralRegularizer("dct:amplitude", weight=weight)
+    loss_fn = ours.SpectralResidualLoss(regularizer, torch.compile(Regression(), backend="aot_eager"))
+    patching = RandomPatching2D((16, 16), (8, 8), 3)
+    clean, low = torch.randn(2, 3, 16, 16), torch.randn(2, 2, 16, 16)
+    calls = {"net": net, "img_clean": clean, "img_lr": low, "augment_pipe": None, "patching": patching}
+    loss_fn.y_mean = None
+    for count in (2, 1):
+        patching.set_patch_num(count)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_fn(**calls, use_patch_grad_acc=True)
+        (loss.sum() / 2).backward()
+        assert loss_fn.term.per_sample.dtype == torch.float32
+    assert all(bool(one.grad.isfinite().all()) for one in net.parameters())
+    assert int(regularizer.calls) == 2
+    with torch.no_grad():
+        assert bool(loss_fn(**calls).isfinite().all())
