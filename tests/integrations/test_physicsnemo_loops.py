@@ -151,7 +151,7 @@ def test_a_loop_as_corrdiff_s_trains(weight):
 
     torch._dynamo.reset()
     net = torch.compile(Denoiser(4), backend="aot_eager")
-    regularizer = specreg.SpectralRegularizer("dct:amplitude", weight=weight)
+    regularizer = specreg.SpectralRegularizer("dct:amplitude", weight=weight, warmup=10)
     loss_fn = ours.SpectralResidualLoss(regularizer, torch.compile(Regression(), backend="aot_eager"))
     patching = RandomPatching2D((16, 16), (8, 8), 3)
     clean, low = torch.randn(2, 3, 16, 16), torch.randn(2, 2, 16, 16)
