@@ -84,6 +84,18 @@ def test_their_edm_objective_calls_it_with_its_own_weights():
     assert float(found - mse) == pytest.approx(0.25 * by_hand(pred, target, sigma), rel=1e-4)
 
 
+def test_sigma_of_their_training_distributions_comes_back():
+    conditions = {"karras": {"rho": 7}, "exponential": {}}
+    for name, more in conditions.items():
+        condition = {"distribution": name, "sigma_min": 0.02, "sigma_max": 100.0, **more}
+        model = SimpleNamespace(edm=SimpleNamespace(sigma_data=1.0), training_condition=condition)
+        objective = EDMDiffusionTransportObjective(SimpleNamespace(model=SimpleNamespace(model=model)))
+        sigma = objective._sample_training_sigma({"data": (64, 1, 2, Y * X, 3)}, torch.device("cpu"))
+        weight = objective._loss_weights(sigma)["data"]
+        assert weight.shape == (64, 1, 2, 1, 1)
+        torch.testing.assert_close(sigma_from_weights(weight, 1.0), sigma["data"], rtol=0.01, atol=0, check_dtype=False)
+
+
 def test_their_variable_mapper_hands_the_weights_on():
     from anemoi.models.data_indices.collection import IndexCollection
 

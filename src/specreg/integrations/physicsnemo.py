@@ -16,10 +16,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from physicsnemo.diffusion.metrics import EDMLoss, EDMLossLogUniform, MSEDSMLoss, ResidualLoss, WeightedMSEDSMLoss
 from torch import Tensor
 
 from specreg import NoiseLevel, SpectralRegularizer, SpectralTerm, recover_x0
+
+
+def _eager(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return `call` so that torch.compile leaves it alone; a network inside that is compiled itself stays compiled.
+
+    One compiled graph around network and loss would hide the gradient of the base loss with respect to the output,
+    which an automatic λ and the logged ratio need.
+    """
+    disabled: Callable[..., Tensor] = torch.compiler.disable(call)
+    return disabled
 
 
 class _SpectralPreconditioned:
@@ -30,6 +41,7 @@ class _SpectralPreconditioned:
     """The last term, for logging: `loss_fn.term.logs()`."""
     _clean: tuple[Tensor, Tensor] | None = None
 
+    @_eager
     def __call__(self, net: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of each pixel, with its share of its sample's term; see the class that this one extends."""
         outputs: list[Tensor] = []
@@ -139,6 +151,7 @@ class _SpectralScoreMatching:
 class SpectralMSEDSMLoss(_SpectralScoreMatching, MSEDSMLoss):  # type: ignore[misc]
     """MSEDSMLoss with the term of `regularizer`; the other arguments are MSEDSMLoss's."""
 
+    @_eager
     def __call__(self, x0: Tensor, t: Tensor | None = None, condition: Any = None, **kwargs: Any) -> Tensor:
         """Return the loss of clean samples x0 `[B, ...]` with the term, reduced as asked for."""
         t = self._time(x0, t)
@@ -148,6 +161,7 @@ class SpectralMSEDSMLoss(_SpectralScoreMatching, MSEDSMLoss):  # type: ignore[mi
 class SpectralWeightedMSEDSMLoss(_SpectralScoreMatching, WeightedMSEDSMLoss):  # type: ignore[misc]
     """WeightedMSEDSMLoss with the term of `regularizer`, which sees the values whose weight is not 0."""
 
+    @_eager
     def __call__(
         self, x0: Tensor, weight: Tensor, t: Tensor | None = None, condition: Any = None, **kwargs: Any
     ) -> Tensor:
