@@ -9,7 +9,6 @@ NAME.svg (spectra, distribution, structure functions, fluxes) and NAME-samples.j
 from __future__ import annotations
 
 import io
-import json
 import re
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 import torch
+import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -53,18 +53,22 @@ def curves(fields: np.ndarray, spread: float) -> Curves:
     )  # fmt: skip
 
 
-def samples(runs: Path, arm: str) -> list[np.ndarray]:
-    """Return the samples of an arm, one array for each seed."""
-    comparison = json.loads((runs / "comparison.json").read_text())
-    folders = [runs / cell["folder"] for cell in comparison["cells"] if cell["arm"] == arm]
-    return [np.load(folder / "samples" / "samples.npy") for folder in folders if (folder / "results.json").is_file()]
+def samples(runs: Path) -> dict[str, list[np.ndarray]]:
+    """Return the samples of each arm whose weights are the same in all bands, one array for each finished seed."""
+    found: dict[str, list[np.ndarray]] = {}
+    for folder in sorted(runs.glob("*-seed*")):
+        config, drawn = folder / "config.yaml", folder / "samples" / "samples.npy"
+        if config.is_file() and (folder / "results.json").is_file():
+            term = yaml.safe_load(config.read_text())["spectral"]
+            if term is None or term["band_weight"] is None:
+                found.setdefault(term["name"] if term else "none", []).append(np.load(drawn))
+    return dict(sorted(found.items(), key=lambda arm: (-len(arm[1]), arm[0] != "none", arm[0])))
 
 
 def main(runs: Path, test: Path, target: Path) -> None:
     """Draw both figures."""
     truth = np.load(test)
-    arms = [arm["name"] for arm in json.loads((runs / "comparison.json").read_text())["arms"]]
-    drawn = {arm: found for arm in arms if arm != "calibrated" and (found := samples(runs, arm))}
+    drawn = samples(runs)
     written = io.StringIO()
     draw_statistics(truth, drawn).savefig(written, format="svg", metadata={"Date": None})
     # A hundredth of a point is enough, and a third of the file.
