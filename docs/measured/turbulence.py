@@ -71,8 +71,8 @@ def main(runs: Path, test: Path, target: Path) -> None:
     drawn = samples(runs)
     written = io.StringIO()
     draw_statistics(truth, drawn).savefig(written, format="svg", metadata={"Date": None})
-    # A hundredth of a point is enough, and a third of the file.
-    target.with_suffix(".svg").write_text(re.sub(r"(\d\.\d\d)\d+", r"\1", written.getvalue()), encoding="utf-8")
+    # A tenth of a point is enough, and a third of the file.
+    target.with_suffix(".svg").write_text(re.sub(r"(\d\.\d)\d+", r"\1", written.getvalue()), encoding="utf-8")
     # Fields compress badly without loss.
     draw_samples(truth, drawn).savefig(target.parent / f"{target.name}-samples.jpg", pil_kwargs={"quality": 80})
 
