@@ -72,7 +72,8 @@ def main(runs: Path, test: Path, target: Path) -> None:
     written = io.StringIO()
     draw_statistics(truth, drawn).savefig(written, format="svg", metadata={"Date": None})
     # A tenth of a point is enough, and a third of the file.
-    target.with_suffix(".svg").write_text(re.sub(r"(\d\.\d)\d+", r"\1", written.getvalue()), encoding="utf-8")
+    drawing = re.sub(r'(?<= d=")[^"]*', lambda d: re.sub(r"(\.\d)\d+", r"\1", d[0]), written.getvalue())
+    target.with_suffix(".svg").write_text(drawing, encoding="utf-8")
     # Fields compress badly without loss.
     draw_samples(truth, drawn).savefig(target.parent / f"{target.name}-samples.jpg", pil_kwargs={"quality": 80})
 
