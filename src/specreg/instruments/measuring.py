@@ -193,6 +193,11 @@ def as_source(data: Source | Tensor | np.ndarray | str | Path | Any) -> Source:
         return open_source(data)
     if isinstance(data, (Tensor, np.ndarray)):
         return InMemory(torch.as_tensor(data))
+    if not callable(getattr(data, "read", None)):
+        raise TypeError(
+            f"expected a path, an xarray Dataset or DataArray, samples [N, C, *space], or a source; "
+            f"got {type(data).__name__}"
+        )
     source: Source = data
     return source
 

@@ -43,6 +43,8 @@ class Fields(Records):
 
     remedy = "--tile N (--segment N for one axis) may find parts without them"
     _handles: ClassVar[tuple[str, ...]] = ("_dataset", "_block")
+    _kind = "NetCDF or Zarr"
+    _choice = "name one after a colon"
     gaps = True
 
     def __init__(self, path: Path, variable: str | None) -> None:
@@ -53,7 +55,7 @@ class Fields(Records):
         self._block: tuple[int, int, NDArray[Any]] | None = None  # first and last index of the first axis, and values
         with self._reading():
             data = self._data()
-            self.channels = tuple(_chosen(data, variable, str(path)))
+            self.channels = tuple(_chosen(data, variable, str(path), self._choice))
             first = data[self.channels[0]]
             for name in self.channels:
                 _check(data[name], first, str(path))
@@ -107,13 +109,17 @@ class Fields(Records):
         """Return spacing and unit, or None, with a note, where coordinates are absent, uneven or differ."""
         steps, units = [], []
         nothing = "sample" if len(self._space) == 1 else "pixel"
+        absent = [dim for dim in self._space if dim not in variable.coords]
+        if absent:
+            if len(absent) < len(self._space):
+                self.notes.append(f"the axis {absent[0]} has no coordinate, so frequencies are per sample")
+            return None, nothing
         for dim in self._space:
-            if dim not in variable.coords or variable.sizes[dim] < 2:
+            coordinate = self._coordinate(variable, dim)
+            values = coordinate.values
+            if variable.sizes[dim] < 2 or values.dtype.kind not in "iuf":
                 return None, nothing
-            values = variable.coords[dim].values
-            if values.dtype.kind not in "iuf":
-                return None, nothing
-            unit = _unit(str(variable.coords[dim].attrs.get("units", "")))
+            unit = _unit(str(coordinate.attrs.get("units", "")))
             step = _step(values, unit)
             if step is None:
                 self.notes.append(f"the coordinate {dim} is not evenly spaced, so frequencies are per sample")
@@ -124,6 +130,10 @@ class Fields(Records):
             self.notes.append(f"the coordinates have the units {' and '.join(units)}, so frequencies are per sample")
             return None, nothing
         return tuple(steps), units[0] or "coordinate"
+
+    def _coordinate(self, variable: Any, dim: Any) -> Any:
+        """Return the coordinate of an axis of space, in numbers with their unit where it has any."""
+        return variable.coords[dim].variable
 
     def _data(self) -> Any:
         if self._dataset is None:
@@ -145,27 +155,43 @@ class Fields(Records):
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError, MemoryError) as error:
             if str(error).startswith(str(self._path)):
                 raise
-            kind = "NetCDF or Zarr" if type(self) is Fields else "an xarray dataset"
-            raise ValueError(f"{self._path}: cannot be read as {kind}: {one_line(error)}") from None
+            raise ValueError(f"{self._path}: cannot be read as {self._kind}: {one_line(error)}") from None
 
 
 class FieldsInMemory(Fields):
-    """The same of an xarray Dataset or DataArray, opened or made by the caller."""
+    """The same of an xarray Dataset or DataArray, opened or made by the caller.
+
+    Coordinates of time are read as their file would have them: in hours, days, ….
+    """
 
     _handles = ("_block",)
+    _kind = "an xarray dataset"
+    _choice = "take one, as in data['name'], or give open_source variable="
 
     def __init__(self, data: Any, variable: str | None = None) -> None:
-        array = not hasattr(data, "data_vars")
-        self._given = data.to_dataset(name=data.name or "field") if array else data
-        super().__init__(Path(str(data.name or "field") if array else "dataset"), variable)
+        array = isinstance(data, xarray_module().DataArray)
+        where = "dataset"
+        if array:
+            where = "field" if data.name is None else str(data.name)
+            data = data.to_dataset(name="field" if where in data.coords else where)
+        self._given = data.rename({name: str(name) for name in data.data_vars if not isinstance(name, str)})
+        super().__init__(Path(where), variable)
+
+    def _coordinate(self, variable: Any, dim: Any) -> Any:
+        given = variable.coords[dim].variable
+        xarray = xarray_module()
+        if given.dtype.kind in "mM" or isinstance(variable.indexes.get(dim), xarray.CFTimeIndex):
+            return xarray.conventions.encode_cf_variable(given)
+        return given
 
     def _data(self) -> Any:
         return self._given
 
 
 def is_xarray(data: object) -> bool:
-    """Return whether data are a Dataset or DataArray of xarray, without importing it."""
-    return type(data).__module__.partition(".")[0] == "xarray" and hasattr(data, "dims")
+    """Return whether data are a Dataset or DataArray of xarray, or of a subclass, without importing it."""
+    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(data).__mro__}
+    return not names.isdisjoint(("xarray.Dataset", "xarray.DataArray"))
 
 
 def is_zarr(path: Path) -> bool:
@@ -173,7 +199,7 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in (".zgroup", ".zarray", ".zmetadata", "zarr.json"))
 
 
-def _chosen(data: Any, variable: str | None, where: str) -> list[str]:
+def _chosen(data: Any, variable: str | None, where: str, choice: str) -> list[str]:
     """Return the names of the variables; without a name, the only one of most axes that is no coordinate's bounds."""
     there = [str(name) for name in data.data_vars]
     if variable is None:
@@ -181,10 +207,11 @@ def _chosen(data: Any, variable: str | None, where: str) -> list[str]:
         fields = [name for name in there if data[name].ndim and data[name].dtype.kind in "iuf" and name not in bounds]
         largest = max((data[name].ndim for name in fields), default=0)
         found = [name for name in fields if data[name].ndim == largest]
+        if not found:
+            held = ", ".join(f"{name} ({data[name].dtype}, {data[name].ndim} axes)" for name in there)
+            raise ValueError(f"{where}: expected a variable of real numbers with axes; it holds {held or 'none'}")
         if len(found) != 1:
-            raise ValueError(
-                f"{where}: expected one variable; it holds {', '.join(there) or 'none'}; name one after a colon"
-            )
+            raise ValueError(f"{where}: expected one variable; it holds {', '.join(there)}; {choice}")
         return found
     names = variable.split(",")
     for name in names:
