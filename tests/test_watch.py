@@ -1,10 +1,16 @@
 """Watching a network, and tokens back to latents."""
 
+from types import SimpleNamespace
+
 import diffusers
 import pytest
 import torch
 
 import specreg
+
+WRAPS = [
+    lambda x: x, lambda x: (x,), lambda x: {"sample": x}, lambda x: [x, None], lambda x: SimpleNamespace(sample=x)
+]  # fmt: skip
 
 
 class Net(torch.nn.Module):
@@ -17,7 +23,7 @@ class Net(torch.nn.Module):
         return self.wrap(self.scale * x)
 
 
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: {"sample": x}, lambda x: [x, None]])
+@pytest.mark.parametrize("wrap", WRAPS)
 def test_the_last_call_is_remembered_by_position_and_by_keyword(wrap):
     network, a, b = Net(wrap), torch.randn(2, 3), torch.randn(2, 3)
     seen = specreg.watch(network)

@@ -31,7 +31,7 @@ class Watched:
 
     @property
     def output(self) -> Tensor:
-        """What the network returned, with its graph; of a tuple or a diffusers output the first tensor."""
+        """What the network returned, with its graph: a tensor, the first of a tuple or diffusers output, `.sample`."""
         return self._both()[1]
 
     def _both(self) -> tuple[Tensor, Tensor]:
@@ -96,6 +96,8 @@ def _returned(output: Any) -> Tensor:
             output = next(iter(output.values()), None)
         elif isinstance(output, (tuple, list)) and output:
             output = output[0]
+        elif isinstance(getattr(output, "sample", None), Tensor):
+            output = output.sample
         else:
             raise TypeError(f"watch: expected the network to return a tensor; got {type(output).__name__}")
     return output

@@ -80,6 +80,16 @@ def test_musubi_targets_of_another_kind_are_refused():
         musubi.with_term(Other, fixed())().process_batch(latents, noise, t)
 
 
+def test_musubi_targets_of_another_shape_are_refused():
+    class Tokens(MusubiTrainer):
+        def call_dit(self, *args, **kwargs):
+            found = super().call_dit(*args, **kwargs)
+            return Space(pred=found.pred.flatten(2), target=found.target.flatten(2), extra={})
+
+    with pytest.raises(ValueError, match=r"latents' shape \[3, 4, 8, 8\]; Tokens has \[3, 4, 64\]"):
+        musubi.with_term(Tokens, fixed())().process_batch(*batch())
+
+
 @pytest.mark.parametrize("kind", ["flow", "velocity"])
 def test_musubi_s_loss_fn_form(kind, monkeypatch):
     home = types.ModuleType("musubi_tuner.training.timesteps")
@@ -142,9 +152,40 @@ class LuminaNetworkTrainer(NetworkTrainer):
     flow, sign = True, -1
 
 
+class Sd3NetworkTrainer(NetworkTrainer):
+    """Its output is x0 before the loss, and its target the latents."""
+
+    flow = True
+
+    def get_noise_pred_and_target(self, args, accelerator, noise_scheduler, latents, *rest, **kwargs):
+        output, _, timesteps, weighting = super().get_noise_pred_and_target(
+            args, accelerator, noise_scheduler, latents, *rest, **kwargs
+        )
+        self.seen = self.level.diffuse(latents, rest[0]["noise"]) - self.level.sigma.view(-1, 1, 1, 1) * output
+        return self.seen, latents, timesteps, weighting
+
+
+class AnimaNetworkTrainer(NetworkTrainer):
+    """Its times run from 0 to 1, and its cached latents may have an axis of one frame."""
+
+    flow = True
+
+    def get_noise_pred_and_target(self, args, accelerator, noise_scheduler, latents, *rest, **kwargs):
+        output, target, timesteps, weighting = super().get_noise_pred_and_target(
+            args, accelerator, noise_scheduler, latents.squeeze(2), *rest, **kwargs
+        )
+        return output, target, timesteps / 1000, weighting
+
+
 @pytest.mark.parametrize(
     ("kind", "prediction"),
-    [(NetworkTrainer, "epsilon"), (FluxNetworkTrainer, "flow"), (LuminaNetworkTrainer, "velocity")],
+    [
+        (NetworkTrainer, "epsilon"),
+        (FluxNetworkTrainer, "flow"),
+        (LuminaNetworkTrainer, "velocity"),
+        (Sd3NetworkTrainer, "x0"),
+        (AnimaNetworkTrainer, "flow"),
+    ],
 )
 def test_kohya_trainers(kind, prediction):
     latents, noise, t = batch()
@@ -154,6 +195,8 @@ def test_kohya_trainers(kind, prediction):
     weights, mask = torch.tensor([1.0, 0.5, 2.0]), torch.ones(3, 64, 64)
     mask[:, :, 32:] = 0
     given = {"latents": latents, "noise": noise, "t": t, "loss_weights": weights, "alpha_masks": mask}
+    if kind is AnimaNetworkTrainer:
+        given["latents"] = latents.unsqueeze(2)
     unet = nn.Conv2d(4, 4, 3, padding=1)
     trainer, plain = kohya.with_term(kind, fixed())(), kind()
     loss, base = (one.process_batch(given, unet, scheduler, args) for one in (trainer, plain))
@@ -172,6 +215,40 @@ def test_kohya_trainers(kind, prediction):
         args.model_prediction_type = "sigma_scaled"
         with pytest.raises(ValueError, match="expects raw"):
             trainer.process_batch(given, unet, scheduler, args)
+
+
+def kohya_call(kind=FluxNetworkTrainer, change=lambda found: found, args=None, more=None, **options):
+    """A step of a trainer whose `get_noise_pred_and_target` returns what `change` makes of it."""
+    latents, noise, t = batch()
+
+    class Changed(kind):
+        def get_noise_pred_and_target(self, *given, **kwargs):
+            return change(super().get_noise_pred_and_target(*given, **kwargs))
+
+    given = {"latents": latents, "noise": noise, "t": t, "loss_weights": torch.ones(3), **(more or {})}
+    args = Space(v_parameterization=False, masked_loss=False, model_prediction_type="raw", **(args or {}))
+    scheduler, unet = Space(config=Space(num_train_timesteps=1000)), nn.Conv2d(4, 4, 3, padding=1)
+    trainer = kohya.with_term(Changed, fixed(), **options)()
+    return [trainer.process_batch(given, unet, scheduler, args) for _ in range(2)]
+
+
+def test_kohya_s_first_call_is_checked_where_x_t_is_seen():
+    other = lambda found: (found[0], -found[1], *found[2:])  # noqa: E731
+    late = lambda found: (*found[:2], found[2] + 50, found[3])  # noqa: E731
+    for change, said in ((other, "'velocity' would fit"), (late, "another timestep")):
+        with pytest.raises(ValueError, match=said):
+            kohya_call(change=change)
+        kohya_call(change=change, check=False)
+        kohya_call(change=change, args={"ip_noise_gamma": 0.1})  # x_t is of other noise there
+        kohya_call(change=change, more={"custom_attributes": [{}, {"diff_output_preservation": True}, {}]})
+    kohya_call(change=lambda found: (*found[:2], found[2].long(), found[3]))  # HunyuanImage's times
+
+
+def test_kohya_s_tokens_are_checked_as_latents():
+    latents, _, _ = batch()
+    tokens = latents.reshape(3, 4, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).reshape(3, 16, 16)
+    assert torch.equal(kohya._as_latents(tokens, latents), latents)
+    assert kohya._as_latents(torch.zeros(3, 5, 8, 8), latents) is None
 
 
 # OneTrainer

@@ -75,7 +75,8 @@ def with_term(trainer: type, regularizer: SpectralRegularizer) -> type:
     """Return a subclass of a musubi-tuner trainer whose loss has the term.
 
     The level is measured from what the network is given, so shifts and timesteps + 1 do not matter. The first call
-    checks the sign of the target and raises ValueError where it is neither ε − x0 nor x0 − ε.
+    checks the sign of the target and raises ValueError where it is neither ε − x0 nor x0 − ε. So does a target of
+    another shape than the latents (HiDream-O1, Kandinsky 5).
     """
 
     class WithTerm(trainer):  # type: ignore[misc]
@@ -104,6 +105,11 @@ def with_term(trainer: type, regularizer: SpectralRegularizer) -> type:
             if self._call is None:
                 raise RuntimeError("expected the network to be called before its loss; it was not")
             (latents, noise, noisy), self._call = self._call, None
+            if output.target.shape != latents.shape:  # HiDream-O1's tokens of pixels, Kandinsky's frames first
+                raise ValueError(
+                    f"expected a target of the latents' shape {list(latents.shape)}; "
+                    f"{trainer.__name__} has {list(output.target.shape)}, which the term does not take"
+                )
             level = NoiseLevel.flow(sigma_of(noisy, latents, noise))
             if self._prediction is None:
                 self._prediction = _sign(output.target, latents, noise)
