@@ -103,7 +103,7 @@ class SpectralRegularizer(OwnState):
             raise ValueError(f"cooldown must be a whole number of calls, at least 0; got {cooldown!r}")
         if cooldown and not (isinstance(total, int) and total >= warmup + cooldown):
             raise ValueError(f"a cooldown needs total= of at least warmup + cooldown calls; got {total!r}")
-        self.spectral_loss = _loss(loss)
+        self.spectral_loss = losses.as_loss(loss)
         self.weight = weight
         noise_weight = "snr" if noise_weight is None else noise_weight
         self.noise_weight = noise_weights.build(noise_weight) if isinstance(noise_weight, str) else noise_weight
@@ -344,14 +344,3 @@ class SpectralRegularizer(OwnState):
         said += [f"cooldown={self.cooldown}, total={self.total}"] if self.cooldown else []
         said += [f"ramp={self.ramp!r}"] if self.warmup or self.cooldown else []
         return ", ".join(said)
-
-
-def _loss(
-    loss: str | Callable[[Tensor, Tensor], Tensor] | Sequence[str | losses.SpectralLoss],
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a loss given by name, as a callable, or as a sequence of losses to add up."""
-    if isinstance(loss, str):
-        return losses.build(loss)
-    if callable(loss):
-        return loss
-    return losses.Sum([losses.build(part) if isinstance(part, str) else part for part in loss])

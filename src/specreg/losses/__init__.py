@@ -5,7 +5,7 @@ from specreg.losses.decoded import Decoded
 from specreg.losses.functional import amplitude, amplitude_phase, wavelet
 from specreg.losses.grammar import COMPARISONS, TRANSFORMS
 from specreg.losses.modules import Amplitude, AmplitudePhase, SpectralLoss, Sum, Wavelet, sees_difference_alone
-from specreg.losses.registry import LOSSES, build
+from specreg.losses.registry import LOSSES, as_loss, build
 from specreg.losses.stft import MultiResolutionSTFT
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Wavelet",
     "amplitude",
     "amplitude_phase",
+    "as_loss",
     "build",
     "sees_difference_alone",
     "wavelet",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pywt
+from torch import Tensor
 
 from specreg import _checks
 from specreg.losses import grammar
@@ -19,6 +20,17 @@ LOSSES: dict[str, Callable[..., SpectralLoss]] = {
     "wavelet": Wavelet,
     "mr_stft": MultiResolutionSTFT,
 }
+
+
+def as_loss(
+    loss: str | Callable[[Tensor, Tensor], Tensor] | Sequence[str | SpectralLoss],
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss given by name, as a callable, or as a sequence of losses to add up."""
+    if isinstance(loss, str):
+        return build(loss)
+    if callable(loss):
+        return loss
+    return Sum([build(part) if isinstance(part, str) else part for part in loss])
 
 
 def build(name: str, **options: Any) -> SpectralLoss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -43,8 +44,9 @@ class _Subbands(Transform):
         shares = torch.tensor([self._share(name, len(space)) for name in bands], dtype=torch.float64)
         return [tuple(x.repeat_interleave(counts) for x in (centres, shares, torch.arange(len(bands))))]  # type: ignore[list-item]
 
+    @abstractmethod
     def _bands(self, x: Tensor, ndim: int) -> dict[str, Tensor]:
-        raise NotImplementedError
+        """Return the bands of `x` `[B, R, *space]` by name, finest first, the approximation last."""
 
     def _share(self, band: str, ndim: int) -> float:
         return 1.0
