@@ -59,7 +59,7 @@ ALLOWED = {
     "own_state": set(),
     "spectral_term": {"_checks", "_html"},
     "watch": set(),
-    "integrations": {"", "diffusion", "losses"},
+    "integrations": {"", "diffusion", "watch", "losses"},
     "regularizer": LOSS,
     "models": {"_checks", "_files", "_torch_files", "diffusion"},
     "data": {"_checks", "_files", "_memory"},
