@@ -38,7 +38,8 @@ def denoise(x_t: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     scale = (1 + sigma**2).sqrt()
     planes = (x_t / scale).transpose(-1, -2).reshape(-1, 2, 16, 32)
     raw = net(planes).reshape(-1, 1, 1, 2, 512).transpose(-1, -2)
-    return x_t / scale**2 + sigma / scale * raw
+    denoised: torch.Tensor = x_t / scale**2 + sigma / scale * raw
+    return denoised
 
 
 for step in range(60):
