@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
@@ -142,6 +143,31 @@ def test_a_forked_process_leaves_the_files_of_its_parent_where_they_are(tmp_path
     with multiprocessing.get_context("fork").Pool(1) as pool:
         pool.starmap(_read, [(i, 30, 40) for i in range(len(sources))])
     assert positions(tmp_path) == before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists open files as Linux does")
+def test_a_thread_leaves_the_files_of_another_where_they_are(tmp_path):
+    """Two that seek in one file read each other's bytes, which no check would notice in an array of floats."""
+    sources = [open_source(path) for path in sets_of(tmp_path)]
+    expected = [source.read(30, 40) for source in sources]
+    before = positions(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        for source, part in zip(sources, expected, strict=True):
+            assert torch.equal(pool.submit(source.read, 30, 40).result(), part), source.name
+        during = positions(tmp_path)
+    assert len(during) > len(before)
+    assert {fd: during[fd] for fd in before} == before
+
+
+def test_threads_read_the_same(tmp_path):
+    sources = [open_source(path) for path in sets_of(tmp_path)]
+    shares = [(start, start + 2) for start in range(0, 40, 2)] * 5
+    for source in sources:
+        expected = source.read(0, 40)
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(source.read, *zip(*shares, strict=True)))
+        for (start, stop), part in zip(shares, found, strict=True):
+            assert torch.equal(part, expected[start:stop]), source.name
 
 
 def test_forked_processes_read_the_same(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Files of a folder, a zip or a tar: listed once, read by name; a copy in another process opens the archive anew."""
+"""Files of a folder, a zip or a tar: listed once, read by name in one thread; a copy opens the archive anew."""
 
 from __future__ import annotations
 

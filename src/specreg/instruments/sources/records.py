@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Records(ABC):
-    """Records of any size, by index; a copy, in this process or another, opens its files anew.
+    """Records of any size, by index, for one thread; a copy, in this process or another, opens its files anew.
 
     Sizes come from headers. A record may have another size or number of channels than the first: `Samples` decides
     whether that is an error.
@@ -70,4 +71,7 @@ class Records(ABC):
         return self.where if len(self.names) == 1 else f"{self.names[i]} in {self.where}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None, **dict.fromkeys(self._handles)}
+        state = {**self.__dict__, "_last": None, **dict.fromkeys(self._handles)}
+        if "_container" in state:
+            state["_container"] = copy(state["_container"])
+        return state

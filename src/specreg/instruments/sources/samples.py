@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from copy import copy
 from typing import Any
@@ -42,7 +43,7 @@ class Samples:
             ValueError: no record, no tile that fits, no colours to mix, or nothing but missing values.
         """
         self.name = name
-        self._records, self._channels, self._pid = records, channels, os.getpid()
+        self._records, self._channels, self._mine = records, channels, _Mine()
         if not len(records.names):
             raise ValueError(f"{records.where} is empty: it holds no sample")
         self.channels = channels_after(records.channels, channels, records.where)
@@ -95,8 +96,6 @@ class Samples:
             raise IndexError(f"samples {start} to {stop} of {self.name}, which has {len(self)}")
         if start == stop:
             return torch.empty(0, *self.shape)
-        if self._pid != os.getpid():  # after a fork, open files would share their position with the other process
-            self._records, self._pid = copy(self._records), os.getpid()
         parts = self._parts(start, stop)
         x = mixed(scaled(parts), self._channels)
         # A sum is quicker than a look at each value; it may also overflow.
@@ -117,7 +116,8 @@ class Samples:
         return parts
 
     def _part(self, record: int, begin: tuple[int, ...] | None) -> NDArray[Any]:
-        return self._records.whole(record) if begin is None else self._records.part(record, begin, self._size)
+        records = self._mine.of(self._records)
+        return records.whole(record) if begin is None else records.part(record, begin, self._size)
 
     def _check(self, record: int, part: NDArray[Any]) -> None:
         records = self._records
@@ -181,6 +181,22 @@ class Samples:
     def _is_whole(self, i: int) -> bool:
         record, begin = self._place(i)
         return not np.isnan(self._part(record, begin)).any()
+
+
+class _Mine(threading.local):
+    """A copy of records for each thread and process: what has one position in a file must have one reader."""
+
+    def __init__(self) -> None:
+        self._copy: tuple[int, Records] | None = None
+
+    def of(self, records: Records) -> Records:
+        """Return the copy of this thread, made when it first reads."""
+        if self._copy is None or self._copy[0] != os.getpid():  # a fork has its parent's copy
+            self._copy = os.getpid(), copy(records)
+        return self._copy[1]
+
+    def __reduce__(self) -> tuple[type[_Mine], tuple[()]]:
+        return _Mine, ()
 
 
 def _sides(tile: Tile, records: Records) -> tuple[int, ...]:
