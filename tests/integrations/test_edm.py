@@ -55,6 +55,24 @@ def test_the_loop_minimizes_the_objective_of_specreg(weight):
     torch.testing.assert_close(loss_fn.term.loss, terms.spectral.loss, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [SpectralLoss, SpectralLoss2])
+@pytest.mark.parametrize("what", ["network", "loss"])
+def test_compiled_steps_are_the_eager_ones(kind, what):
+    images, net = torch.randn(4, 3, 16, 16).clamp(-1, 1), Denoiser(logvar=kind is SpectralLoss2)
+    found = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        loss_fn = kind()
+        network = torch.compile(net, backend="aot_eager") if compiled and what == "network" else net
+        call = torch.compile(loss_fn, backend="aot_eager") if compiled and what == "loss" else loss_fn
+        net.zero_grad()
+        torch.manual_seed(3)
+        step(call, network, images)
+        found.append((loss_fn.term.lam, loss_fn.term.gradient_ratio, *(p.grad for p in net.parameters())))
+    for ours, eager in zip(*found, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-4)
+
+
 def test_without_weight_it_is_edm_s_loss():
     images, net = torch.randn(2, 3, 8, 8), Denoiser()
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from math import isqrt
 from typing import Any
 
+import torch
 from cbottle.loss import EDMLoss
 from torch import Tensor
 
@@ -36,6 +37,8 @@ class SpectralEDMLoss(EDMLoss):  # type: ignore[misc]
         self.regularizer = regularizer
         self.term: SpectralTerm | None = None
 
+    # One compiled graph around network and loss hides the gradient of the base loss with respect to the output.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, net: Callable[..., Any], images: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return EDMLoss's output for images `[B, C, times, 12·n²]`, with each pixel's share of the term in `total`."""
         outputs: list[Any] = []

@@ -54,6 +54,8 @@ class SpectralLoss:
         self.regularizer = SpectralRegularizer(names, weight=chosen, noise_weight=noise_weight, warmup=warmup)
         self.term: SpectralTerm | None = None
 
+    # One compiled graph around network and loss hides the gradient of the base loss with respect to the output.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
         self,
         net: Callable[..., Any],
@@ -93,6 +95,7 @@ class SpectralLoss2(SpectralLoss):
     def __init__(self, P_mean: float = -0.4, P_std: float = 1.0, sigma_data: float = 0.5, **options: Any):
         super().__init__(P_mean, P_std, sigma_data, **options)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
         self,
         net: Callable[..., Any],
