@@ -61,6 +61,8 @@ ARMS = ", ".join(
 )
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
 
+BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
+
 STUDIES = {
     "tiles": Study("demo", [*TILES, *SHORT], LENGTHS),
     "tiles-weights": Study(
@@ -77,14 +79,16 @@ STUDIES = {
     "tiles-confirm": Study(
         "demo", [*TILES, *SHORT], dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST)
     ),
+    "tiles-long": Study("demo", [*TILES, *SHORT], dict.fromkeys([1600, 3200, 6400, 12800], LONGEST)),
     "boards": Study(
         "checkerboard",
-        ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT],
+        BOARDS,
         {
             steps: ["amplitude@auto:2", "haar@auto:2", "amplitude+haar@auto:2"]
             for steps in (200, 400, 800, 1600, 3200, 6400)
         },
     ),
+    "boards-long": Study("checkerboard", BOARDS, dict.fromkeys([1600, 3200, 6400], LONGEST)),
     "edm-scratch": Study(
         "edm-textures",
         [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"],
