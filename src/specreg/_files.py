@@ -204,7 +204,11 @@ def array_fault(path: Path, error: Exception) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Return what an exception says, on one line of at most 500 characters, without addresses of Python's objects."""
-    text = re.sub(r"<[^<>]*(?:\bat 0x|ZipExtFile|BytesIO)[^<>]*>", "its content", str(error))
+    """Return what an exception says, on one line of at most 500 characters, without addresses of Python's objects.
+
+    Libraries quote the bytes that they could not read, and the operating system the path.
+    """
+    words = str(getattr(error, "strerror", None) or error)
+    text = re.sub(r"<[^<>]*(?:\bat 0x|ZipExtFile|BytesIO)[^<>]*>", "its content", words)
     line = " ".join(text.split()) or type(error).__name__
     return line if len(line) <= 500 else f"{line[:250]}…{line[-250:]}"

@@ -169,6 +169,7 @@ def cases(canary):
         ("bytes of 2^62", b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"ab", "not a whole pickle"),
         ("text of 2^31", b"\x80\x04X" + struct.pack("<I", (1 << 31) - 1) + b"ab", "not a whole pickle"),
         ("integer of 2^30 bytes", b"\x80\x04\x8b" + struct.pack("<i", 1 << 30) + b"ab", "LONG4|not a whole pickle"),
+        ("7,000 bytes as text without quotes", program(b"S" + b"x" * 7000 + b"\n"), "not a whole pickle"),
         ("frame beyond the end", b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"}", "not a whole pickle"),
         ("truncated", pickle.dumps({"ema": [1.0] * 50})[:-9], "not a whole pickle"),
         ("no stop", b"\x80\x04}", "not a whole pickle"),

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from specreg._files import refuse_irregular
+from specreg._files import refuse_irregular, said
 from specreg.data.audio_lengths import check_wav_length, mp3_length_is_declared, skip_id3
 
 SEEKABLE = frozenset(("FLAC", "RF64", "WAV", "WAVEX"))  # a part can be read without decoding what precedes it
@@ -61,7 +61,7 @@ def _header(path: Path, size: int, changed: int) -> Header:
         if counted:
             samples = sum(map(len, _to_the_end(path)))
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot read the sound {path}: {error}") from None
+        raise ValueError(f"cannot read the sound {path}: {said(error)}") from None
     if samples < 1:
         raise ValueError(f"cannot read the sound {path}: it holds no samples")
     if info.samplerate < 1 or samples > SAMPLES_A_BYTE * size:
@@ -139,7 +139,7 @@ def _decode(path: Path, header: Header, begin: int = 0, count: int | None = None
         else:
             sound, _ = soundfile.read(str(path), frames=expected, start=begin, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise ValueError(f"cannot read the sound {path}: {error}") from None
+        raise ValueError(f"cannot read the sound {path}: {said(error)}") from None
     slack = MP3_SLACK if header.format == "MP3" else 0
     if len(sound) < expected - slack:
         raise ValueError(f"cannot read the sound {path}: expected {expected} samples, found {len(sound)}")

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from specreg import _checks
+from specreg._files import said
 from specreg.diffusion import precond
 from specreg.diffusion.precond import Preconditioned
 from specreg.models.adm import ADM
@@ -135,7 +136,7 @@ class NetworkConfig:
             tree = json.loads(text)
             return cls(**tree)
         except (TypeError, RecursionError) as error:
-            raise ValueError(f"expected the JSON of a network config; got {text[:80]!r} ({error})") from None
+            raise ValueError(f"expected the JSON of a network config; got {text[:80]!r} ({said(error)})") from None
 
     def to_json(self) -> str:
         """Return the config as one line of JSON."""

@@ -6,6 +6,8 @@ import pickletools
 from collections.abc import Iterator
 from typing import Any
 
+from specreg._files import said
+
 MAX_OPERATIONS = 5_000_000
 
 
@@ -27,4 +29,4 @@ def operations(content: Any) -> Iterator[tuple[str, Any]]:
     except CheckpointRefused:
         raise
     except Exception as error:  # genops reports damage as ValueError, UnicodeError, struct.error, OverflowError, ...
-        raise NoPickle(f"is not a whole pickle ({error})") from None
+        raise NoPickle(f"is not a whole pickle ({said(error)})") from None

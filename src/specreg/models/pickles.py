@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from specreg import _checks
-from specreg._files import mistaken_for_data
+from specreg._files import mistaken_for_data, said
 from specreg.models import pickle_tensors
 from specreg.models.pickle_steps import CheckpointRefused, NoPickle, operations
 from specreg.models.pickle_tensors import DType
@@ -154,7 +154,7 @@ class _Machine:
             except CheckpointRefused:
                 raise
             except Exception as error:
-                raise CheckpointRefused(f"the pickle instruction {name} has wrong operands ({error})") from None
+                raise CheckpointRefused(f"the pickle instruction {name} has wrong operands ({said(error)})") from None
         if len(self.stack) != 1 or self.stack[0] is _MARK:
             raise CheckpointRefused("is not a whole pickle (it leaves no single value)")
         return self.stack[0]
@@ -232,7 +232,7 @@ class _Machine:
         try:
             self.push(_BUILDERS[str(function)](*arguments))
         except TypeError as error:
-            self.push(Stranger(str(function), f"{function} was given what it never is ({error})"))
+            self.push(Stranger(str(function), f"{function} was given what it never is ({said(error)})"))
 
     def new_object(self) -> None:
         """Run NEWOBJ: of known names only torch's ModuleDict uses it."""

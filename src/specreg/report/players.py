@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from specreg._files import said
 from specreg.report.colors import INK
 from specreg.report.contents import Array, Images, RunFiles
 
@@ -112,7 +113,7 @@ def _read(path: Path) -> tuple[Any, int]:
             rate = file.getframerate()
             return np.frombuffer(file.readframes(int(SECONDS * rate)), dtype="<i2"), rate
     except (wave.Error, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a mono 16-bit wav file ({error})") from error
+        raise ValueError(f"{path}: expected a mono 16-bit wav file ({said(error)})") from error
 
 
 def _wav(samples: Any, rate: int) -> bytes:

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from specreg._files import read_json
+from specreg._files import read_json, said
 from specreg.report.colors import arm_colors
 from specreg.report.contents import (
     COLUMNS,
@@ -149,7 +149,7 @@ def read_log(path: Path) -> tuple[dict[str, Array], int]:
             if number == len(lines):
                 truncated = 1
                 continue
-            raise ValueError(f"{path}, line {number}: expected a JSON object of numbers ({error})") from error
+            raise ValueError(f"{path}, line {number}: expected a JSON object of numbers ({said(error)})") from error
         if not math.isfinite(row[0]):
             raise ValueError(f"{path}, line {number}: the field 'step' is missing")
         steps[row[0]] = row
@@ -168,7 +168,7 @@ def read_samples(path: Path) -> Samples | None:
     try:
         samples: Samples = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a NumPy array file ({error})") from error
+        raise ValueError(f"{path}: not a NumPy array file ({said(error)})") from error
     shown = are_pictures(samples) or are_lines(samples) or are_fields(samples)
     return samples if samples.size and shown else None
 
@@ -232,7 +232,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8 ({error})") from None
+        raise ValueError(f"{path}: expected text in UTF-8 ({said(error)})") from None
 
 
 def read_config(folder: Path) -> Record:

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from specreg.instruments.sources.containers import FAULTS, Container, ending, keys_of, one_line, pick
+from specreg._files import said
+from specreg.instruments.sources.containers import FAULTS, Container, ending, keys_of, pick
 from specreg.instruments.sources.layouts import checked_layout, is_layout, layout_of
 from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.tensor_files import TensorFile
@@ -141,7 +142,7 @@ def open_array(container: Container, name: str, key: str | None) -> Stored:
         return ArrayFile(container.open(name), container.length(name), where)
     except (*FAULTS, _BadHeader) as error:
         found = container.mistaken(name)
-        why = f"it {found}" if found else one_line(error)
+        why = f"it {found}" if found else said(error)
         raise ValueError(f"{where}: cannot be read as a NumPy array: {why}") from None
 
 
@@ -193,7 +194,7 @@ class ArrayFile:
             self._file.seek(self._start + start * size)
             data = self._file.read((stop - start) * size)
         except FAULTS as error:
-            raise ValueError(f"{self._where}: row {start} cannot be read: {one_line(error)}") from None
+            raise ValueError(f"{self._where}: row {start} cannot be read: {said(error)}") from None
         if len(data) < (stop - start) * size:
             raise ValueError(f"{self._where}: it is cut short: row {start} ends after {len(data)} of {size} bytes")
         values: NDArray[Any] = np.frombuffer(data, self.dtype)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-from specreg._files import mistaken_for_data
+from specreg._files import mistaken_for_data, said
 from specreg.data.files import MAX_BYTES, posix_name
 from specreg.data.folders import list_files
 
@@ -88,7 +88,7 @@ class Container(ABC):
         try:
             yield
         except FAULTS as error:
-            raise ValueError(f"cannot read {self.at(name)}: {one_line(error)}") from None
+            raise ValueError(f"cannot read {self.at(name)}: {said(error)}") from None
 
     def _opened(self, opener: Callable[[], Any]) -> Any:
         if self._handle is None or self._pid != os.getpid():  # a forked handle shares its position in the file
@@ -268,12 +268,6 @@ def open_container(path: Path) -> Container | None:
     return Tar(path) if path.name.lower().endswith(TARS) else None
 
 
-def one_line(error: BaseException) -> str:
-    """Return what an error of a library says on one line, shortened: some quote the bytes of the file."""
-    text = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
 def ending(name: str) -> str:
     """Return the ending of a file's name, in lower case, with its dot."""
     return PurePosixPath(name).suffix.lower()
@@ -311,4 +305,4 @@ def _is_hidden(name: str) -> bool:
 
 def _why(path: Path, error: Exception) -> str:
     found = mistaken_for_data(path)
-    return f"it {found}" if found else one_line(error)
+    return f"it {found}" if found else said(error)

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specreg._checks import nearest
-from specreg._files import mistaken_for_data
-from specreg.instruments.sources.containers import one_line
+from specreg._files import mistaken_for_data, said
 from specreg.instruments.sources.records import Records
 
 SUFFIXES = frozenset((".cdf", ".nc", ".nc3", ".nc4", ".netcdf", ".zarr"))
@@ -155,7 +154,7 @@ class Fields(Records):
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError, MemoryError) as error:
             if str(error).startswith(str(self._path)):
                 raise
-            raise ValueError(f"{self._path}: cannot be read as {self._kind}: {one_line(error)}") from None
+            raise ValueError(f"{self._path}: cannot be read as {self._kind}: {said(error)}") from None
 
 
 class FieldsInMemory(Fields):

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from specreg._files import said
 from specreg.data.files import FORMATS
-from specreg.instruments.sources.containers import Container, Folder, ending, keys_of, one_line
+from specreg.instruments.sources.containers import Container, Folder, ending, keys_of
 from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.values import COLOURS, step_of
 
@@ -144,7 +145,7 @@ class Pictures(Records):
         except _FAULTS as error:
             if str(error).startswith("cannot read "):  # the container's own sentence
                 raise
-            raise ValueError(f"cannot read the image {self._container.at(name)}: {one_line(error)}") from None
+            raise ValueError(f"cannot read the image {self._container.at(name)}: {said(error)}") from None
 
 
 def _frame_count(image: Image) -> int:

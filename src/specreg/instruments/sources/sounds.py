@@ -9,8 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from specreg._files import said
 from specreg.data.audio_files import MP3_SLACK, SEEKABLE, Header, read_channels, read_header
-from specreg.instruments.sources.containers import Container, Folder, keys_of, one_line
+from specreg.instruments.sources.containers import Container, Folder, keys_of
 from specreg.instruments.sources.records import Records
 
 SEGMENT = 4096
@@ -96,4 +97,4 @@ class Sounds(Records):
             except ValueError as error:
                 raise ValueError(str(error).replace(str(path), self._container.at(name))) from None
             except MemoryError as error:
-                raise ValueError(f"cannot read the sound {self._container.at(name)}: {one_line(error)}") from None
+                raise ValueError(f"cannot read the sound {self._container.at(name)}: {said(error)}") from None

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from specreg.instruments.sources.containers import Container, Folder, keys_of, one_line
+from specreg._files import said
+from specreg.instruments.sources.containers import Container, Folder, keys_of
 from specreg.instruments.sources.records import Records
 from specreg.instruments.sources.values import COLOURS, step_of
 
@@ -96,7 +97,7 @@ class Videos(Records):
         except (av.error.FFmpegError, ValueError, EOFError) as error:
             if str(error).startswith("cannot read "):
                 raise
-            raise ValueError(f"cannot read the video {self._container.at(name)}: {one_line(error)}") from None
+            raise ValueError(f"cannot read the video {self._container.at(name)}: {said(error)}") from None
 
     def _close(self) -> None:
         if self._reader is not None:
