@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 FOLDER = Path(__file__).parents[1] / "examples" / "notebooks"
 TINY = {
     "is_my_models_spectrum_wrong": {"COUNT": 64, "SIDE": 32, "REPLICATES": 100},
-    "finetune_and_compare": {"BASE_STEPS": 4, "STEPS": 2, "SEEDS": 2, "SAMPLES": 8, "WIDTH": 8},
+    "train_and_compare": {"STEPS": 2, "SEEDS": 2, "SAMPLES": 8, "JOBS": 1},
 }
 
 
@@ -60,11 +60,38 @@ def test_is_my_models_spectrum_wrong(tmp_path, monkeypatch, capsys):
     assert names["page"].read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_finetune_and_compare(tmp_path, monkeypatch, capsys):
-    names, (summary, term) = run("finetune_and_compare", tmp_path, monkeypatch)
+def test_train_and_compare(tmp_path, monkeypatch, capsys):
+    names, (summary, pictures, term) = run("train_and_compare", tmp_path, monkeypatch)
     assert "amplitude+haar" in summary
     assert "±" in summary
+    assert pictures.count("data:image/png") == 4
+    assert pictures.count("data:image/svg+xml") == 2
     assert "Spectral term of 8 samples" in term
-    assert "baseline × its own gain" in capsys.readouterr().out
-    assert "Error in each band" in names["page"].read_text(encoding="utf-8")
-    assert len(names["summary"]["cells"]) == 3 * 2
+    assert (names["folder"] / "report.html").exists()
+    said = capsys.readouterr().out
+    rows = {(row["arm"], row["metric"]): row for row in names["summary"]["table"]}
+    against, calibrated = said.partition("against MSE alone, calibrated")[::2]
+    for key, about in names["summary"]["metrics"].items():
+        row = rows["amplitude+haar", key]
+        low, high = (f"{row['difference'][end]:+.{about['digits']}f}" for end in ("low", "high"))
+        line = next(line for line in against.splitlines() if line.startswith(f"  {about['label']}: "))
+        assert f"[{low} … {high}]" in line
+        assert row["verdict"] in line
+        assert (", the interval contains 0" in line) == (row["difference"]["low"] <= 0 <= row["difference"]["high"])
+        assert f"  {about['label']}: " in calibrated
+
+    # With other values in place of the runs' own, the last lines say what their intervals say.
+    code = next(c for c in map("".join, (c["source"] for c in cells("train_and_compare"))) if "def judge" in c)
+    for change, noise, said in ((-1, 0.01, "better"), (1, 0.01, "worse"), (0, 1, "no difference seen")):
+        for seed in range(2):
+            for arm in ("none", "calibrated", "amplitude+haar"):
+                moved = (change + noise * (-1) ** seed) * (arm == "amplitude+haar")
+                path = names["folder"] / f"{arm}-seed{seed}" / "results.json"
+                metrics = dict.fromkeys(names["summary"]["metrics"], 5.0 + moved)
+                path.write_text(json.dumps({"metrics": metrics}), encoding="utf-8")
+        exec(code, names)
+        shown = capsys.readouterr().out
+        assert (", the interval contains 0" in shown) == (said == "no difference seen")
+        for word in ("better", "worse", "no difference seen"):
+            line = next(x for x in shown.splitlines() if x.startswith(f"Against MSE alone, {word}"))
+            assert line.endswith(": nothing.") == (word != said)

@@ -4,6 +4,7 @@
 """
 
 from specreg.report.build import build_report
+from specreg.report.shown import Shown, show
 from specreg.report.table import summary_rows, verdicts
 
-__all__ = ["build_report", "summary_rows", "verdicts"]
+__all__ = ["Shown", "build_report", "show", "summary_rows", "verdicts"]
