@@ -23,6 +23,7 @@ def test_the_first_need_beyond_the_memory_is_named(monkeypatch):
 
 @pytest.mark.parametrize(("count", "words"), [
     (0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (25_300_000_000, "25.3 GB"), (10**24, "1,000,000 EB"),
+    (10**802, "10^802 bytes"),
 ])  # fmt: skip
 def test_numbers_of_bytes_are_readable(count, words):
     assert readable(count) == words

@@ -40,7 +40,10 @@ def available() -> int | None:
 
 def readable(count: int) -> str:
     """Return a number of bytes in words, such as "1.5 GB"."""
-    exponent = min(len(_UNITS) - 1, max(0, int(math.log10(max(1, count))) // 3))
+    digits = int(math.log10(max(1, count)))
+    if digits > 24:
+        return f"10^{digits} bytes"
+    exponent = min(len(_UNITS) - 1, digits // 3)
     value = count / 1000**exponent
     return f"{value:,.3g} {_UNITS[exponent]}" if value < 1000 else f"{value:,.0f} {_UNITS[exponent]}"
 

@@ -277,3 +277,17 @@ def test_defaults_are_all_shown():
     shown = yaml.safe_load(dump(config))
     assert set(shown) == set(type(config).model_fields)
     assert shown["training"]["clip"] == 1.0
+
+
+def test_an_arm_may_be_called_as_a_key_is():
+    """Its name is no key: `arms.weight.kind` is a key of the arm."""
+    with pytest.raises(ConfigError, match=r"no such key 'arms\.weight\.kind'; known: name, weight, ratio"):
+        parse(RECIPES["textures"](), ["arms={weight: {name: haar, kind: 1}}"])
+
+
+def test_a_list_of_bad_numbers_has_a_few_sentences():
+    with pytest.raises(ConfigError) as refusal:
+        parse(RECIPES["textures"](), [f"model.multipliers=[{', '.join(['x'] * 1000)}]"])
+    lines = str(refusal.value).splitlines()
+    assert len(lines) == 11
+    assert lines[-1].endswith(" more fields are wrong")

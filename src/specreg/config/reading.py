@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, Union, get_args
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -67,6 +68,10 @@ def parse(tree: Mapping[str, Any], section: type[S], *, where: str = "config") -
         raise ConfigError("\n".join(_sentences(where, section, error.errors()))) from None
 
 
+MOST_SENTENCES = 10
+"""Bad fields that are named; a list of numbers may have thousands."""
+
+
 class YamlFile(NamedTuple):
     """The tree of values in a YAML file, and the same tree with every scalar as it is written."""
 
@@ -111,7 +116,9 @@ def _sentences(where: str, section: type[Section], problems: Sequence[Any]) -> l
     by_field: dict[tuple[str, ...], list[Any]] = {}
     for problem in problems:
         by_field.setdefault(_location(section, problem["loc"]), []).append(problem)
-    return [_sentence(where, section, location, found) for location, found in by_field.items()]
+    sentences = [_sentence(where, section, *one) for one in islice(by_field.items(), MOST_SENTENCES)]
+    more = len(by_field) - len(sentences)
+    return [*sentences, f"{where}: {more} more fields are wrong"] if more else sentences
 
 
 def _location(section: type[Section], parts: Sequence[Any]) -> tuple[str, ...]:
@@ -149,12 +156,13 @@ _PLAIN = {
 
 
 def _section(section: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
-    """Return the class of the section at `location`; names of arms count as one step."""
-    for name in location:
-        field = section.model_fields.get(name)
-        if field is None:  # the name of an arm: its class is already found
-            continue
-        section = next(kind for kind in _classes(field.annotation) if issubclass(kind, BaseModel))
+    """Return the class of the section at `location`, in which a field of named sections, as arms are, is two steps."""
+    steps = iter(location)
+    for name in steps:
+        annotation = section.model_fields[name].annotation
+        section = next(kind for kind in _classes(annotation) if issubclass(kind, BaseModel))
+        if get_origin(annotation) is dict:
+            next(steps, None)
     return section
 
 
