@@ -2,8 +2,10 @@
 
 Every second step of an example runs without the term, in one process, so that a noisy machine is noisy for both. A step
 is the time from one optimizer step to the next. What is shown is the median ratio of neighbouring steps, with its
-interval, and the median difference. The networks of the examples are small enough to run in seconds: beside a network
-that takes 100 times as long the term costs the same milliseconds. Examples whose package is missing are left out.
+interval, and the median difference; with `--processor` of the processor's seconds of this process, which others on
+the machine hardly move (with OMP_NUM_THREADS=1: waiting threads count too). The networks of the examples are small
+enough to run in seconds: beside a network that takes 100 times as long the term costs the same milliseconds. Examples
+whose package is missing are left out.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ WARMUP = 6
 """Steps of an example that are not counted."""
 
 
+clock = time.perf_counter
+
+
 class Turns:
     """Switches the term off in every second step, and keeps the seconds of steps with it and without."""
 
@@ -45,10 +50,10 @@ class Turns:
 
     def step(self, *hooked: Any) -> None:
         """Note the end of a step."""
-        now = time.perf_counter()
+        now = clock()
         if self.last:
             self.seconds.append((self.on, now - self.last))
-        self.on, self.last = not self.on, time.perf_counter()
+        self.on, self.last = not self.on, clock()
 
     def taking(self, method: Any) -> Any:
         """Return a method of the regularizer that returns a term of 0 at once when it is switched off."""
@@ -76,12 +81,12 @@ def measure(path: Path) -> dict[str, list[float]]:
     return {name: [s for on, s in counted if on == state] for name, state in (("with", True), ("without", False))}
 
 
-def in_own_process(path: Path, repeats: int) -> dict[str, list[float]] | str:
+def in_own_process(path: Path, repeats: int, flags: list[str]) -> dict[str, list[float]] | str:
     """Return what `measure` finds over several runs, or the last line of what went wrong."""
     found: dict[str, list[float]] = {"with": [], "without": []}
     for _ in range(repeats):
         shown = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "benchmarks.trainers", "--one", str(path)],
+            [sys.executable, "-W", "ignore", "-m", "benchmarks.trainers", "--one", str(path), *flags],
             capture_output=True, text=True, env=dict(os.environ),
         )  # fmt: skip
         if shown.returncode:
@@ -99,8 +104,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="of examples; all by default")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each example")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
+    parser.add_argument("--processor", action="store_true", help="the processor's seconds instead of the clock's")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.processor:
+        global clock
+        clock = time.process_time
     if options.one is not None:
         print(json.dumps(measure(options.one)))
         return
@@ -111,7 +120,7 @@ def main() -> None:
     for path in sorted(EXAMPLES.glob("*.py")):
         if options.names and path.stem not in options.names:
             continue
-        found = in_own_process(path, options.repeats)
+        found = in_own_process(path, options.repeats, ["--processor"] * options.processor)
         if isinstance(found, str):
             table.add_row(path.stem, found[:60])
             continue
