@@ -154,6 +154,25 @@ def test_logs_are_detached_scalars_and_keep_no_graph():
 
     plain = specreg.SpectralRegularizer("haar", weight=0.3)(X0_HAT, X0, LEVEL)
     assert set(plain.logs()) == {"loss", "spectral", "weight", "lam"}
+    assert plain.logs("spectral/") == {f"spectral/{name}": value for name, value in plain.logs().items()}
+
+
+def test_the_whole_term_is_no_summand():
+    term = specreg.SpectralRegularizer("haar", weight=0.3)(X0_HAT, X0, LEVEL)
+    with pytest.raises(TypeError, match=r"expected base_loss \+ term.loss, a scalar; got the whole SpectralTerm"):
+        torch.ones(()) + term
+    with pytest.raises(TypeError, match=r"expected base_loss \+ term.loss"):
+        sum([1.0, term])
+
+
+def test_timesteps_are_no_level():
+    with pytest.raises(TypeError, match="level must be a NoiseLevel"):
+        specreg.SpectralRegularizer("haar", weight="auto")(X0_HAT, X0, torch.arange(len(X0)))
+
+
+def test_a_number_as_text_is_no_weight():
+    with pytest.raises(ValueError, match=r"weight \(λ\), where it is no number, must be one of auto, edm; got '0.1'"):
+        specreg.SpectralRegularizer("haar", weight="0.1")
 
 
 def test_the_default_noise_weight_is_the_recommended_one():

@@ -58,6 +58,12 @@ def shown(value: object, most: int = 80) -> str:
     return f"a {type(value).__name__}"
 
 
+def few(values: Tensor, most: int = 3) -> str:
+    """Return the first values of a `[B]` tensor for a message, three digits each."""
+    listed = ", ".join(f"{value:.3g}" for value in values[:most].tolist())
+    return f"[{listed}{', …' if len(values) > most else ''}]"
+
+
 def build(kind: str, classes: Mapping[str, type], name: str, options: Mapping[str, Any]) -> Any:
     """Return an instance of the dataclass `classes[name]`; errors name the nearest known name or option."""
     chosen: Any = classes[choice(kind, name, classes)]
@@ -118,6 +124,31 @@ def compute_dtype(name: str, x: Tensor) -> torch.dtype:
     if not x.is_floating_point():
         raise TypeError(f"{name} must be a real floating-point tensor; got {x.dtype}")
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def alike(**tensors: object) -> None:
+    """Raise unless the given tensors are floats of one shape on one device; None is left out, names are for messages.
+
+    Raises:
+        TypeError: for anything but real floating-point tensors.
+        ValueError: for another shape or device than the first one's.
+    """
+    first: tuple[str, Tensor] | None = None
+    for name, x in tensors.items():
+        if x is None:
+            continue
+        if not isinstance(x, Tensor):
+            inside = "; pass its .sample, the tensor" if isinstance(getattr(x, "sample", None), Tensor) else ""
+            raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}{inside}")
+        compute_dtype(name, x)
+        if first is None:
+            first = name, x
+        elif x.shape != first[1].shape:
+            raise ValueError(
+                f"{first[0]} and {name} must have the same shape; got {list(first[1].shape)} and {list(x.shape)}"
+            )
+        elif x.device != first[1].device:
+            raise ValueError(f"{first[0]} and {name} must be on one device; got {first[1].device} and {x.device}")
 
 
 def can_read(values: Tensor) -> bool:

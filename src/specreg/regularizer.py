@@ -15,7 +15,7 @@ from specreg.auto_weight import AutoWeight, gradient_norms
 from specreg.diffusion import band_weight as band_weights
 from specreg.diffusion import noise_weight as noise_weights
 from specreg.diffusion.band_weight import BandWeight
-from specreg.diffusion.noise_level import NoiseLevel
+from specreg.diffusion.noise_level import NoiseLevel, check_level
 from specreg.diffusion.noise_weight import NoiseWeight
 from specreg.diffusion.pair import check_wiring, x0_pair
 from specreg.diffusion.parameterization import AnyPrediction
@@ -86,7 +86,7 @@ class SpectralRegularizer(OwnState):
         if weight == "auto":
             weight = AutoWeight()
         if isinstance(weight, str):
-            _checks.choice("weight", weight, ["auto", "edm"])
+            _checks.choice("weight (λ), where it is no number,", weight, ["auto", "edm"])
             if noise_weight not in (None, "edm"):
                 raise ValueError(f'weight="edm" sets the noise weight; got noise_weight={noise_weight!r} beside it')
             weight, noise_weight = 1.0, "edm"
@@ -195,6 +195,7 @@ class SpectralRegularizer(OwnState):
                 where it is NaN, the mean of what is seen) in the gaps of both.
             sample_weight: factors of the samples' losses, `[B]`: a trainer's own weights, such as min-SNR's.
         """
+        check_level(level)
         learning = torch.is_grad_enabled() and self.training
         if (base_loss is None) != (output is None) or (self.measures and learning and base_loss is None):
             raise TypeError(
@@ -267,6 +268,7 @@ class SpectralRegularizer(OwnState):
             check: whether the first call checks, with x0 and x_t, that prediction and level are right
                 (see `check_wiring`).
         """
+        _checks.alike(output=output, target=target, x0=x0, x_t=x_t if x0 is None else None)
         if check and not self._checked:
             if x0 is None or x_t is None:
                 raise TypeError("check=True needs both x0= and x_t= in the first call")

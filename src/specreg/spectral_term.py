@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -22,17 +22,23 @@ class SpectralTerm(NamedTuple):
     gradient_ratio: Tensor | None  # scalar, ‖λ·∂L_S/∂output‖ / ‖∂L/∂output‖ of this batch, where it was measured
     norms: Tensor | None = None  # [2], ‖∂L/∂output‖ and ‖∂L_S/∂output‖ over the global batch, where measured
 
-    def logs(self) -> dict[str, Tensor]:
+    def logs(self, prefix: str = "") -> dict[str, Tensor]:
         """Return what is worth logging as detached scalars `[]`, which keep no autograd graph alive.
 
-        Keys: "loss", "spectral" and "weight" (means of `per_sample` and `weight`), "lam", "gradient_ratio" where it was
-        measured, and "band/NAME" for the mean of each band in `by_band`. Nothing is copied to the CPU.
+        Keys, each after `prefix` ("spectral/" keeps them apart from a trainer's own "loss"): "loss", "spectral" and
+        "weight" (means of `per_sample` and `weight`), "lam", "gradient_ratio" where it was measured, and "band/NAME"
+        for the mean of each band in `by_band`. Nothing is copied to the CPU: loggers that take floats alone need
+        `.item()`, which waits for the device.
         """
         values = {"loss": self.loss, "spectral": self.per_sample, "weight": self.weight, "lam": self.lam}
         if self.gradient_ratio is not None:
             values["gradient_ratio"] = self.gradient_ratio
         values |= {f"band/{name}": errors for name, errors in self.by_band.items()}
-        return {name: value.detach().mean() for name, value in values.items()}
+        return {prefix + name: value.detach().mean() for name, value in values.items()}
+
+    def __radd__(self, other: object) -> NoReturn:
+        """Raise TypeError: `base_loss + term` is meant as `base_loss + term.loss`."""
+        raise TypeError("expected base_loss + term.loss, a scalar; got the whole SpectralTerm as a summand")
 
     def _repr_html_(self) -> str:
         """Return the term as a table for notebooks: means over the batch with their spread over its samples."""

@@ -69,10 +69,46 @@ def test_refusals(alpha, sigma, error, message):
 
 
 def test_slips_in_the_constructors_are_refused():
-    with pytest.raises(TypeError, match="alphas_cumprod_t must be a real floating-point"):
+    with pytest.raises(
+        TypeError, match=r"alphas_cumprod_t must be .*, alphas_cumprod\[t\] and not t itself; got torch.int64"
+    ):
         NoiseLevel.ddpm(torch.tensor([3, 999]))
-    with pytest.raises(ValueError, match="alpha must be finite and not negative"):
+    with pytest.raises(ValueError, match=r"alphas_cumprod_t must be from 0 to 1, alphas_cumprod\[t\]; got \[3, 999\]"):
+        NoiseLevel.ddpm(torch.tensor([3.0, 999.0]))
+    with pytest.raises(ValueError, match=r"t must be from 0 to 1, timesteps divided by their number; got \[500\]"):
         NoiseLevel.flow(torch.tensor([500.0]))  # a diffusers timestep, not t in [0, 1]
+    with pytest.raises(ValueError, match=r"got \[nan, 0.5, 0.5, …\]"):
+        NoiseLevel.flow(torch.tensor([math.nan, 0.5, 0.5, 0.5]))
+
+
+@pytest.mark.parametrize("bound", [0.0, 1.0])
+def test_both_ends_of_the_schedules_are_levels(bound):
+    at = torch.tensor([bound])
+    for level in (NoiseLevel.ddpm(at), NoiseLevel.flow(at), NoiseLevel.flow(at, data_at=1)):
+        assert float(level.alpha + level.sigma) == 1.0  # all signal or all noise
+
+
+@pytest.mark.parametrize("timesteps", [10, [10, 20], np.array([10, 20])])
+def test_timesteps_must_be_a_tensor(timesteps):
+    with pytest.raises(
+        TypeError, match=rf"timesteps must be a torch.Tensor of shape \[B\]; got {type(timesteps).__name__}"
+    ):
+        NoiseLevel.from_diffusers(diffusers.DDPMScheduler(), timesteps)
+
+
+@pytest.mark.parametrize(
+    ("slip", "named"), [(lambda s: type(s), "the class DDPMScheduler"), (lambda s: s.config, "FrozenDict")]
+)
+def test_a_scheduler_is_the_object(slip, named):
+    with pytest.raises(TypeError, match=f"expected a diffusers scheduler with add_noise or scale_noise; got {named}"):
+        NoiseLevel.from_diffusers(slip(diffusers.DDPMScheduler()), torch.tensor([1]))
+
+
+def test_a_level_on_another_device_is_refused():
+    """The meta device stands for an accelerator."""
+    level = NoiseLevel.edm(torch.ones(2))
+    with pytest.raises(ValueError, match="the noise level and the samples must be on one device; got cpu and meta"):
+        level.diffuse(torch.ones(2, 3, device="meta"), torch.ones(2, 3, device="meta"))
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 1, 4), (4, 3, 5, 7)])

@@ -161,3 +161,80 @@ def test_from_output_takes_half_precision_under_autocast():
     assert term.loss.dtype == torch.float32
     term.loss.backward()
     assert output.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda x0: x0 / 2 + 0.5, r"It is read as 2·x0 -1: .* another range"),
+        (lambda x0: (x0 + 1) * 127.5, r"It is read as 0.00784·x0 -1: .* another range"),
+        (lambda x0: x0 / 0.18215, r"It is read as 0.182·x0 [+-]\S*: .* latents times their scaling factor"),
+    ],
+)
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "flow", "x0"])
+def test_x0_in_another_range_is_named(prediction, made, said):
+    x0, x_t, level, target = step(prediction)
+    with pytest.raises(ValueError, match=said):
+        check_wiring(target, x_t, made(x0), level, prediction=prediction)
+
+
+def test_a_wrong_timestep_is_not_taken_for_another_range():
+    x0, x_t, level, target = step("epsilon")
+    with pytest.raises(ValueError, match="another timestep"):
+        check_wiring(target, x_t, x0 / 2 + 0.5, NoiseLevel.ddpm(level.alpha**2 * 0.9), prediction="epsilon")
+
+
+class Wrapped:
+    """What diffusers' models return: an object that holds the tensor."""
+
+    def __init__(self, sample):
+        self.sample = sample
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "error", "said"),
+    [
+        ("output", Wrapped, TypeError, r"output must be a torch.Tensor; got Wrapped; pass its .sample, the tensor"),
+        ("output", lambda x: torch.cat([x, x], 1), ValueError,
+         r"output and target must have the same shape; got \[4, 6, 8, 8\] and \[4, 3, 8, 8\]"),
+        ("target", lambda x: x[:, :1], ValueError, "output and target must have the same shape"),
+        ("x0", lambda x: x[:2], ValueError, "output and x0 must have the same shape"),
+        ("x0", lambda x: (x * 255).to(torch.uint8), TypeError,
+         "x0 must be a real floating-point tensor; got torch.uint8"),
+        ("x0", lambda x: x.to("meta"), ValueError, "output and x0 must be on one device; got cpu and meta"),
+        ("level", lambda x: torch.arange(4), TypeError,
+         r"level must be a NoiseLevel, such as NoiseLevel.ddpm\(alphas_cumprod\[t\]\) or .*; got Tensor"),
+        ("level", lambda x: NoiseLevel(x.alpha.to("meta"), x.sigma.to("meta")), ValueError,
+         "the noise level and the samples must be on one device; got meta and cpu"),
+    ],
+)  # fmt: skip
+def test_slips_are_named_by_the_argument(name, made, error, said):
+    x0, x_t, level, target = step("epsilon")
+    given = {"output": target.clone(), "target": target, "x0": x0, "level": level}
+    given[name] = made(given[name])
+    regularizer = specreg.SpectralRegularizer("amplitude", weight=0.1)
+    with pytest.raises(error, match=said):
+        regularizer.from_output(**given, prediction="epsilon")
+    with pytest.raises(error, match=said):
+        x0_pair(**given, prediction="epsilon")
+    if name in ("x0", "level"):
+        said = said.replace("output and x0", "target and x0")
+        with pytest.raises(error, match=said):
+            check_wiring(target, x_t, given["x0"], given["level"], prediction="epsilon")
+
+
+@pytest.mark.parametrize(
+    ("slip", "named"),
+    [
+        (lambda s: type(s), "the class DDPMScheduler"),
+        (lambda s: s.config, "a FrozenDict"),
+        (lambda s: None, "a NoneType"),
+    ],
+)
+def test_prediction_is_a_name_or_a_scheduler(slip, named):
+    diffusers = pytest.importorskip("diffusers")
+    _, x_t, level, target = step("epsilon")
+    with pytest.raises(
+        TypeError, match=rf"or a diffusers scheduler \(the object, not its class or config\); got {named}$"
+    ):
+        recover_x0(target, x_t, level, prediction=slip(diffusers.DDPMScheduler()))

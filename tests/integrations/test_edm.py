@@ -125,3 +125,24 @@ def test_the_scaling_of_the_loop_is_not_doubled():
     loss_fn, net = SpectralLoss(weight="auto"), Denoiser()
     step(loss_fn, net, torch.randn(2, 3, 16, 16), scale=1024.0)
     assert float(loss_fn.term.gradient_ratio) == pytest.approx(2.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_base_loss_is_kept_apart(weight):
+    """What the loop reports as Loss/loss has the term in it; `base` is EDM's own loss of the same draw."""
+    images, net = torch.randn(2, 3, 8, 8), Denoiser()
+    found = {}
+    for weighted in (0.0, weight):
+        torch.manual_seed(0)
+        loss_fn = SpectralLoss(weight=weighted)
+        found[weighted] = loss_fn(net, images), loss_fn.base
+    torch.testing.assert_close(found[weight][1], found[0.0][0].detach())
+    assert found[weight][1].grad_fn is None
+    assert pickle.loads(pickle.dumps(loss_fn)).base is None
+
+
+@pytest.mark.parametrize("loss_fn", [SpectralLoss(), SpectralLoss2()])
+def test_images_before_the_loop_s_scaling_are_refused(loss_fn):
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=r"images must be floats in \[-1, 1\], as the loops pass them; got torch.uint8"):
+        loss_fn(Denoiser(), images)

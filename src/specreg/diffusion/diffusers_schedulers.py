@@ -110,7 +110,9 @@ def family(scheduler: Any) -> Family:
 
 
 def _find_family(scheduler: Any) -> Family:
-    name = type(scheduler).__name__
+    name = f"the class {scheduler.__name__}" if isinstance(scheduler, type) else type(scheduler).__name__
+    if isinstance(scheduler, type):
+        raise TypeError(f"expected a diffusers scheduler with add_noise or scale_noise; got {name}")
     if not (hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")) or not hasattr(scheduler, "config"):
         raise TypeError(f"expected a diffusers scheduler with add_noise or scale_noise; got {name}")
     config, fresh = _config(scheduler), type(scheduler).from_config(scheduler.config)

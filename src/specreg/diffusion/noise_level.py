@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from specreg._checks import append_dims, compute_dtype, warn_once
+from specreg._checks import append_dims, compute_dtype, few, warn_once
 from specreg.diffusion import diffusers_schedulers
 
 
@@ -46,7 +46,13 @@ class NoiseLevel:
     @classmethod
     def ddpm(cls, alphas_cumprod_t: Tensor) -> NoiseLevel:
         """Return the level of DDPM's ᾱ gathered at each sample's t, `[B]`: alpha = √ᾱ, sigma = √(1 − ᾱ)."""
+        if isinstance(alphas_cumprod_t, Tensor) and not alphas_cumprod_t.is_floating_point():
+            raise TypeError(
+                "alphas_cumprod_t must be a real floating-point tensor, alphas_cumprod[t] and not t itself; "
+                f"got {alphas_cumprod_t.dtype}"
+            )
         alpha_bar = _per_sample("alphas_cumprod_t", alphas_cumprod_t)
+        _check_unit("alphas_cumprod_t", alpha_bar, "alphas_cumprod[t]")
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
 
     @classmethod
@@ -73,6 +79,7 @@ class NoiseLevel:
         t = _per_sample("t", t)
         if data_at not in (0, 1):
             raise ValueError(f"data_at must be 0 or 1, the t of clean data; got {data_at!r}")
+        _check_unit("t", t, "timesteps divided by their number")
         return cls(1 - t, t) if data_at == 0 else cls(t, 1 - t)
 
     @classmethod
@@ -89,10 +96,13 @@ class NoiseLevel:
                 the fractions in scheduler.timesteps; for flow matching 0 to T; for EDM ¼·ln σ.
 
         Raises:
-            TypeError: when it has neither `add_noise` nor flow matching's `scale_noise`.
+            TypeError: when it has neither `add_noise` nor flow matching's `scale_noise`, or is a class or a config, and
+                for timesteps that are no tensor.
             ValueError: for timesteps out of range (not checked on an accelerator, nor in a traced graph), for fractions
                 that are not in its list, and for classes whose levels are not known here.
         """
+        if not isinstance(timesteps, Tensor):
+            raise TypeError(f"timesteps must be a torch.Tensor of shape [B]; got {type(timesteps).__name__}")
         found = diffusers_schedulers.scales(scheduler, timesteps.reshape(-1))
         if diffusers_schedulers.preconditions(scheduler):
             name = type(scheduler).__name__
@@ -131,6 +141,23 @@ def can_read(values: Tensor) -> bool:
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def check_level(level: object) -> None:
+    """Raise TypeError for anything but a NoiseLevel: timesteps, say, which do not tell their schedule."""
+    if not isinstance(level, NoiseLevel):
+        raise TypeError(
+            "level must be a NoiseLevel, such as NoiseLevel.ddpm(alphas_cumprod[t]) or "
+            f"NoiseLevel.from_diffusers(scheduler, t); got {type(level).__name__}"
+        )
+
+
+def check_device(per_sample: Tensor, samples: Tensor) -> None:
+    """Raise ValueError where the values of a noise level and the samples are on two devices."""
+    if per_sample.device != samples.device:
+        raise ValueError(
+            f"the noise level and the samples must be on one device; got {per_sample.device} and {samples.device}"
+        )
+
+
 def combine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
     """Return a·x + b·y for per-sample `a`, `b` `[B]` or `[1]` and `x`, `y` of one shape `[B, ...]`.
 
@@ -140,8 +167,15 @@ def combine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
         raise ValueError(f"expected two tensors of one shape; got {list(x.shape)} and {list(y.shape)}")
     if len(a) != 1 and x.shape[:1] != a.shape:
         raise ValueError(f"the noise level has {len(a)} values; expected 1 or B for a batch {list(x.shape)}")
+    check_device(a, x)
     dtype = torch.promote_types(compute_dtype("x", x), compute_dtype("y", y))
     return append_dims(a.to(dtype), x.ndim) * x + append_dims(b.to(dtype), x.ndim) * y
+
+
+def _check_unit(name: str, values: Tensor, meant: str) -> None:
+    """Raise ValueError for values outside 0 to 1 on the CPU; `meant` is what the caller should pass."""
+    if can_read(values) and not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"{name} must be from 0 to 1, {meant}; got {few(values)}")
 
 
 def _per_sample(name: str, value: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from specreg._checks import append_dims
-from specreg.diffusion.noise_level import NoiseLevel, combine
+from specreg._checks import alike, append_dims, few
+from specreg.diffusion.noise_level import NoiseLevel, check_device, check_level, combine
 from specreg.diffusion.parameterization import _TABLE, AnyPrediction, coefficients, recover_x0
 
 PREDICTIONS = tuple(_TABLE)
@@ -43,8 +43,10 @@ def x0_pair(
         sigma_data: standard deviation of the data; only "edm" uses it.
 
     Raises:
-        ValueError: for shapes that do not match, and as `coefficients` does.
+        TypeError: for anything but floating-point tensors and a NoiseLevel.
+        ValueError: for shapes and devices that do not match, and as `coefficients` does.
     """
+    alike(output=output, target=target, x0=x0, x_t=x_t if x0 is None else None)
     a, b = coefficients(level, prediction, sigma_data=sigma_data)
     one = torch.ones_like(b)
     if x0 is not None:
@@ -76,7 +78,14 @@ def check_wiring(
         level: what will be passed as the level.
         prediction: what will be passed as the prediction.
         sigma_data: see `recover_x0`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors and a NoiseLevel.
+        ValueError: where the wiring is wrong, and for shapes and devices that do not match.
     """
+    alike(target=target, x_t=x_t, x0=x0)
+    check_level(level)
+    check_device(level.alpha, x_t)
     target, x_t, x0 = (x.detach() for x in (target, x_t, x0))
     error = _error(target, x_t, x0, level, prediction, sigma_data)
     if error <= 1:
@@ -84,7 +93,8 @@ def check_wiring(
     named = f"{prediction!r}" if isinstance(prediction, str) else type(prediction).__name__
     raise ValueError(
         f"check_wiring: with prediction={named} the regression target is not read as x0 "
-        f"({error:.3g} times the error that rounding explains). {_advice(target, x_t, x0, level, sigma_data)}"
+        f"({error:.3g} times the error that rounding explains). "
+        f"{_advice(target, x_t, x0, level, prediction, sigma_data)}"
     )
 
 
@@ -104,8 +114,10 @@ def _error(
     return worst if worst == worst else float("inf")
 
 
-def _advice(target: Tensor, x_t: Tensor, x0: Tensor, level: NoiseLevel, sigma_data: float) -> str:
-    """Return which name, sign or direction of time fits, or what x_t looks like."""
+def _advice(
+    target: Tensor, x_t: Tensor, x0: Tensor, level: NoiseLevel, prediction: AnyPrediction, sigma_data: float
+) -> str:
+    """Return which name, sign, direction of time or range of x0 fits, or what x_t looks like."""
     swapped = NoiseLevel(level.sigma, level.alpha)
     tries = (
         (target, level, "prediction={!r} would fit"),
@@ -116,12 +128,36 @@ def _advice(target: Tensor, x_t: Tensor, x0: Tensor, level: NoiseLevel, sigma_da
         for name in PREDICTIONS:
             if _error(wanted, x_t, x0, at, cast("AnyPrediction", name), sigma_data) <= 1:
                 return said.format(name) + "."
+    rescaled = _rescaled(target, x_t, x0, level, prediction, sigma_data)
+    if rescaled is not None:
+        return rescaled
     alpha, sigma = _fitted(x_t, x0)
-    says = f"alpha {_few(level.alpha)}, sigma {_few(level.sigma)}"
-    seen = f"alpha {_few(alpha)}, sigma {_few(sigma)}"
+    says = f"alpha {few(level.alpha)}, sigma {few(level.sigma)}"
+    seen = f"alpha {few(alpha)}, sigma {few(sigma)}"
     return (
         f"No other name, sign or direction fits. x_t looks like {seen}; the level says {says}: another timestep "
         "(one step off?), scaled latents, or an x_t that is not alpha·x0 + sigma·eps of this x0."
+    )
+
+
+def _rescaled(
+    target: Tensor, x_t: Tensor, x0: Tensor, level: NoiseLevel, prediction: AnyPrediction, sigma_data: float
+) -> str | None:
+    """Return the sentence for an x0 of another range or scale than x_t was made of, or None where it is not that."""
+    try:
+        found = recover_x0(target, x_t, level, prediction=prediction, sigma_data=sigma_data).double()
+    except ValueError:
+        return None
+    clean = x0.double()
+    centred = clean - clean.mean()
+    factor = (found * centred).sum() / centred.square().sum().clamp_min(1e-30)
+    shift = found.mean() - factor * clean.mean()
+    wanted = factor * clean + shift
+    if _error(target, x_t, wanted.to(x0), level, prediction, sigma_data) > 1:
+        return None
+    return (
+        f"It is read as {float(factor):.3g}·x0 {float(shift):+.3g}: x_t was made of x0 in another range or scale "
+        "(images in [−1, 1], latents times their scaling factor); pass that as x0."
     )
 
 
@@ -130,8 +166,3 @@ def _fitted(x_t: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
     flat_t, flat_0 = x_t.double().flatten(1), x0.double().flatten(1)
     alpha = (flat_t * flat_0).sum(1) / flat_0.square().sum(1).clamp_min(1e-30)
     return alpha, (flat_t - append_dims(alpha, 2) * flat_0).square().mean(1).sqrt()
-
-
-def _few(values: Tensor) -> str:
-    shown = ", ".join(f"{value:.3g}" for value in values[:3].tolist())
-    return f"[{shown}{', …' if len(values) > 3 else ''}]"

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from specreg._checks import choice
 from specreg.diffusion import diffusers_schedulers
-from specreg.diffusion.noise_level import NoiseLevel, can_read, combine
+from specreg.diffusion.noise_level import NoiseLevel, can_read, check_level, combine
 
 Prediction = Literal["epsilon", "v", "x0", "flow", "velocity", "score", "edm"]
 
@@ -119,8 +119,15 @@ _TABLE: dict[str, Callable[[Tensor, Tensor, float], _Affine]] = {
 
 
 def _affine(level: NoiseLevel, prediction: AnyPrediction, sigma_data: float) -> _Affine:
-    if isinstance(prediction, str) or not hasattr(prediction, "config"):
-        name = choice("prediction", cast("str", prediction), (*_TABLE, *_ALIASES))
+    check_level(level)
+    if not isinstance(prediction, str) and (isinstance(prediction, type) or not hasattr(prediction, "config")):
+        named = f"the class {prediction.__name__}" if isinstance(prediction, type) else f"a {type(prediction).__name__}"
+        raise TypeError(
+            f"prediction must be a name, such as {', '.join(_TABLE)}, or a diffusers scheduler (the object, not its "
+            f"class or config); got {named}"
+        )
+    if isinstance(prediction, str):
+        name = choice("prediction", prediction, (*_TABLE, *_ALIASES))
         return _TABLE[_ALIASES.get(name, name)](level.alpha, level.sigma, sigma_data)
     name, own, sign = diffusers_schedulers.prediction_of(prediction)
     a, b, c, d = _TABLE[_ALIASES.get(name, name)](level.alpha, level.sigma, sigma_data if own is None else own)
@@ -137,6 +144,7 @@ def coefficients(level: NoiseLevel, prediction: AnyPrediction, *, sigma_data: fl
         sigma_data: standard deviation of the data; only "edm" uses it.
 
     Raises:
+        TypeError: for a level that is no NoiseLevel, and a prediction that is neither a name nor a scheduler.
         ValueError: for an unknown prediction, and where alpha = 0, so that x_t is pure noise, for predictions that
             do not determine x0 there. On an accelerator the coefficients are infinite instead.
     """

@@ -33,7 +33,8 @@ class SpectralLoss:
         noise_weight: weight of the term by noise level.
         warmup: calls over which λ ramps up.
 
-    The last term is kept in `term` for logging (`loss_fn.term.logs()`). λ's state is part of the object, so a pickled
+    The last term is kept in `term` for logging (`loss_fn.term.logs()`), and the base loss of each value, without the
+    term and its graph, in `base`, `[B, C, H, W]`. λ's state is part of the object, so a pickled
     snapshot has it. Under DDP every process must call, as the loop does.
     """
 
@@ -53,6 +54,7 @@ class SpectralLoss:
         names = loss if isinstance(loss, str) else list(loss)
         self.regularizer = SpectralRegularizer(names, weight=chosen, noise_weight=noise_weight, warmup=warmup)
         self.term: SpectralTerm | None = None
+        self.base: Tensor | None = None
 
     # One compiled graph around network and loss hides the gradient of the base loss with respect to the output.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -72,6 +74,8 @@ class SpectralLoss:
         return self._with_term(base, x0_hat, x0, level)
 
     def _draw(self, images: Tensor) -> NoiseLevel:
+        if not images.is_floating_point():
+            raise TypeError(f"images must be floats in [-1, 1], as the loops pass them; got {images.dtype}")
         noise = torch.randn(len(images), device=images.device)
         return NoiseLevel.edm((noise * self.P_std + self.P_mean).exp())
 
@@ -79,11 +83,12 @@ class SpectralLoss:
         """Return the base loss of each pixel and this pixel's share of its sample's term."""
         measured = {"base_loss": base.sum() / len(base), "output": x0_hat} if x0_hat.requires_grad else {}
         self.term = term = self.regularizer(x0_hat, x0, level, **measured)
+        self.base = base.detach()
         return base + _column(term.weight * term.per_sample / base[0].numel())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the last term, whose graph cannot be pickled."""
-        return {**vars(self), "term": None}
+        """Return the state without the last term, whose graph cannot be pickled, and the last base loss."""
+        return {**vars(self), "term": None, "base": None}
 
 
 class SpectralLoss2(SpectralLoss):
