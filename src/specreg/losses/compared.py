@@ -94,9 +94,10 @@ class Compared(SpectralLoss):
             loss = torch.stack(found).mean(0)
             if self.reduction == "sum":
                 loss = loss * x0[0].numel()
-        if _checks.can_read(x0) and not torch._C._are_functorch_transforms_active():
-            if not math.isfinite(float(loss.detach().sum())):
-                refuse_non_finite(x0)
+        # The order matters: torch 2.4 cannot trace the second question, which a traced graph does not reach.
+        readable = _checks.can_read(x0) and not torch._C._are_functorch_transforms_active()
+        if readable and not math.isfinite(float(loss.detach().sum())):
+            refuse_non_finite(x0)
         return loss
 
     def by_band(self, x0_hat: Tensor, x0: Tensor) -> dict[str, Tensor]:
