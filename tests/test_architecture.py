@@ -41,7 +41,7 @@ TRAINING = LOSS | {
     "modalities",
 }
 ALLOWED = {
-    "_checks": set(),
+    "_checks": {"_compile"},
     "_files": set(),
     "_memory": set(),
     "_html": set(),

@@ -2,7 +2,7 @@
 
 A table stands between `<!-- measured: WHAT NAME … -->` and `<!-- end -->`. WHAT is "comparison" (NAME.json as
 summarize.py keeps it), "arms" (the same with a column for each arm), "curves" (all of a study), "brief" (one length of
-it, with three arms), or "seen" (what each loss sees).
+it, with three arms), "seen" (what each loss sees), or "estimators" (how steady λ is).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import curves
+import estimators
 import seen
 import summarize
 
@@ -37,7 +38,9 @@ def table(what: str, name: str, more: str | None) -> str:
         return curves.brief(measured, more or "")
     if what == "seen":
         return seen.block(measured)
-    raise ValueError(f"expected comparison, arms, curves, brief or seen in a marker; got {what!r}")
+    if what == "estimators":
+        return estimators.block(measured)
+    raise ValueError(f"expected comparison, arms, curves, brief, seen or estimators in a marker; got {what!r}")
 
 
 def written(text: str) -> str:

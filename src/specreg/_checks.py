@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from specreg._compile import traced_as_constant
+
 SEEDS = 2**63
 """Seeds are below it: where numbers are signed, larger ones would overflow, or coincide as floats."""
 
@@ -168,9 +170,14 @@ def in_float64(x: Tensor) -> Tensor:
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return a context without autocast, also for devices that autocast does not support."""
-    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+    if _autocasts(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+@traced_as_constant  # torch 2.4 cannot trace the question
+def _autocasts(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
 
 
 def dimensions(ndim: int | None) -> int | None:

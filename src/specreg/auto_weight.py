@@ -25,7 +25,8 @@ class AutoWeight(OwnState):
     is 0. λ has no gradient. Its state is float32 and stays out of other modules' state dicts (see `OwnState`).
 
     The norms are those of whole batches. Where the base loss has weights with heavy tails (1/σ², say), the sample of
-    least noise decides them and λ follows it from call to call; a larger `smoothing` and batch even that out.
+    least noise decides them and λ follows it from call to call. A larger batch evens that out, a larger `smoothing`
+    does after the first calls, and a regularizer's `warmup` keeps λ small in these. docs/losses.md has what was measured.
 
     Args:
         ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive. At the default nothing measured became worse

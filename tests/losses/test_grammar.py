@@ -11,7 +11,7 @@ import scipy.fft
 import torch
 
 from specreg import losses
-from specreg.losses import build
+from specreg.losses import band_comparisons, build
 from specreg.losses.comparisons import AmplitudeAndPhase, AmplitudeL1, CoefficientL1
 from specreg.losses.spectra import Fourier, ShortTime
 from specreg.losses.subbands import Decimated
@@ -306,14 +306,17 @@ def test_what_lies_below_the_tolerance_does_not_count():
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_gradients_are_those_of_finite_differences(name):
+def test_gradients_are_those_of_finite_differences(name, monkeypatch):
+    # amse holds gradients where a band is almost silent; a patch of this batch has such a band
+    monkeypatch.setattr(band_comparisons, "PHASE_GRADIENT_LIMIT", 1e6)
     loss = build(name, layout=None)
     x0_hat, x0 = pair(*shape_for(name), seed=3)
     if "focal" in name:  # its weights have no gradient
         fixed, f = gradient_of(loss, x0_hat, x0)[1], x0_hat - x0
         assert bool(((fixed * f).sum() > 0) & fixed.isfinite().all())
         return
-    assert torch.autograd.gradcheck(lambda x: loss(x, x0), x0_hat.requires_grad_(), fast_mode=True, atol=1e-4)
+    fast = "amse" not in name  # a random direction may miss a single band
+    assert torch.autograd.gradcheck(lambda x: loss(x, x0), x0_hat.requires_grad_(), fast_mode=fast, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)

@@ -20,6 +20,7 @@ WAVELETS = ("haar", "db2", "db4", "sym5", "bior1.3", "coif1")
 ORTHOGONAL = ("haar", "db2", "db4", "sym5", "coif1")
 
 seeds = st.integers(0, 2**32)
+factors = st.floats(-3, 3, allow_subnormal=False)  # what torch 2.4 compiled in this process flushes them
 wavelets, modes = st.sampled_from(WAVELETS), st.sampled_from(MODES)
 
 
@@ -50,7 +51,7 @@ def test_the_spectrum_keeps_energy(shape, seed, exponent):
 
 
 @SETTINGS
-@given(shape=shapes(), seed=seeds, exponent=st.integers(-30, 30), a=st.floats(-3, 3), b=st.floats(-3, 3))
+@given(shape=shapes(), seed=seeds, exponent=st.integers(-30, 30), a=factors, b=factors)
 def test_the_spectrum_is_linear(shape, seed, exponent, a, b):
     x, y = (signal(shape, seed + k, 10.0**exponent, torch.float64) for k in range(2))
     transform = lambda z: half_spectrum(z, ndim=len(shape) - 2)  # noqa: E731
@@ -91,7 +92,7 @@ def test_power_spectra_keep_energy_and_see_neither_shift_nor_sign(shape, seed, e
 
 @SETTINGS
 @given(shape=shapes(most=40), wavelet=wavelets, mode=modes, seed=seeds, exponent=st.integers(-30, 30),
-       a=st.floats(-3, 3), b=st.floats(-3, 3))  # fmt: skip
+       a=factors, b=factors)  # fmt: skip
 def test_wavelets_are_linear(shape, wavelet, mode, seed, exponent, a, b):
     if mode == "reflect" and min(shape[2:]) == 1:
         return

@@ -53,16 +53,18 @@ class Transform(ABC):
 
     def grids(self, space: Sequence[int], dtype: torch.dtype, device: torch.device) -> tuple[Grid, ...]:
         """Return the grids of samples of a size; cached."""
-        flat = _grids(self, tuple(len(range(n)) for n in space), dtype, device)
+        # The class and its options, since the compiler of torch 2.4 takes no other objects as constants.
+        options = tuple([getattr(self, name) for name in self.__match_args__])  # type: ignore[attr-defined]
+        flat = _grids(type(self), options, tuple([len(range(n)) for n in space]), dtype, device)
         return tuple(Grid(*flat[i : i + 4]) for i in range(0, len(flat), 4))
 
 
 @constant_tensors(256)
 def _grids(
-    transform: Transform, space: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    kind: type[Transform], options: tuple[Any, ...], space: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, ...]:
     flat = []
-    for frequency, share, band in transform.describe(space):
+    for frequency, share, band in kind(*options).describe(space):
         filled, band = torch.unique(band, return_inverse=True)
         size = share.new_zeros(len(filled)).index_add_(0, band, share)
         flat += [frequency.to(dtype).to(device), share.to(dtype).to(device), band.to(device), size.to(dtype).to(device)]

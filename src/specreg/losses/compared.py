@@ -94,8 +94,9 @@ class Compared(SpectralLoss):
             loss = torch.stack(found).mean(0)
             if self.reduction == "sum":
                 loss = loss * x0[0].numel()
-        functorch = torch._C._are_functorch_transforms_active()
-        if _checks.can_read(x0) and not functorch and not math.isfinite(float(loss.detach().sum())):
+        # The order matters: torch 2.4 cannot trace the second question, which a traced graph does not reach.
+        readable = _checks.can_read(x0) and not torch._C._are_functorch_transforms_active()
+        if readable and not math.isfinite(float(loss.detach().sum())):
             refuse_non_finite(x0)
         return loss
 

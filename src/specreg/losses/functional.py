@@ -177,13 +177,19 @@ def depth(levels: int | None, space: Sequence[int], wavelet: str) -> int:
     if levels is None:
         return deepest
     # Each level halves the axes. What is left of one of 1 sample is only repeated, larger by √2 at every level.
-    most = max(1, (min(space) - 1).bit_length())
+    most = max(1, _halvings(min(space)))
     if levels > most:
         shape = "×".join(map(str, space))
         raise ValueError(
             f"levels must be at most {most} for samples of {shape}, whose shortest axis is then 1; got {levels}"
         )
     return levels
+
+
+@traced_as_constant  # torch 2.4 cannot trace bit_length
+def _halvings(size: int) -> int:
+    """Return after how many halvings, rounded up, an axis of this size has 1 sample."""
+    return (size - 1).bit_length()
 
 
 @traced_as_constant

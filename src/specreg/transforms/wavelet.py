@@ -92,9 +92,10 @@ def wavedecn(
     return WaveletCoefficients(x, tuple(details), shape)
 
 
-def band_keys(ndim: int) -> list[str]:
+@traced_as_constant
+def band_keys(ndim: int) -> tuple[str, ...]:
     """Return the names of the detail bands in the order of their index: 'd', or 'ad', 'da', 'dd', …"""
-    return ["".join(letters) for letters in product("ad", repeat=ndim)][1:]
+    return tuple("".join(letters) for letters in product("ad", repeat=ndim))[1:]
 
 
 @lru_cache(maxsize=256)

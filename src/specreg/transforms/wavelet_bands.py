@@ -87,7 +87,7 @@ def _levels(x: Tensor, split: Callable[[Tensor, int, int], list[Tensor]], levels
         for axis in range(-ndim, 0):
             parts = [band for part in parts for band in split(part, axis, level)]
         x, *details = parts
-        found |= {f"{level}{name}": band for name, band in zip(band_keys(ndim), details, strict=True)}
+        found.update({f"{level}{name}": band for name, band in zip(band_keys(ndim), details, strict=True)})
     return {**found, f"{levels}{'a' * ndim}": x}
 
 
