@@ -170,6 +170,20 @@ def test_timesteps_are_no_level():
         specreg.SpectralRegularizer("haar", weight="auto")(X0_HAT, X0, torch.arange(len(X0)))
 
 
+@pytest.mark.parametrize("weight", [0.1, "auto"])
+@pytest.mark.parametrize("loss", ["amplitude", "haar", "swt(db4):l1"])
+def test_a_regularizer_that_was_never_moved_works_where_its_tensors_are(loss, weight):
+    """The meta device stands for an accelerator: it mixes with the CPU as little."""
+    regularizer = specreg.SpectralRegularizer(loss, weight=weight, warmup=3)
+    x0, target = torch.randn(2, *X0.shape, device="meta")
+    output = torch.randn_like(x0, requires_grad=True)
+    level = NoiseLevel.ddpm(torch.rand(len(x0), device="meta"))
+    base_loss = (output - target).square().mean()
+    term = regularizer.from_output(output, target, level, prediction="epsilon", x0=x0, base_loss=base_loss)
+    (base_loss + term.loss).backward()
+    assert {value.device.type for value in (*term.logs().values(), output.grad)} == {"meta"}
+
+
 def test_a_number_as_text_is_no_weight():
     with pytest.raises(ValueError, match=r"weight \(λ\), where it is no number, must be one of auto, edm; got '0.1'"):
         specreg.SpectralRegularizer("haar", weight="0.1")
