@@ -132,6 +132,7 @@ def test_the_given_tree_is_not_changed():
     [
         (["training.step=5"], "no such key 'training.step' .did you mean 'steps'"),
         (["trainin.steps=5"], "no such key 'trainin' .did you mean 'training'"),
+        (["model.periodic=true"], "model.periodic: only ddpmpp can be; got model.kind = small_unet"),
         (["arms.mine.wieght=1"], "no such key 'arms.mine.wieght' .did you mean 'weight'"),
         (["training.steps=0"], "training.steps: input should be greater than 0; got 0"),
         (["training.lr=fast"], "training.lr: .*valid number.*; got 'fast'"),

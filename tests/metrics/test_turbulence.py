@@ -142,3 +142,13 @@ def test_kurtosis_and_shapes():
         turbulence.spectra(torch.zeros(2, 5, 5))
     with pytest.raises(ValueError, match=r"vorticity must be \[N, H, H\] with an even H; got \[0, 8, 8\]"):
         turbulence.fluxes(torch.zeros(0, 8, 8))
+
+
+def test_a_seam_is_seen_and_a_periodic_field_has_none():
+    side = 16
+    ramp = torch.arange(side, dtype=torch.float64).expand(3, side, side)  # steps of 1, and of 15 across the edge
+    assert turbulence.seam(ramp) == pytest.approx((side - 1) ** 2)
+    assert turbulence.seam(ramp.mT) == pytest.approx((side - 1) ** 2)
+    noise = torch.randn(64, side, side, generator=torch.Generator().manual_seed(0))
+    assert turbulence.seam(noise) == pytest.approx(1, abs=0.05)
+    assert turbulence.seam(torch.zeros(1, side, side)) == 0

@@ -209,3 +209,29 @@ def test_wrong_calls_say_what_was_expected():
         network(torch.zeros(1, 3, 7, 8), torch.ones(1))
     with pytest.raises(ValueError, match="without classes"):
         network(torch.zeros(1, 3, 8, 8), torch.ones(1), labels=torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_periodic_network_moves_with_its_image():
+    """By multiples of the coarsest level's pixels; zeros beyond the edges break it."""
+    options = {"img_resolution": 16, "img_channels": 1, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1,
+               "attn_resolutions": [8], "dropout": 0.0}  # fmt: skip
+    x, sigma = torch.randn(2, 1, 16, 16), torch.tensor([0.5, 2.0])
+    errors = []
+    for more in ({"periodic": True}, {}):
+        config = NetworkConfig.from_json(NetworkConfig("songunet", "edm", {**options, **more}).to_json())
+        network = config.build()
+        torch.manual_seed(0)
+        for weight in network.parameters():
+            torch.nn.init.normal_(weight, std=0.1)
+        moved, straight = network(x.roll((2, 4), (2, 3)), sigma), network(x, sigma).roll((2, 4), (2, 3))
+        errors.append(float((moved - straight).abs().max()))
+    assert errors[0] < 1e-5 < 1e-3 < errors[1]
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"periodic": 1}, "periodic must be true or false; got 1"),
+    ({"periodic": True, "resample_filter": [1, 3, 3, 1]}, r"periodic needs resample_filter \(1, 1\); got \(1, 3, 3, 1"),
+])  # fmt: skip
+def test_what_periodic_cannot_be(more, says):
+    with pytest.raises(ValueError, match=says):
+        NetworkConfig("songunet", "edm", {"img_resolution": 16, **more}).build()

@@ -124,6 +124,19 @@ def effective_resolution(found: Tensor, truth: Tensor, *, tolerance_db: float = 
     return first + FIRST_SHELL - 1 if first else 0
 
 
+def seam(vorticity: Tensor) -> float:
+    """Return the mean square step across the edges of the square over that inside, near 1 for periodic fields.
+
+    A field whose edges do not fit has energy at all wavenumbers, by |k|⁻² along both axes, that is in no eddy.
+    """
+    _checked(vorticity)
+    steps = [(vorticity - vorticity.roll(1, axis)).double().square() for axis in (1, 2)]
+    by_line = steps[0].mean((0, 2)), steps[1].mean((0, 1))  # the first line of each is the step across the edge
+    across = sum(float(line[0]) for line in by_line)
+    inside = sum(float(line[1:].mean()) for line in by_line)
+    return across / max(inside, torch.finfo(torch.float64).tiny)
+
+
 def kurtosis(values: Tensor) -> float:
     """Return ⟨(x − ⟨x⟩)⁴⟩ / ⟨(x − ⟨x⟩)²⟩² of all values; 3 for a Gaussian."""
     centred = values.double() - values.double().mean()

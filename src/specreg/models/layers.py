@@ -74,6 +74,8 @@ class Conv2d(nn.Module):
         init: initialization of weight and bias.
     """
 
+    periodic: bool
+    """Whether the image goes on at its opposite edge, instead of zeros beyond its edges; with the box filter alone."""
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     resample_filter: Tensor | None
@@ -93,6 +95,7 @@ class Conv2d(nn.Module):
         super().__init__()
         self.up, self.down, self.fused, self.pad = up, down, fused, kernel // 2
         self.box = tuple(resample_filter) == (1, 1)
+        self.periodic = False
         self.weight = self.bias = None
         if kernel:
             self.weight = nn.Parameter(torch.empty(channels_out, channels_in, kernel, kernel))
@@ -114,7 +117,11 @@ class Conv2d(nn.Module):
             x = self._double(x)
         if self.down:
             x = self._halve(x, self.filter_pad)
-        return x if self.weight is None else F.conv2d(x, self.weight, self.bias, padding=self.pad)
+        if self.weight is None:
+            return x
+        if self.periodic and self.pad:
+            return F.conv2d(F.pad(x, (self.pad,) * 4, mode="circular"), self.weight, self.bias)
+        return F.conv2d(x, self.weight, self.bias, padding=self.pad)
 
     def _double(self, x: Tensor) -> Tensor:
         if self.box:

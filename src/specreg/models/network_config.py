@@ -176,6 +176,9 @@ def _check_option(name: str, value: Any) -> None:
             least = 0 if name in _MAY_BE_ZERO else 1
             if not (type(item) is int and least <= item <= _LARGEST[name]):
                 raise ValueError(f"{name} must be whole, from {least} to {_LARGEST[name]}; got {_checks.shown(item)}")
+        elif name == "periodic":
+            if not isinstance(item, bool):
+                raise ValueError(f"periodic must be true or false; got {_checks.shown(item)}")
         elif name in ("embedding_type", "encoder_type"):
             if not isinstance(item, str):
                 raise ValueError(f"{name} must be a name; got {_checks.shown(item)}")

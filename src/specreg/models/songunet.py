@@ -52,6 +52,7 @@ class SongUNet(nn.Module):
         channel_mult_noise: multiplier of `model_channels` for the noise embedding before its two layers.
         encoder_type: "standard", or "residual" for a second path that carries the filtered image.
         resample_filter: taps of the filter that halves and doubles the resolution.
+        periodic: whether images go on at their opposite edges, as fields in a periodic box do; needs the filter (1, 1).
     """
 
     def __init__(
@@ -72,10 +73,13 @@ class SongUNet(nn.Module):
         channel_mult_noise: int = 1,
         encoder_type: EncoderType = "standard",
         resample_filter: Sequence[float] = (1, 1),
+        periodic: bool = False,
     ):
         super().__init__()
         _checks.choice("embedding_type", embedding_type, ("positional", "fourier"))
         _checks.choice("encoder_type", encoder_type, ("standard", "residual"))
+        if periodic and tuple(resample_filter) != (1, 1):
+            raise ValueError(f"periodic needs resample_filter (1, 1); got {tuple(resample_filter)}")
         self.img_resolution, self.img_channels, self.levels = img_resolution, img_channels, len(channel_mult)
         self.label_dim, self.augment_dim = label_dim, augment_dim
         noise, embedding = model_channels * channel_mult_noise, model_channels * channel_mult_emb
@@ -137,6 +141,9 @@ class SongUNet(nn.Module):
         self.dec[f"{img_resolution}x{img_resolution}_aux_conv"] = Conv2d(
             current, out_channels or img_channels, kernel=3, init=init_zero
         )
+        for module in self.modules():
+            if isinstance(module, Conv2d):
+                module.periodic = periodic
 
     def forward(
         self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None

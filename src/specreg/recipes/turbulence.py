@@ -13,7 +13,9 @@ def turbulence() -> dict[str, Any]:
         "name": "turbulence",
         "title": "Two-dimensional turbulence",
         "data": {"kind": "fields"},
-        "model": {"kind": "ddpmpp", "width": 16, "multipliers": [1, 1, 2], "blocks": 1, "attention": []},
+        "model": {
+            "kind": "ddpmpp", "width": 16, "multipliers": [1, 1, 2], "blocks": 1, "attention": [], "periodic": True,
+        },
         "diffusion": {"objective": "edm"},
         "spectral": {"name": "haar", "weight": "auto", "ratio": 2.0},
         "arms": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,10 @@ FIELD_METRICS = {
     "enstrophy_flux_error": MetricInfo(
         "enstrophy flux, error", "", "lower", 3, "norm of the difference of Π(k) to the truth's over the truth's"
     ),
+    "seam_db": MetricInfo(
+        "steps across the edges", "dB", "zero", 2,
+        "mean square step across the edges over that inside, relative to the truth's: whether samples are periodic",
+    ),
     "denoising_error_db": IMAGE_METRICS["denoising_error_db"],
     "denoising_high_db": IMAGE_METRICS["denoising_high_db"],
 }  # fmt: skip
@@ -69,6 +74,7 @@ class Statistics(NamedTuple):
     energy: turbulence.Spectra | None = None
     structure: turbulence.StructureFunctions | None = None
     flux: turbulence.Fluxes | None = None
+    seam: float = 1.0  # see `turbulence.seam`
 
 
 def statistics(fields: Tensor, normalization: Normalization, *, vorticity: bool) -> Statistics:
@@ -85,7 +91,10 @@ def statistics(fields: Tensor, normalization: Normalization, *, vorticity: bool)
         return found
     omega = fields[:, 0]
     return found._replace(
-        energy=turbulence.spectra(omega), structure=turbulence.structure_functions(omega), flux=turbulence.fluxes(omega)
+        energy=turbulence.spectra(omega),
+        structure=turbulence.structure_functions(omega),
+        flux=turbulence.fluxes(omega),
+        seam=turbulence.seam(omega),
     )
 
 
@@ -108,6 +117,7 @@ def compared(found: Statistics, truth: Statistics) -> dict[str, float]:
             "energy_spectrum_db": _rms_db(*energies),
             "second_structure_db": _rms_db(found.structure.second, truth.structure.second),
             "third_structure_error": _relative(found.structure.third, truth.structure.third),
+            "seam_db": 10 * math.log10(max(found.seam, 1e-30) / max(truth.seam, 1e-30)),
             "enstrophy_flux_error": _relative(found.flux.enstrophy, truth.flux.enstrophy),
         }
     return values

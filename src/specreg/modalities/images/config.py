@@ -57,6 +57,7 @@ class ImageModel(Section):
     attention: tuple[int, ...] = Field((2,), max_length=16, description="levels, from 0, whose blocks attend")
     patch_size: PositiveInt = 1
     dropout: float = Field(0.0, ge=0, lt=1, description="in every residual block; replaces that of a checkpoint")
+    periodic: bool = Field(False, description="samples go on at their opposite edges: periodic fields (ddpmpp)")
     classes: int = Field(0, ge=0, le=100_000, description="class labels that the network is told (ddpmpp, ncsnpp, adm)")
 
 
@@ -154,6 +155,8 @@ def _check_network(config: ImageConfig) -> None:
     denoiser = kind in DENOISERS
     if denoiser and model.patch_size != 1:
         raise ValueError(f"model.patch_size: a {kind} has none, expected 1; got {model.patch_size}")
+    if model.periodic and kind != "ddpmpp":
+        raise ValueError(f"model.periodic: only ddpmpp can be; got model.kind = {kind}")
     if not denoiser and model.classes:
         raise ValueError(f"model.classes: only {', '.join(DENOISERS)} take them here; got {model.classes}")
 

@@ -162,6 +162,8 @@ def _denoiser_config(config: ImageConfig, channels: int) -> NetworkConfig:
     objective: Any = config.diffusion.objective  # edm, vp or ve: the config sees to it
     if model.kind == "adm":
         return NetworkConfig("adm", objective, options)
+    if model.periodic:
+        options["periodic"] = True
     return NetworkConfig("songunet", objective, {**options, **models.SONGUNET_FORMS[model.kind]})
 
 
