@@ -26,7 +26,7 @@ class AutoWeight(OwnState):
 
     The norms are those of whole batches. Where the base loss has weights with heavy tails (1/σ², say), the sample of
     least noise decides them and λ follows it from call to call. A larger batch evens that out, a larger `smoothing`
-    does after the first calls, and a regularizer's `warmup` keeps λ small in these. docs/losses.md has what was measured.
+    does after the first calls, and a regularizer's `warmup` keeps λ small in these; docs/losses.md has figures.
 
     Args:
         ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive. At the default nothing measured became worse
