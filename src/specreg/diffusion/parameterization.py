@@ -25,7 +25,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from specreg._checks import choice
 from specreg.diffusion import diffusers_schedulers
@@ -230,6 +229,8 @@ def ddim_estimate(
         if can_read(falls) and not bool(falls.all()):
             raise ValueError(f"levels must fall from noisy to clean; levels[{i + 1}] does not follow levels[{i}]")
     if checkpoint:
+        from torch.utils.checkpoint import checkpoint as run_checkpointed  # imports sympy with torch 2.4, half a second
+
         predict_x0 = functools.partial(run_checkpointed, predict_x0, use_reentrant=False)
 
     x = x_t

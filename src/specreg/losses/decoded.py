@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from specreg import _checks
 from specreg.losses.modules import SpectralLoss
@@ -62,6 +61,8 @@ class Decoded(nn.Module):
         with torch.no_grad():
             clean = _pixels(decode(x0.detach()))
         if self.recompute and torch.is_grad_enabled():
+            from torch.utils.checkpoint import checkpoint  # which imports sympy with torch 2.4, half a second
+
             predicted: Any = checkpoint(decode, x0_hat, use_reentrant=False)
         else:
             predicted = decode(x0_hat)
