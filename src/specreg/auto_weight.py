@@ -26,11 +26,7 @@ class AutoWeight(OwnState):
 
     The norms are those of whole batches. Where the base loss has weights with heavy tails (1/σ², say), the sample of
     least noise decides them and λ follows it from call to call. A larger batch evens that out, a larger `smoothing`
-<<<<<<< HEAD
-    does after the first calls, and a regularizer's `warmup` keeps λ small in these (measured in docs/losses.md).
-=======
     does after the first calls, and a regularizer's `warmup` keeps λ small in these; docs/losses.md has figures.
->>>>>>> torch
 
     Args:
         ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive. At the default nothing measured became worse
