@@ -17,7 +17,7 @@ def turbulence() -> dict[str, Any]:
             "kind": "ddpmpp", "width": 16, "multipliers": [1, 1, 2], "blocks": 1, "attention": [], "periodic": True,
         },
         "diffusion": {"objective": "edm"},
-        "spectral": {"name": "haar", "weight": "auto", "ratio": 2.0},
+        "spectral": {"name": "amplitude", "weight": "auto", "ratio": 0.5},
         "arms": {
             name: {"name": name, "weight": "auto", "ratio": 2.0} for name in ARMS
         },
