@@ -61,7 +61,8 @@ def samples(runs: Path) -> dict[str, list[np.ndarray]]:
         if config.is_file() and (folder / "results.json").is_file():
             term = yaml.safe_load(config.read_text())["spectral"]
             if term is None or term["band_weight"] is None:
-                found.setdefault(term["name"] if term else "none", []).append(np.load(drawn))
+                arm = f"{term['name']}, ratio {term['ratio']:g}" if term else "none"
+                found.setdefault(arm, []).append(np.load(drawn))
     return dict(sorted(found.items(), key=lambda arm: (-len(arm[1]), arm[0] != "none", arm[0])))
 
 

@@ -39,7 +39,7 @@ def build_network(config: ImageConfig, channels: int, saved: Description | None 
         described = _denoiser_config(config, channels)
         network = Network(described.build(seed=seed), {"denoiser": described.to_dict()})
     else:
-        options = config.model.model_dump(exclude={"checkpoint", "classes"})
+        options = config.model.model_dump(exclude={"checkpoint", "classes", "periodic"})
         return Network(models.build(channels=channels, resolution=config.data.resolution, seed=seed, **options), None)
     _check_fit(network.module, config, channels)
     return network
