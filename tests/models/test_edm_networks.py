@@ -230,6 +230,7 @@ def test_a_periodic_network_moves_with_its_image():
 
 @pytest.mark.parametrize(("more", "says"), [
     ({"periodic": 1}, "periodic must be true or false; got 1"),
+    ({"periodic": True, "encoder_type": "residual"}, "periodic needs encoder_type standard; got residual"),
     ({"periodic": True, "resample_filter": [1, 3, 3, 1]}, r"periodic needs resample_filter \(1, 1\); got \(1, 3, 3, 1"),
 ])  # fmt: skip
 def test_what_periodic_cannot_be(more, says):

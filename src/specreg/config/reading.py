@@ -118,7 +118,8 @@ def _sentences(where: str, section: type[Section], problems: Sequence[Any]) -> l
         by_field.setdefault(_location(section, problem["loc"]), []).append(problem)
     sentences = [_sentence(where, section, *one) for one in islice(by_field.items(), MOST_SENTENCES)]
     more = len(by_field) - len(sentences)
-    return [*sentences, f"{where}: {more} more fields are wrong"] if more else sentences
+    rest = f"{where}: {more} more {'field is' if more == 1 else 'fields are'} wrong"
+    return [*sentences, rest] if more else sentences
 
 
 def _location(section: type[Section], parts: Sequence[Any]) -> tuple[str, ...]:

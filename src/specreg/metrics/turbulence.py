@@ -127,7 +127,7 @@ def effective_resolution(found: Tensor, truth: Tensor, *, tolerance_db: float = 
 def seam(vorticity: Tensor) -> float:
     """Return the mean square step across the edges of the square over that inside, near 1 for periodic fields.
 
-    A field whose edges do not fit has energy at all wavenumbers, by |k|⁻² along both axes, that is in no eddy.
+    A step across the edges has enstrophy at all wavenumbers, falling as k⁻² along the axes, that is in no eddy.
     """
     _checked(vorticity)
     steps = [(vorticity - vorticity.roll(1, axis)).double().square() for axis in (1, 2)]

@@ -52,7 +52,7 @@ class SongUNet(nn.Module):
         channel_mult_noise: multiplier of `model_channels` for the noise embedding before its two layers.
         encoder_type: "standard", or "residual" for a second path that carries the filtered image.
         resample_filter: taps of the filter that halves and doubles the resolution.
-        periodic: whether images go on at their opposite edges, as fields in a periodic box do; needs the filter (1, 1).
+        periodic: whether images go on at their opposite edges, as fields in a periodic box do; only DDPM++'s form can.
     """
 
     def __init__(
@@ -80,6 +80,8 @@ class SongUNet(nn.Module):
         _checks.choice("encoder_type", encoder_type, ("standard", "residual"))
         if periodic and tuple(resample_filter) != (1, 1):
             raise ValueError(f"periodic needs resample_filter (1, 1); got {tuple(resample_filter)}")
+        if periodic and encoder_type != "standard":
+            raise ValueError(f"periodic needs encoder_type standard; got {encoder_type}")
         self.img_resolution, self.img_channels, self.levels = img_resolution, img_channels, len(channel_mult)
         self.label_dim, self.augment_dim = label_dim, augment_dim
         noise, embedding = model_channels * channel_mult_noise, model_channels * channel_mult_emb
