@@ -59,6 +59,7 @@ ARMS = ", ".join(
     for loss in WITH_SUM
     for suffix, weight, noise in (("", "1.0", "constant"), ("-weighted", "1.0", "edm"), ("-auto", "auto", "snr"))
 )
+HALF = "amplitude-half: {name: amplitude, weight: auto, ratio: 0.5, noise_weight: snr, options: {reduction: sum}}"
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
 
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
@@ -97,7 +98,12 @@ STUDIES = {
     "edm-finetune": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        dict.fromkeys([5, 100], FINE_TUNED) | {1000: ["amplitude-auto", "haar-auto", "amplitude+haar-auto"]},
+        dict.fromkeys([5, 100], FINE_TUNED),
+    ),
+    "edm-finetune-long": Study(
+        "edm-cifar10-uncond-vp",
+        [*EDM, "model.dropout=0", f"arms={{{ARMS}, {HALF}}}"],
+        {1000: ["amplitude-auto", "amplitude-half", "haar-auto", "amplitude+haar-auto"]},
     ),
 }
 
