@@ -85,7 +85,7 @@ NETWORKS = {
     "DiT-XL/2-256": Network(
         transformer, lambda f, x, t: f(x, t, torch.zeros(len(x), dtype=torch.long)).sample, (4, 32, 32), 4
     ),
-    "DiffWave base": Network(sound, lambda f, x, t: f(x, t), (15_872,), 1),
+    "DiffWave base": Network(sound, lambda f, x, t: f(x, t // 20), (15_872,), 1),
 }  # fmt: skip
 
 

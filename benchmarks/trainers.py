@@ -5,7 +5,7 @@ is the time from one optimizer step to the next. What is shown is the median rat
 interval, and the median difference; with `--processor` of the processor's seconds of this process, which others on
 the machine hardly move (with OMP_NUM_THREADS=1: waiting threads count too). The networks of the examples are small
 enough to run in seconds: beside a network that takes 100 times as long the term costs the same milliseconds. Examples
-whose package is missing are left out.
+whose package is missing say so; those whose trainer is on no index run with the tests' stand-in for it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from benchmarks.measure import median_ratio
 from specreg.spectral_term import SpectralTerm
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+STAND_INS = EXAMPLES.parent / "tests" / "stand_ins"
+"""Trainers that are on no index, a folder an example: their signatures around a tiny network."""
 WARMUP = 6
 """Steps of an example that are not counted."""
 
@@ -75,7 +77,8 @@ def measure(path: Path) -> dict[str, list[float]]:
     kind.from_output = turns.taking(kind.from_output)  # type: ignore[method-assign]
     hook = register_optimizer_step_post_hook(turns.step)
     with contextlib.redirect_stdout(io.StringIO()):
-        runpy.run_path(str(path))
+        sys.argv = [str(path)]
+        runpy.run_path(str(path), run_name="__main__")
     hook.remove()
     counted = turns.seconds[WARMUP:]
     return {name: [s for on, s in counted if on == state] for name, state in (("with", True), ("without", False))}
@@ -84,10 +87,13 @@ def measure(path: Path) -> dict[str, list[float]]:
 def in_own_process(path: Path, repeats: int, flags: list[str]) -> dict[str, list[float]] | str:
     """Return what `measure` finds over several runs, or the last line of what went wrong."""
     found: dict[str, list[float]] = {"with": [], "without": []}
+    own = [STAND_INS / path.stem, STAND_INS] if (STAND_INS / path.stem).is_dir() else []
+    paths = [str(one) for one in (*own, EXAMPLES.parent, os.environ.get("PYTHONPATH")) if one]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     for _ in range(repeats):
         shown = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.trainers", "--one", str(path), *flags],
-            capture_output=True, text=True, env=dict(os.environ),
+            capture_output=True, text=True, env=env, cwd=own[0] if own else None,
         )  # fmt: skip
         if shown.returncode:
             return shown.stderr.strip().splitlines()[-1]
@@ -125,6 +131,9 @@ def main() -> None:
             table.add_row(path.stem, found[:60])
             continue
         on, off = (np.array(found[name]) for name in ("with", "without"))
+        if not len(on):
+            table.add_row(path.stem, "took no steps")
+            continue
         middle, low, high = median_ratio(on, off)
         plain, added = 1000 * float(np.median(off)), 1000 * float(np.median(on - off))
         rows[path.stem] = {"ms": plain, "term_ms": added, "ratio": middle, "low": low, "high": high, "steps": len(on)}
