@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,7 +167,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    title = f"CPU, {options.threads} threads, float32, torch {importlib.metadata.version('torch')}"
+    threads = f"{options.threads} thread{'s' * (options.threads > 1)}"
+    title = f"CPU, {threads}, float32, torch {importlib.metadata.version('torch')}"
     columns = ("network", "parameters", "samples", "step, s", *(f"{name}, ms, of a step" for name in LOSSES))
     table = Table(*columns, title=title, title_justify="left", box=None)
     rows = {}
@@ -177,7 +179,9 @@ def main() -> None:
         table.add_row(name, size, samples, f"{found['step_seconds']:.2f}", *terms)
     Console(width=None if Console().is_terminal else 150).print(table)
     if options.json:
-        options.json.write_text(json.dumps({"title": title, "networks": rows}, indent=1))
+        command = f"python -m benchmarks.network_steps --threads {options.threads} --rounds {options.rounds}"
+        kept = {"title": title, "created": str(date.today()), "command": command, "networks": rows}
+        options.json.write_text(json.dumps(kept, indent=1))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MEASURED = sorted((ROOT / "docs" / "measured").glob("*.json"))
-PAGES = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
+PAGES = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
 
 
 def test_the_tables_of_the_pages_are_those_of_the_numbers():
@@ -38,7 +38,7 @@ def test_the_readme_shows_the_demo_as_it_was_measured():
 
 
 def test_every_figure_of_the_pages_is_there_and_used():
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     used = {name.rpartition("/")[2] for name in re.findall(r"[\w./-]*figures/[\w./-]+", text)}
     assert used == {path.name for path in (ROOT / "docs" / "figures").iterdir()}

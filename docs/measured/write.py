@@ -2,7 +2,7 @@
 
 A table stands between `<!-- measured: WHAT NAME … -->` and `<!-- end -->`. WHAT is "comparison" (NAME.json as
 summarize.py keeps it), "arms" (the same with a column for each arm), "curves" (all of a study), "brief" (one length of
-it, with three arms), "seen" (what each loss sees), or "estimators" (how steady λ is).
+it, with three arms), "seen" (what each loss sees), "estimators" (how steady λ is), or "networks" (the term's share).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import curves
 import estimators
+import networks
 import seen
 import summarize
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARKED = re.compile(
     r"(<!-- measured: (?P<what>\w+) (?P<name>[\w.-]+)(?: (?P<more>\w+))? -->\n).*?(<!-- end -->)", re.DOTALL
 )
@@ -40,7 +41,11 @@ def table(what: str, name: str, more: str | None) -> str:
         return seen.block(measured)
     if what == "estimators":
         return estimators.block(measured)
-    raise ValueError(f"expected comparison, arms, curves, brief, seen or estimators in a marker; got {what!r}")
+    if what == "networks":
+        return networks.block(measured)
+    raise ValueError(
+        f"expected comparison, arms, curves, brief, seen, estimators or networks in a marker; got {what!r}"
+    )
 
 
 def written(text: str) -> str:
