@@ -329,6 +329,35 @@ def test_data_with_gaps_are_data_filled_with_what_is_seen(loss):
     assert exact == reg.spectral_loss.difference_alone  # of these it does not matter what is in the gaps
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_mask_changes_no_precision(dtype):
+    """The fill of a gap is a mean over more than float16 can sum, and x0 stays as exact as without a mask."""
+    generator = torch.Generator().manual_seed(0)
+    x0 = 1 + 0.1 * torch.randn(1, 1, 300, 300, generator=generator, dtype=torch.float64)
+    if dtype != torch.float64:
+        x0 = x0.float()
+    x0_hat = (x0 + 0.01).to(torch.float32 if dtype == torch.float64 else dtype)
+    level, reg = NoiseLevel.flow(torch.tensor([0.3])), SpectralRegularizer("haar", weight=1.0)
+    plain, seen = reg(x0_hat, x0, level), reg(x0_hat, x0, level, mask=torch.ones(1))
+    torch.testing.assert_close(seen.per_sample, plain.per_sample, rtol=0, atol=0)
+    mask = torch.ones(300, 300, dtype=torch.bool)
+    mask[:, :5] = False
+    gaps = torch.where(mask, x0, torch.nan).to(dtype)
+    term = SpectralRegularizer("amplitude", weight=1.0)(x0_hat, gaps, level, mask=mask)
+    assert bool(term.per_sample.isfinite().all())
+
+
+def test_a_mask_broadcasts_in_a_layout_too():
+    x0, x0_hat, level = masked_inputs()
+    mask = (torch.arange(8) < 5).expand(8, 8)
+    expected = SpectralRegularizer("haar", weight=1.0)(x0_hat, x0, level, mask=mask)
+    reg = SpectralRegularizer("haar", weight=1.0, layout="bhwc")
+    term = reg(x0_hat.movedim(1, -1), x0.movedim(1, -1), level, mask=mask[..., None])
+    torch.testing.assert_close(term.per_sample, expected.per_sample)
+    with pytest.raises(ValueError, match="x0_hat and x0 must have the same shape"):  # which a mask would broadcast
+        SpectralRegularizer("haar")(x0_hat[:, :1], x0, level, mask=mask)
+
+
 def test_lambda_is_measured_beside_gaps_and_nothing_seen_is_no_error():
     x0, x0_hat, level = masked_inputs()
     mask = torch.ones(3, 1, 8, 8)

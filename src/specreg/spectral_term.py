@@ -70,11 +70,14 @@ def masked(x0_hat: Tensor, x0: Tensor, mask: Tensor, layout: str | None) -> tupl
     Where the mask is 0 and x0 is NaN or infinite, both get the mean of what is seen of that sample and channel.
     """
     if layout is not None:
-        mask = _checks.arrange("mask", mask, layout)
+        mask = _checks.arrange("mask", mask[(None,) * (len(layout) - mask.ndim)], layout)
+    _checks.alike(x0_hat=x0_hat, x0=x0)
+    dtype = torch.promote_types(x0_hat.dtype, x0.dtype)
+    x0_hat, clean = x0_hat.to(dtype), x0.detach().to(dtype)
     mask = spread(mask, x0_hat)
-    clean, hidden = x0.detach().to(x0_hat), mask == 0
-    space = tuple(range(min(2, clean.ndim - 1), clean.ndim))
-    seen = torch.where(hidden, 0.0, clean).sum(space, keepdim=True)
-    mean = seen / (~hidden).sum(space, keepdim=True).clamp_min(1)
+    hidden, space = mask == 0, tuple(range(min(2, clean.ndim - 1), clean.ndim))
+    # float16 overflows in the sum of a large sample
+    seen = torch.where(hidden, 0.0, clean).sum(space, keepdim=True, dtype=_checks.compute_dtype("x0", clean))
+    mean = (seen / (~hidden).sum(space, keepdim=True).clamp_min(1)).to(dtype)
     clean = torch.where(hidden & ~clean.isfinite(), mean, clean)
     return torch.where(hidden, clean, torch.where(mask == 1, x0_hat, clean + mask * (x0_hat - clean))), clean

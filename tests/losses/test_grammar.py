@@ -469,6 +469,26 @@ def test_options_go_where_they_belong_and_sums_mix_all_kinds():
     assert "Stationary(wavelet='db2', levels=1)" in repr(build("swt(db2, levels=1):l1"))
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.05, 1e-3])
+def test_amse_of_a_band_that_is_only_too_weak_pulls_as_its_amplitude_does(scale):
+    """All phases are right, so coherence is 1 and stays so along F̂: the derivative in scale is that of (â − a)²."""
+    _, x0 = pair(1, 1, 8, 8)
+    loss = build("fft:amse")
+    _, gradient = gradient_of(loss, scale * x0, x0)
+    expected = 2 * (scale - 1) * x0.square().mean()
+    torch.testing.assert_close((gradient * x0).sum(), expected, rtol=1e-6, atol=0)
+
+
+def test_none_is_a_window_a_trend_and_no_number():
+    """What the documentation lists as "none" can be written, with a name or without."""
+    x0_hat, x0 = pair(2, 1, 8, 8)
+    plain = build("fft:l1")(x0_hat, x0)
+    for name in ("fft(none):l1", "fft(window=none):l1", "fft(detrend=none, window=none):l1"):
+        torch.testing.assert_close(build(name)(x0_hat, x0), plain)
+    assert build("patches(4, stride=none, window=none):l1").transform == build("patches(4):l1").transform
+    assert build("fft:log_power(bands=none)").comparison.bands is None
+
+
 def test_non_finite_data_are_named():
     x = torch.zeros(2, 1, 8, 8)
     bad = x.clone()

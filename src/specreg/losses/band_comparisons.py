@@ -185,9 +185,9 @@ class AMSE(Comparison):
         a_hat, a = _root(P_hat), _root(P)
         least = torch.finfo(P.dtype).eps ** 2  # what is smaller is rounding of the largest coefficient
         coherence = cross / (a_hat * a).clamp_min(least)
-        # The value is the coherence's, the gradient that of a denominator which does not vanish with P̂.
-        limited = cross / (a_hat.clamp_min(a / PHASE_GRADIENT_LIMIT) * a).clamp_min(least)
-        coherence = limited + (coherence - limited).detach()
+        # Its gradient is orthogonal to F̂ and has to stay so: it is scaled, because another denominator would turn it.
+        share = (PHASE_GRADIENT_LIMIT * a_hat / a.clamp_min(torch.finfo(a.dtype).tiny)).clamp_max(1.0).detach()
+        coherence = coherence.detach() + share * (coherence - coherence.detach())
         decorrelation = 2 * torch.maximum(P_hat, P) * (1 - coherence).clamp_min(0.0)
         return (a_hat - a).square() * unit.square(), decorrelation * unit.square()
 

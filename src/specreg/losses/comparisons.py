@@ -125,7 +125,7 @@ class Focal(Comparison):
     Focal frequency loss (Jiang et al. 2021, arXiv 2012.12821); its patch factor p is `patches(size=N/p)`.
 
     Args:
-        alpha: exponent of the weights, at least 0; at 0 this is the squared error, which has no spectral meaning.
+        alpha: exponent of the weights, positive; towards 0 this is the squared error, which has no spectral meaning.
         log: whether w is of ln(1 + |F̂ − F|^alpha).
         over: "sample": the largest value is that of each sample, channel and place; "batch": of all.
     """

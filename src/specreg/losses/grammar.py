@@ -120,7 +120,8 @@ def _part(text: str, kinds: Mapping[str, type], what: str, whole: str) -> Part:
     if name not in kinds:
         hint = _checks.nearest(name, kinds)
         raise ValueError(f"{what} must be one of {', '.join(kinds)}; got {name!r} in {whole!r}{hint}")
-    known = _options(kinds[name])
+    defaults = {field.name: field.default for field in fields(kinds[name])}
+    known = list(defaults)
     options: dict[str, Any] = {}
     positional: list[Any] = []
     for piece in _checks.pieces(inside or "", ","):
@@ -128,13 +129,13 @@ def _part(text: str, kinds: Mapping[str, type], what: str, whole: str) -> Part:
             continue
         key, equals, value = piece.partition("=")
         if not equals:
-            positional.append(_value(key))
+            positional.append(_value(key, defaults[known[0]] if known else None))
             continue
         if (key := key.strip()) not in known:
             raise ValueError(
                 f"{name!r} has no option {key!r}{_checks.nearest(key, known)}; it has {', '.join(known) or 'none'}"
             )
-        options[key] = _value(value)
+        options[key] = _value(value, defaults[key])
     if positional:
         if not known or known[0] in options or (len(positional) > 1 and known[0] != "sizes"):
             raise ValueError(f"{name!r} takes one option without a name at most; got {inside!r} in {whole!r}")
@@ -142,9 +143,11 @@ def _part(text: str, kinds: Mapping[str, type], what: str, whole: str) -> Part:
     return Part(name, options)
 
 
-def _value(text: str) -> Any:
-    """Return a number, true, false, null or text."""
+def _value(text: str, default: Any) -> Any:
+    """Return a number, true, false, null or text; "none" is text where an option's default is that."""
     text = text.strip()
+    if text == default:
+        return text
     words = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in words:
         return words[text.lower()]
