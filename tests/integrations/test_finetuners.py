@@ -254,12 +254,30 @@ def test_kohya_s_tokens_are_checked_as_latents():
 # OneTrainer
 
 
-def setup_class():
-    class Setup:
-        def calculate_loss(self, model, batch, data, config):
-            return functional.mse_loss(data["predicted"], data["target"])
+def setup_class(name="BaseFluxSetup"):
+    def calculate_loss(self, model, batch, data, config):
+        return functional.mse_loss(data["predicted"], data["target"])
 
-    return Setup
+    return type(name, (), {"calculate_loss": calculate_loss})
+
+
+def onetrainer_config(masked=False, inpainting=False):
+    kind = Space(has_conditioning_image_input=lambda: inpainting)
+    return Space(masked_training=masked, unmasked_weight=0.0, model_type=kind)
+
+
+def onetrainer_call(latents, noise, batch, model, name="BaseFluxSetup", kind="flow", config=None):
+    """The term of a step of OneTrainer's flow setups, and the one expected from x_t."""
+    timestep = torch.tensor([0, 5, 9])
+    target = SIGN[kind] * (noise - latents)
+    output = (target + 0.2 * torch.randn_like(target)).requires_grad_()
+    setup = setup_class(name)
+    onetrainer.add_term(setup, fixed())
+    model.noise_scheduler = Space(config={"num_train_timesteps": 10})
+    data = {"predicted": output, "target": target, "timestep": timestep}
+    loss = setup().calculate_loss(model, batch, data, config or onetrainer_config())
+    term = expected(output, latents, noise, specreg.NoiseLevel.flow((timestep + 1) / 10), kind)
+    return loss - functional.mse_loss(output, target), term
 
 
 @pytest.mark.parametrize("kind", ["flow", "epsilon"])
@@ -276,7 +294,7 @@ def test_onetrainer_setups(kind):
     output = (target + 0.2 * torch.randn_like(target)).requires_grad_()
     model = Space(noise_scheduler=scheduler, scale_latents=lambda x: 2 * x)
     data = {"predicted": output, "target": target, "timestep": timestep, **more}
-    config, setup = Space(masked_training=False), setup_class()
+    config, setup = onetrainer_config(), setup_class()
     onetrainer.add_term(setup, fixed())
     loss = setup().calculate_loss(model, {"latent_image": latents / 2, "loss_weight": torch.ones(3)}, data, config)
     term = expected(output, latents, noise, level, kind)
@@ -286,6 +304,71 @@ def test_onetrainer_setups(kind):
     with torch.no_grad():
         plain = setup().calculate_loss(model, {"latent_image": latents / 2}, data, config)
     assert torch.equal(plain, functional.mse_loss(output, target).detach())
+
+
+class Flux2Model:
+    """Scales latents of 2×2 patches, as channels or, in Ideogram's model, as tokens."""
+
+    def __init__(self, tokens):
+        self.tokens, self.mean, self.std = tokens, torch.linspace(-1, 1, 16), torch.linspace(0.5, 2, 16)
+
+    def patchify_latents(self, x):
+        b, c, h, w = x.shape
+        x = x.reshape(b, c, h // 2, 2, w // 2, 2)
+        if self.tokens:
+            return x.permute(0, 2, 4, 3, 5, 1).reshape(b, h * w // 4, 4 * c)
+        return x.permute(0, 1, 3, 5, 2, 4).reshape(b, 4 * c, h // 2, w // 2)
+
+    def unpatchify_latents(self, x, *grid):
+        if self.tokens:
+            b, h, w = len(x), *grid
+            return x.reshape(b, h, w, 2, 2, -1).permute(0, 5, 1, 3, 2, 4).reshape(b, -1, 2 * h, 2 * w)
+        b, c, h, w = x.shape
+        return x.reshape(b, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w)
+
+    def scale_latents(self, x):
+        shape = (1, 1, -1) if self.tokens else (1, -1, 1, 1)
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_onetrainer_s_latents_scaled_in_patches(tokens):
+    latents, noise, _ = batch()
+    model = Flux2Model(tokens)
+    clean = model.unpatchify_latents(model.scale_latents(model.patchify_latents(latents)), 4, 4)
+    name, kind = ("BaseIdeogramSetup", "velocity") if tokens else ("BaseFlux2Setup", "flow")  # x0 − ε in Ideogram's
+    term, wanted = onetrainer_call(clean, noise, {"latent_image": latents}, model, name, kind)
+    torch.testing.assert_close(term, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_onetrainer_s_shifted_latents_and_images_among_videos():
+    latents, noise, _ = batch()
+    model = Space(vae=Space(config=Space(scaling_factor=0.5, shift_factor=1.5)))
+    term, wanted = onetrainer_call(latents, noise, {"latent_image": 2 * latents + 1.5}, model)
+    torch.testing.assert_close(term, wanted, rtol=1e-3, atol=1e-4)
+    model = Space(vae=Space(config=Space(scaling_factor=0.5)))
+    term, wanted = onetrainer_call(latents.unsqueeze(2), noise.unsqueeze(2), {"latent_image": 2 * latents}, model)
+    torch.testing.assert_close(term, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_onetrainer_s_masks_count_where_they_count_in_its_loss():
+    latents, noise, _ = batch()
+    model, given = Space(scale_latents=lambda x: x), {"latent_image": latents, "latent_mask": torch.zeros(3, 1, 8, 8)}
+    masked, whole = (
+        onetrainer_call(latents, noise, given, model, config=onetrainer_config(masked=True, inpainting=inpainting))[0]
+        for inpainting in (False, True)
+    )
+    assert float(masked) == 0
+    assert float(whole) > 0  # its inpainting models are trained without the mask
+
+
+def test_onetrainer_s_schedulers_without_a_table_are_refused():
+    setup, latents = setup_class(), batch()[0]
+    onetrainer.add_term(setup, fixed())
+    data = {"predicted": latents.requires_grad_(), "target": latents.detach(), "timestep": torch.rand(3)}
+    model = Space(noise_scheduler=Space())
+    with pytest.raises(ValueError, match="scheduler with alphas_cumprod; SimpleNamespace has none"):
+        setup().calculate_loss(model, {}, {**data, "prediction_type": "epsilon"}, onetrainer_config())
 
 
 # SimpleTuner
