@@ -90,8 +90,23 @@ def test_musubi_targets_of_another_shape_are_refused():
         musubi.with_term(Tokens, fixed())().process_batch(*batch())
 
 
+def test_musubi_s_fine_tuners_which_have_a_loss_of_their_own_are_refused():
+    class ZImageTrainer(MusubiTrainer):
+        def compute_loss(self, *args):
+            return functional.mse_loss(self.seen, torch.zeros(())), {}
+
+        def train(self, latents, noise, t):
+            self.call_dit(None, None, None, latents, {}, noise, latents, t, torch.float32)
+
+    trainer = musubi.with_term(ZImageTrainer, fixed())()
+    trainer.train(*batch())
+    with pytest.raises(RuntimeError, match="expected ZImageTrainer to call compute_loss"):
+        trainer.train(*batch())
+
+
+@pytest.mark.parametrize("sampling", ["sigma", "shift"])
 @pytest.mark.parametrize("kind", ["flow", "velocity"])
-def test_musubi_s_loss_fn_form(kind, monkeypatch):
+def test_musubi_s_loss_fn_form(kind, sampling, monkeypatch):
     home = types.ModuleType("musubi_tuner.training.timesteps")
     home.compute_loss_weighting_for_sd3 = lambda weighting_scheme, noise_scheduler, timesteps, device, dtype: None
     for name in ("musubi_tuner", "musubi_tuner.training"):
@@ -101,7 +116,8 @@ def test_musubi_s_loss_fn_form(kind, monkeypatch):
     target = SIGN[kind] * (noise - latents)
     output = (target + 0.3 * torch.randn_like(target)).requires_grad_()
     ctx = Space(
-        args=Space(weighting_scheme="none"), output=Space(pred=output, target=target), timesteps=t * 1000 + 1,
+        args=Space(weighting_scheme="none", timestep_sampling=sampling), output=Space(pred=output, target=target),
+        timesteps=t * 1000 + (sampling != "sigma"),
         noise_scheduler=None, dit_dtype=torch.bfloat16, network_dtype=torch.float32, global_step=0,
     )  # fmt: skip
     loss, metrics = musubi.SpectralLoss(loss="haar", weight=0.3, prediction=kind)(ctx)
@@ -242,6 +258,19 @@ def test_kohya_s_first_call_is_checked_where_x_t_is_seen():
         kohya_call(change=change, args={"ip_noise_gamma": 0.1})  # x_t is of other noise there
         kohya_call(change=change, more={"custom_attributes": [{}, {"diff_output_preservation": True}, {}]})
     kohya_call(change=lambda found: (*found[:2], found[2].long(), found[3]))  # HunyuanImage's times
+
+
+def test_kohya_s_masks_are_those_of_its_loss():
+    call = kohya._Call(*[torch.zeros(2, 4, 8, 8)] * 2, torch.zeros(2), torch.zeros(2, 4, 8, 8), Space(), None, None)
+    call.args.masked_loss = True
+    alpha, image = torch.rand(2, 64, 64), torch.rand(2, 3, 64, 64)
+    resized = lambda mask: functional.interpolate(mask, size=(8, 8), mode="area")  # noqa: E731
+    assert kohya._mask({"alpha_masks": None}, call) is None  # its loss is then the whole one
+    assert torch.equal(kohya._mask({"alpha_masks": alpha}, call), resized(alpha.unsqueeze(1)))
+    both = kohya._mask({"alpha_masks": alpha, "conditioning_images": image}, call)
+    assert torch.equal(both, resized(image[:, :1] / 2 + 0.5))
+    call.args.masked_loss = False
+    assert kohya._mask({"conditioning_images": image}, call) is None
 
 
 def test_kohya_s_tokens_are_checked_as_latents():
@@ -405,6 +434,32 @@ def test_simpletuner_models(on_class):
         wrong.auxiliary_loss(prepared_batch=given, model_output={"model_prediction": output}, loss=base)
 
 
+@pytest.mark.parametrize("change", ["target", "input_noise"])
+def test_simpletuner_s_targets_and_inputs_of_other_noise_are_not_checked(change):
+    latents, noise, t = batch()
+
+    class Parented(Foundation):
+        def get_prediction_target(self, prepared_batch):
+            return prepared_batch.get("target", noise - latents)
+
+    model = Parented()
+    simpletuner.add_term(model, fixed())
+    level = specreg.NoiseLevel.flow(t)
+    given = {"latents": latents, "noise": noise, "input_noise": noise, "sigmas": t.view(-1, 1, 1, 1)}
+    given[change] = noise + 0.3 * torch.randn_like(noise)
+    given["noisy_latents"] = level.diffuse(latents, given["input_noise"])
+    output = torch.zeros_like(noise).requires_grad_()
+    call = lambda: model.auxiliary_loss(  # noqa: E731
+        prepared_batch=given, model_output={"model_prediction": output}, loss=output.square().mean()
+    )
+    loss, _ = call()
+    assert float((loss - output.square().mean()).detach()) > 0
+    given["noise"], given["sigmas"] = given["input_noise"], t.view(-1, 1, 1, 1) / 2  # the first one to check
+    given.pop("target", None)
+    with pytest.raises(ValueError, match="another timestep"):
+        call()
+
+
 # ai-toolkit
 
 
@@ -433,6 +488,27 @@ def test_ai_toolkit_s_trainer():
     wrong.sd = trainer.sd
     with pytest.raises(ValueError, match="check_wiring"):
         wrong.calculate_loss(**{**call, "timesteps": t * 1000 + 50})
+
+
+def test_ai_toolkit_s_models_whose_target_is_of_the_other_sign():
+    latents, noise, t = batch()
+    level = specreg.NoiseLevel.flow(t)
+    target = lambda noise, batch, timesteps: batch.latents - noise  # noqa: E731
+    output = (latents - noise + 0.2 * torch.randn_like(noise)).requires_grad_()
+    call = {
+        "noise_pred": output, "noise": noise, "noisy_latents": level.diffuse(latents, noise), "timesteps": t * 1000,
+        "batch": Space(latents=latents),
+    }  # fmt: skip
+
+    def term(**options):
+        trainer = ai_toolkit.with_term(SDTrainer, fixed(), **options)()
+        trainer.sd = Space(is_flow_matching=True, x0_pred=False, get_loss_target=target)
+        return trainer.calculate_loss(**call) - functional.mse_loss(output, noise - latents)
+
+    with pytest.raises(ValueError, match="'velocity' would fit"):
+        term()
+    found = term(prediction="velocity")
+    torch.testing.assert_close(found, expected(output, latents, noise, level, "velocity"), rtol=1e-3, atol=1e-5)
 
 
 # diffusion-pipe
@@ -474,3 +550,24 @@ def test_diffusion_pipe_s_packed_tokens(masked):
     diffusion_pipe.add_term(model, regularizer, time=lambda features: features[3], patch=2)
     model.get_loss_fn()(output, label)
     assert float(regularizer.weight.value) > 0
+
+
+def test_diffusion_pipe_s_first_batch_is_checked():
+    latents, noise, t = batch()
+    given = {"latents": latents, "noise": noise, "t": t, "mask": None}
+    for options in ({"prediction": "velocity"}, {"level": lambda t: specreg.NoiseLevel.flow(t / 2)}):
+        model = Pipe()
+        diffusion_pipe.add_term(model, fixed(), time=lambda features: features[3], patch=2, **options)
+        with pytest.raises(ValueError, match="check_wiring"):
+            model.prepare_inputs(given)
+        model = Pipe()
+        diffusion_pipe.add_term(model, fixed(), time=lambda features: features[3], patch=2, check=False, **options)
+        model.prepare_inputs(given)
+
+
+def test_diffusion_pipe_s_stages_take_no_automatic_weight():
+    model = Pipe()
+    model.config = {"pipeline_stages": 2}
+    with pytest.raises(ValueError, match="needs pipeline_stages = 1"):
+        diffusion_pipe.add_term(model, auto(), time=lambda features: features[3], patch=2)
+    diffusion_pipe.add_term(model, fixed(), time=lambda features: features[3], patch=2)
