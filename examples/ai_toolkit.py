@@ -3,6 +3,7 @@
 python ai_toolkit.py config/….yaml
 """
 
+import run  # first: it sets what the libraries read when they are imported
 from extensions_built_in.sd_trainer import SDTrainer as home
 
 import specreg
@@ -12,6 +13,4 @@ from specreg.integrations.ai_toolkit import with_term
 home.SDTrainer = with_term(home.SDTrainer, specreg.SpectralRegularizer("amplitude", weight="auto"))
 
 if __name__ == "__main__":
-    import run
-
     run.main()

@@ -56,6 +56,16 @@ def test_the_term_compares_the_clip_at_its_level(tmp_path):
     torch.testing.assert_close(found.term.loss, expected.loss, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("order", [(0, 2, 1), (0, 1, 2), (0, 1)])
+def test_the_step_is_found_in_either_order_of_arguments(order, tmp_path):
+    given = (torch.randn(3, 1024), torch.tensor([1, 4, 9]), torch.rand(3, 80, 4))
+    found = built(tmp_path)
+    found._remember(found.model, tuple(given[i] for i in order), {}, None)  # 0.1.7, 0.1.8, 0.1.8 without spectrograms
+    audio, step = found._given
+    assert audio is given[0]
+    assert step is given[1]
+
+
 def test_checkpoints_hold_lambda_and_older_ones_load(tmp_path):
     first = built(tmp_path)
     first.train_step(features())

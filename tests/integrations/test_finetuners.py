@@ -90,8 +90,23 @@ def test_musubi_targets_of_another_shape_are_refused():
         musubi.with_term(Tokens, fixed())().process_batch(*batch())
 
 
+def test_musubi_s_fine_tuners_which_have_a_loss_of_their_own_are_refused():
+    class ZImageTrainer(MusubiTrainer):
+        def compute_loss(self, *args):
+            return functional.mse_loss(self.seen, torch.zeros(())), {}
+
+        def train(self, latents, noise, t):
+            self.call_dit(None, None, None, latents, {}, noise, latents, t, torch.float32)
+
+    trainer = musubi.with_term(ZImageTrainer, fixed())()
+    trainer.train(*batch())
+    with pytest.raises(RuntimeError, match="expected ZImageTrainer to call compute_loss"):
+        trainer.train(*batch())
+
+
+@pytest.mark.parametrize("sampling", ["sigma", "shift"])
 @pytest.mark.parametrize("kind", ["flow", "velocity"])
-def test_musubi_s_loss_fn_form(kind, monkeypatch):
+def test_musubi_s_loss_fn_form(kind, sampling, monkeypatch):
     home = types.ModuleType("musubi_tuner.training.timesteps")
     home.compute_loss_weighting_for_sd3 = lambda weighting_scheme, noise_scheduler, timesteps, device, dtype: None
     for name in ("musubi_tuner", "musubi_tuner.training"):
@@ -101,7 +116,8 @@ def test_musubi_s_loss_fn_form(kind, monkeypatch):
     target = SIGN[kind] * (noise - latents)
     output = (target + 0.3 * torch.randn_like(target)).requires_grad_()
     ctx = Space(
-        args=Space(weighting_scheme="none"), output=Space(pred=output, target=target), timesteps=t * 1000 + 1,
+        args=Space(weighting_scheme="none", timestep_sampling=sampling), output=Space(pred=output, target=target),
+        timesteps=t * 1000 + (sampling != "sigma"),
         noise_scheduler=None, dit_dtype=torch.bfloat16, network_dtype=torch.float32, global_step=0,
     )  # fmt: skip
     loss, metrics = musubi.SpectralLoss(loss="haar", weight=0.3, prediction=kind)(ctx)
@@ -244,6 +260,19 @@ def test_kohya_s_first_call_is_checked_where_x_t_is_seen():
     kohya_call(change=lambda found: (*found[:2], found[2].long(), found[3]))  # HunyuanImage's times
 
 
+def test_kohya_s_masks_are_those_of_its_loss():
+    call = kohya._Call(*[torch.zeros(2, 4, 8, 8)] * 2, torch.zeros(2), torch.zeros(2, 4, 8, 8), Space(), None, None)
+    call.args.masked_loss = True
+    alpha, image = torch.rand(2, 64, 64), torch.rand(2, 3, 64, 64)
+    resized = lambda mask: functional.interpolate(mask, size=(8, 8), mode="area")  # noqa: E731
+    assert kohya._mask({"alpha_masks": None}, call) is None  # its loss is then the whole one
+    assert torch.equal(kohya._mask({"alpha_masks": alpha}, call), resized(alpha.unsqueeze(1)))
+    both = kohya._mask({"alpha_masks": alpha, "conditioning_images": image}, call)
+    assert torch.equal(both, resized(image[:, :1] / 2 + 0.5))
+    call.args.masked_loss = False
+    assert kohya._mask({"conditioning_images": image}, call) is None
+
+
 def test_kohya_s_tokens_are_checked_as_latents():
     latents, _, _ = batch()
     tokens = latents.reshape(3, 4, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).reshape(3, 16, 16)
@@ -254,12 +283,30 @@ def test_kohya_s_tokens_are_checked_as_latents():
 # OneTrainer
 
 
-def setup_class():
-    class Setup:
-        def calculate_loss(self, model, batch, data, config):
-            return functional.mse_loss(data["predicted"], data["target"])
+def setup_class(name="BaseFluxSetup"):
+    def calculate_loss(self, model, batch, data, config):
+        return functional.mse_loss(data["predicted"], data["target"])
 
-    return Setup
+    return type(name, (), {"calculate_loss": calculate_loss})
+
+
+def onetrainer_config(masked=False, inpainting=False):
+    kind = Space(has_conditioning_image_input=lambda: inpainting)
+    return Space(masked_training=masked, unmasked_weight=0.0, model_type=kind)
+
+
+def onetrainer_call(latents, noise, batch, model, name="BaseFluxSetup", kind="flow", config=None):
+    """The term of a step of OneTrainer's flow setups, and the one expected from x_t."""
+    timestep = torch.tensor([0, 5, 9])
+    target = SIGN[kind] * (noise - latents)
+    output = (target + 0.2 * torch.randn_like(target)).requires_grad_()
+    setup = setup_class(name)
+    onetrainer.add_term(setup, fixed())
+    model.noise_scheduler = Space(config={"num_train_timesteps": 10})
+    data = {"predicted": output, "target": target, "timestep": timestep}
+    loss = setup().calculate_loss(model, batch, data, config or onetrainer_config())
+    term = expected(output, latents, noise, specreg.NoiseLevel.flow((timestep + 1) / 10), kind)
+    return loss - functional.mse_loss(output, target), term
 
 
 @pytest.mark.parametrize("kind", ["flow", "epsilon"])
@@ -276,7 +323,7 @@ def test_onetrainer_setups(kind):
     output = (target + 0.2 * torch.randn_like(target)).requires_grad_()
     model = Space(noise_scheduler=scheduler, scale_latents=lambda x: 2 * x)
     data = {"predicted": output, "target": target, "timestep": timestep, **more}
-    config, setup = Space(masked_training=False), setup_class()
+    config, setup = onetrainer_config(), setup_class()
     onetrainer.add_term(setup, fixed())
     loss = setup().calculate_loss(model, {"latent_image": latents / 2, "loss_weight": torch.ones(3)}, data, config)
     term = expected(output, latents, noise, level, kind)
@@ -286,6 +333,71 @@ def test_onetrainer_setups(kind):
     with torch.no_grad():
         plain = setup().calculate_loss(model, {"latent_image": latents / 2}, data, config)
     assert torch.equal(plain, functional.mse_loss(output, target).detach())
+
+
+class Flux2Model:
+    """Scales latents of 2×2 patches, as channels or, in Ideogram's model, as tokens."""
+
+    def __init__(self, tokens):
+        self.tokens, self.mean, self.std = tokens, torch.linspace(-1, 1, 16), torch.linspace(0.5, 2, 16)
+
+    def patchify_latents(self, x):
+        b, c, h, w = x.shape
+        x = x.reshape(b, c, h // 2, 2, w // 2, 2)
+        if self.tokens:
+            return x.permute(0, 2, 4, 3, 5, 1).reshape(b, h * w // 4, 4 * c)
+        return x.permute(0, 1, 3, 5, 2, 4).reshape(b, 4 * c, h // 2, w // 2)
+
+    def unpatchify_latents(self, x, *grid):
+        if self.tokens:
+            b, h, w = len(x), *grid
+            return x.reshape(b, h, w, 2, 2, -1).permute(0, 5, 1, 3, 2, 4).reshape(b, -1, 2 * h, 2 * w)
+        b, c, h, w = x.shape
+        return x.reshape(b, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w)
+
+    def scale_latents(self, x):
+        shape = (1, 1, -1) if self.tokens else (1, -1, 1, 1)
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_onetrainer_s_latents_scaled_in_patches(tokens):
+    latents, noise, _ = batch()
+    model = Flux2Model(tokens)
+    clean = model.unpatchify_latents(model.scale_latents(model.patchify_latents(latents)), 4, 4)
+    name, kind = ("BaseIdeogramSetup", "velocity") if tokens else ("BaseFlux2Setup", "flow")  # x0 − ε in Ideogram's
+    term, wanted = onetrainer_call(clean, noise, {"latent_image": latents}, model, name, kind)
+    torch.testing.assert_close(term, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_onetrainer_s_shifted_latents_and_images_among_videos():
+    latents, noise, _ = batch()
+    model = Space(vae=Space(config=Space(scaling_factor=0.5, shift_factor=1.5)))
+    term, wanted = onetrainer_call(latents, noise, {"latent_image": 2 * latents + 1.5}, model)
+    torch.testing.assert_close(term, wanted, rtol=1e-3, atol=1e-4)
+    model = Space(vae=Space(config=Space(scaling_factor=0.5)))
+    term, wanted = onetrainer_call(latents.unsqueeze(2), noise.unsqueeze(2), {"latent_image": 2 * latents}, model)
+    torch.testing.assert_close(term, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_onetrainer_s_masks_count_where_they_count_in_its_loss():
+    latents, noise, _ = batch()
+    model, given = Space(scale_latents=lambda x: x), {"latent_image": latents, "latent_mask": torch.zeros(3, 1, 8, 8)}
+    masked, whole = (
+        onetrainer_call(latents, noise, given, model, config=onetrainer_config(masked=True, inpainting=inpainting))[0]
+        for inpainting in (False, True)
+    )
+    assert float(masked) == 0
+    assert float(whole) > 0  # its inpainting models are trained without the mask
+
+
+def test_onetrainer_s_schedulers_without_a_table_are_refused():
+    setup, latents = setup_class(), batch()[0]
+    onetrainer.add_term(setup, fixed())
+    data = {"predicted": latents.requires_grad_(), "target": latents.detach(), "timestep": torch.rand(3)}
+    model = Space(noise_scheduler=Space())
+    with pytest.raises(ValueError, match="scheduler with alphas_cumprod; SimpleNamespace has none"):
+        setup().calculate_loss(model, {}, {**data, "prediction_type": "epsilon"}, onetrainer_config())
 
 
 # SimpleTuner
@@ -322,6 +434,32 @@ def test_simpletuner_models(on_class):
         wrong.auxiliary_loss(prepared_batch=given, model_output={"model_prediction": output}, loss=base)
 
 
+@pytest.mark.parametrize("change", ["target", "input_noise"])
+def test_simpletuner_s_targets_and_inputs_of_other_noise_are_not_checked(change):
+    latents, noise, t = batch()
+
+    class Parented(Foundation):
+        def get_prediction_target(self, prepared_batch):
+            return prepared_batch.get("target", noise - latents)
+
+    model = Parented()
+    simpletuner.add_term(model, fixed())
+    level = specreg.NoiseLevel.flow(t)
+    given = {"latents": latents, "noise": noise, "input_noise": noise, "sigmas": t.view(-1, 1, 1, 1)}
+    given[change] = noise + 0.3 * torch.randn_like(noise)
+    given["noisy_latents"] = level.diffuse(latents, given["input_noise"])
+    output = torch.zeros_like(noise).requires_grad_()
+    call = lambda: model.auxiliary_loss(  # noqa: E731
+        prepared_batch=given, model_output={"model_prediction": output}, loss=output.square().mean()
+    )
+    loss, _ = call()
+    assert float((loss - output.square().mean()).detach()) > 0
+    given["noise"], given["sigmas"] = given["input_noise"], t.view(-1, 1, 1, 1) / 2  # the first one to check
+    given.pop("target", None)
+    with pytest.raises(ValueError, match="another timestep"):
+        call()
+
+
 # ai-toolkit
 
 
@@ -350,6 +488,27 @@ def test_ai_toolkit_s_trainer():
     wrong.sd = trainer.sd
     with pytest.raises(ValueError, match="check_wiring"):
         wrong.calculate_loss(**{**call, "timesteps": t * 1000 + 50})
+
+
+def test_ai_toolkit_s_models_whose_target_is_of_the_other_sign():
+    latents, noise, t = batch()
+    level = specreg.NoiseLevel.flow(t)
+    target = lambda noise, batch, timesteps: batch.latents - noise  # noqa: E731
+    output = (latents - noise + 0.2 * torch.randn_like(noise)).requires_grad_()
+    call = {
+        "noise_pred": output, "noise": noise, "noisy_latents": level.diffuse(latents, noise), "timesteps": t * 1000,
+        "batch": Space(latents=latents),
+    }  # fmt: skip
+
+    def term(**options):
+        trainer = ai_toolkit.with_term(SDTrainer, fixed(), **options)()
+        trainer.sd = Space(is_flow_matching=True, x0_pred=False, get_loss_target=target)
+        return trainer.calculate_loss(**call) - functional.mse_loss(output, noise - latents)
+
+    with pytest.raises(ValueError, match="'velocity' would fit"):
+        term()
+    found = term(prediction="velocity")
+    torch.testing.assert_close(found, expected(output, latents, noise, level, "velocity"), rtol=1e-3, atol=1e-5)
 
 
 # diffusion-pipe
@@ -391,3 +550,24 @@ def test_diffusion_pipe_s_packed_tokens(masked):
     diffusion_pipe.add_term(model, regularizer, time=lambda features: features[3], patch=2)
     model.get_loss_fn()(output, label)
     assert float(regularizer.weight.value) > 0
+
+
+def test_diffusion_pipe_s_first_batch_is_checked():
+    latents, noise, t = batch()
+    given = {"latents": latents, "noise": noise, "t": t, "mask": None}
+    for options in ({"prediction": "velocity"}, {"level": lambda t: specreg.NoiseLevel.flow(t / 2)}):
+        model = Pipe()
+        diffusion_pipe.add_term(model, fixed(), time=lambda features: features[3], patch=2, **options)
+        with pytest.raises(ValueError, match="check_wiring"):
+            model.prepare_inputs(given)
+        model = Pipe()
+        diffusion_pipe.add_term(model, fixed(), time=lambda features: features[3], patch=2, check=False, **options)
+        model.prepare_inputs(given)
+
+
+def test_diffusion_pipe_s_stages_take_no_automatic_weight():
+    model = Pipe()
+    model.config = {"pipeline_stages": 2}
+    with pytest.raises(ValueError, match="needs pipeline_stages = 1"):
+        diffusion_pipe.add_term(model, auto(), time=lambda features: features[3], patch=2)
+    diffusion_pipe.add_term(model, fixed(), time=lambda features: features[3], patch=2)

@@ -1,7 +1,6 @@
 """NVlabs cBottle: its EDM loss on HEALPix with the spectral term, face by face.
 
-Read from cBottle at commits 0ac2e3ce (`cbottle/loss.py`) and 00ac85f6 (`cbottle/training/loop.py`); it is on no package
-index.
+Read from cBottle at commit 4ce9aee (May 2026); it is on no package index.
 
     class Loop(TrainingLoop):                                   # of scripts/train_coarse.py
         def get_loss_fn(self):

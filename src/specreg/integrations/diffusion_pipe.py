@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specreg import NoiseLevel, SpectralRegularizer, unpack_tokens
+from specreg import NoiseLevel, SpectralRegularizer, check_wiring, unpack_tokens
 from specreg.diffusion.parameterization import AnyPrediction
 
 
@@ -28,6 +28,7 @@ def add_term(
     level: Callable[[Tensor], NoiseLevel] = NoiseLevel.flow,
     prediction: AnyPrediction = "flow",
     patch: int | None = None,
+    check: bool = True,
 ) -> None:
     """Add the term to the loss function of a model, in place.
 
@@ -38,17 +39,30 @@ def add_term(
         level: noise level of these times; for SDXL `lambda t: NoiseLevel.ddpm(scheduler.alphas_cumprod[t])`.
         prediction: what the network predicts.
         patch: side of the squares that tokens are made of, None where output and target are latents.
+        check: whether the first call passes target, x_t and latents through `check_wiring`, where the first feature is
+            x_t and nothing else (no control latents).
 
     A mask counts in the term as it does in the loss. With `patch`, λ is measured beside the mean squared error.
+
+    Raises ValueError for an automatic λ with several pipeline stages: every process would have to see the loss.
     """
+    if regularizer.automatic and getattr(model, "config", {}).get("pipeline_stages", 1) > 1:
+        raise ValueError('weight="auto" needs pipeline_stages = 1, where every process sees the loss; pass a number')
     prepare, build = model.prepare_inputs, model.get_loss_fn
+    unchecked = check
 
     def prepare_inputs(inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        nonlocal unchecked
         features, label = prepare(inputs, *args, **kwargs)
         if len(label) != 2:
             raise ValueError(f"expected a label of target and mask; {type(model).__name__} has {len(label)} parts")
         target, mask = label
-        return features, (target, inputs["latents"].float(), time(features), mask)
+        x0, t = inputs["latents"].float(), time(features)
+        if unchecked and features[0].numel() == x0.numel() == target.numel():
+            found, x_t = (_as_latents(x, x0, patch) for x in (target, features[0]))
+            check_wiring(found, x_t, x0, level(t), prediction=prediction)
+            unchecked = False
+        return features, (target, x0, t, mask)
 
     def get_loss_fn() -> Callable[[Any, Any], Tensor]:
         plain = build()
@@ -76,3 +90,7 @@ def add_term(
         return loss_fn
 
     model.prepare_inputs, model.get_loss_fn = prepare_inputs, get_loss_fn
+
+
+def _as_latents(x: Tensor, x0: Tensor, patch: int | None) -> Tensor:
+    return x.reshape(x0.shape) if patch is None else unpack_tokens(x, *x0.shape[-2:], patch=patch)

@@ -1,4 +1,4 @@
-"""lmnt-com's DiffWave: its learner with the spectral term. Read from diffwave 0.1.7.
+"""lmnt-com's DiffWave: its learner with the spectral term. Read from diffwave 0.1.7 and its repository's 0.1.8.
 
 Its command builds the learner by name, so a launcher of one's own puts this class in its place, at the top level of the
 script, which the processes of several GPUs import again:
@@ -47,7 +47,8 @@ class SpectralLearner(DiffWaveLearner):  # type: ignore[misc]
         return SpectralRegularizer("amplitude", weight="auto")
 
     def _remember(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        audio, _, step = (*args, *kwargs.values())
+        audio, *rest = (*args, *kwargs.values())  # spectrogram and step; 0.1.8 has them the other way round
+        (step,) = (x for x in rest if x is not None and not x.is_floating_point())
         self._given = (audio, step)
 
     def _loss(self, noise: Tensor, predicted: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """NVIDIA makani: the spectral losses as one of its losses, by name in its YAML.
 
-Read from makani at commits 2a2512cd (`losses/base_loss.py`) and 08b8f2ec (`utils/loss.py`); it is on no package index.
+Read from makani at commit 2dfc4c8 (August 2026); it is on no package index.
 
     from makani.utils.training import deterministic_trainer as trainer
 
     trainer.LossHandler = with_term(trainer.LossHandler)
 
     losses:
-      - {type: "squared geometric l2", channel_weights: auto}
+      - {type: l2, channel_weights: auto, parameters: {squared: true}}
       - {type: specreg, channel_weights: auto, relative_weight: 0.1, parameters: {loss: "sht:amse"}}
 
 Makani trains forecasts: there is no noise, so there is no weight by noise level. `relative_weight` is λ.
@@ -66,6 +66,8 @@ class SpectralLoss(GeometricBaseLoss):  # type: ignore[misc]
         if on_sphere and tuple(crop_shape) != tuple(img_shape):
             raise ValueError(f"{loss} needs the whole globe, {tuple(img_shape)}; got a crop of {tuple(crop_shape)}")
         self.spectral_loss = losses.build(loss, **({"grid": grid_type} if on_sphere else {}))
+        if on_sphere:
+            self.sht = True  # makani compiles the losses that have no attribute of this name
 
     @property
     def type(self) -> Any:

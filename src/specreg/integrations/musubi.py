@@ -65,7 +65,8 @@ class SpectralLoss(nn.Module):
             ctx.args.weighting_scheme, ctx.noise_scheduler, ctx.timesteps, ctx.timesteps.device, ctx.dit_dtype
         )
         base = (error if weighting is None else error * weighting).mean()
-        level = NoiseLevel.flow((ctx.timesteps.float() - 1).clamp(0, 999) / 1000)
+        one = 0 if getattr(ctx.args, "timestep_sampling", None) == "sigma" else 1  # the other samplings add 1
+        level = NoiseLevel.flow((ctx.timesteps.float() - one).clamp(0, 1000) / 1000)
         measured: dict[str, Any] = {"base_loss": base} if torch.is_grad_enabled() else {}
         self.term = self.regularizer.from_output(output, target, level, prediction=self.prediction, **measured)
         return base + self.term.loss, _metrics(base, self.term)
@@ -76,7 +77,8 @@ def with_term(trainer: type, regularizer: SpectralRegularizer) -> type:
 
     The level is measured from what the network is given, so shifts and timesteps + 1 do not matter. The first call
     checks the sign of the target and raises ValueError where it is neither ε − x0 nor x0 − ε. So does a target of
-    another shape than the latents (HiDream-O1, Kandinsky 5).
+    another shape than the latents (HiDream-O1, Kandinsky 5, layered Qwen-Image). A trainer that calls the network twice
+    and `compute_loss` never (the fine-tuners, whose loop has a loss of its own) is refused with a RuntimeError.
     """
 
     class WithTerm(trainer):  # type: ignore[misc]
@@ -95,6 +97,8 @@ def with_term(trainer: type, regularizer: SpectralRegularizer) -> type:
             *rest: Any,
             **kwargs: Any,
         ) -> Any:
+            if self._call is not None:
+                raise RuntimeError(f"expected {trainer.__name__} to call compute_loss after its network; it did not")
             self._call = (latents, noise, noisy_model_input)
             return super().call_dit(
                 args, accelerator, transformer_arg, latents, batch, noise, noisy_model_input, *rest, **kwargs

@@ -33,8 +33,9 @@ def add_term(
         regularizer: the term.
         prediction: what the network predicts; None for what the model's PREDICTION_TYPE says. A flow whose target is
             x0 − ε is "velocity".
-        check: whether the first call checks that with `check_wiring`; not with perturbed inputs, whose x_t is of other
-            noise than the target.
+        check: whether the first call checks that with `check_wiring`, where x_t is of the noise of the target (no input
+            perturbation) and the target is not another network's output. Not with MixFlow or scheduled sampling, whose
+            x_t is of another level.
     """
     plain = model.auxiliary_loss
     bound = not isinstance(model, type)
@@ -55,9 +56,10 @@ def add_term(
             level = NoiseLevel.flow(batch["sigmas"])
         else:
             level = NoiseLevel.from_diffusers(owner.noise_schedule, batch["timesteps"])
+        usual = batch.get("target") is None and batch.get("input_noise", batch["noise"]) is batch["noise"]
         term = regularizer.from_output(
             output, owner.get_prediction_target(batch), level, prediction=kind, x0=batch["latents"],
-            x_t=batch["noisy_latents"], base_loss=kwargs["loss"], check=check,
+            x_t=batch["noisy_latents"], base_loss=kwargs["loss"], check=check and usual,
         )  # fmt: skip
         spectral = {"spectral_loss": float(term.loss.detach()), "spectral_lambda": float(term.lam)}
         return loss + term.loss, {**(logs or {}), **spectral}
