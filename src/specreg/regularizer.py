@@ -114,6 +114,7 @@ class SpectralRegularizer(OwnState):
         self.calls = torch.zeros((), dtype=torch.int64)
         self._checked = False
         self._held = False
+        self._decoded = tuple(part for part in self.modules() if isinstance(part, losses.Decoded))
         if by_band and not hasattr(self.spectral_loss, "by_band"):
             raise TypeError(f"by_band=True needs a loss with a by_band method; {loss!r} has none")
         if band_weight is not None and not isinstance(self.spectral_loss, losses.SpectralLoss):
@@ -144,7 +145,7 @@ class SpectralRegularizer(OwnState):
                 norms = [regularizer(..., base_loss=base, output=output).norms for each part]
             regularizer.advance(torch.stack(norms))
             with regularizer.held():
-                ...  # forward and backward of each part
+                ...  # forward and backward of each part, without base_loss and output
         """
         before, self._held = self._held, True
         try:
@@ -162,6 +163,8 @@ class SpectralRegularizer(OwnState):
             raise TypeError("advance needs norms= under AutoWeight: SpectralTerm.norms of each part, stacked")
         if self.weight == 0:
             return torch.zeros(())
+        for part in self._decoded:
+            part.calls += 1
         if norms is None:
             return self._lambda(None, True, self.calls.float())
         # The batch's gradients are those of its parts side by side, over the number of parts, which cancels.
@@ -207,6 +210,9 @@ class SpectralRegularizer(OwnState):
             x0_hat, x0 = _checks.arrange("x0_hat", x0_hat, self.layout), _checks.arrange("x0", x0, self.layout)
         if mask is not None:
             x0_hat, x0 = masked(x0_hat, x0, mask, self.layout)
+        for part in self._decoded:
+            measuring = self.automatic and base_loss is not None  # before `advance` counts, the other parts after it
+            part.held_call = part.calls - (not measuring) if self._held else None
         off = self.weight == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
             per_sample = self._losses(x0_hat, x0, level)

@@ -65,6 +65,27 @@ def test_every_nth_call_is_decoded_and_lambda_is_measured_there():
     assert int(reg.weight.skipped) == 4
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("weight", ["auto", 0.5])
+def test_the_parts_of_a_batch_are_one_call(parts, weight):
+    """Measured and trained on in the same step, or a term would be measured that is never trained on."""
+    x0_hat, x0 = latents()
+    reg = specreg.SpectralRegularizer(losses.Decoded(decode, "haar", every=2), weight=weight)
+    level, measured, found = specreg.NoiseLevel.flow(torch.tensor([0.3, 0.6])), [], []
+    for _ in range(4):
+        norms = []
+        with reg.held():
+            for _ in range(parts if weight == "auto" else 0):
+                output = x0_hat.clone().requires_grad_()
+                norms.append(reg(output, x0, level, base_loss=(output - x0).square().mean(), output=output).norms)
+        measured.append(all(norm[1] > 0 for norm in norms))
+        reg.advance(torch.stack(norms) if norms else None)
+        with reg.held():
+            found.append([float(reg(x0_hat.clone().requires_grad_(), x0, level).loss) > 0 for _ in range(parts)])
+    assert found == [[True] * parts, [False] * parts] * 2
+    assert weight != "auto" or measured == [True, False, True, False]
+
+
 def test_state_dicts_do_not_have_the_decoder():
     assert not losses.Decoded(VAE.decoder, "amplitude").state_dict()
     assert set(specreg.SpectralRegularizer(losses.Decoded(VAE.decoder)).state_dict()) == {"calls"}

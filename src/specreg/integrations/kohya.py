@@ -142,7 +142,10 @@ def _as_latents(x_t: Tensor, latents: Tensor) -> Tensor | None:
 def _mask(batch: dict[str, Any], call: _Call) -> Tensor | None:
     """Return the mask `[B, 1, H, W]` in [0, 1] that the trainer multiplies its loss by, None where it has none."""
     alpha, image = batch.get("alpha_masks"), batch.get("conditioning_images")
-    if alpha is None and (image is None or not getattr(call.args, "masked_loss", False)):
+    if image is not None and (alpha is not None or getattr(call.args, "masked_loss", False)):
+        mask = image[:, :1] / 2 + 0.5  # the red channel, from [−1, 1]
+    elif alpha is not None:
+        mask = alpha.unsqueeze(1)
+    else:
         return None
-    mask = alpha.unsqueeze(1) if image is None else image[:, :1] / 2 + 0.5  # the red channel, from [−1, 1]
     return functional.interpolate(mask.to(call.output.device).float(), size=call.output.shape[-2:], mode="area")

@@ -85,4 +85,5 @@ def _scaled(model: Any, latents: Tensor) -> Tensor | None:
     config = getattr(model.vae, "config", None)
     if (factor := getattr(config, "scaling_factor", None)) is None:
         return None
-    return (latents - (getattr(config, "shift_factor", None) or 0)) * factor
+    clean: Tensor = (latents - (getattr(config, "shift_factor", None) or 0)) * factor
+    return clean

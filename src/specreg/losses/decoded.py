@@ -25,7 +25,8 @@ class Decoded(nn.Module):
         loss: the loss of the pixels, by name or as an object.
         crop: side of a square of latents that is decoded, at a random place, the same for the batch; None for all. The
             decoder sees no context beyond it, for x0_hat and x0 alike.
-        every: calls between two decodings, at least 1. The other calls return zeros, which `AutoWeight` leaves out.
+        every: calls between two decodings, at least 1. The other calls return zeros, which `AutoWeight` leaves out. The
+            parts of a batch, inside `SpectralRegularizer.held`, are one call.
         recompute: recompute the decoder's activations in the backward pass instead of keeping them.
     """
 
@@ -48,13 +49,14 @@ class Decoded(nn.Module):
         self.loss = build(loss) if isinstance(loss, str) else loss
         self.crop, self.every, self.recompute = crop, every, recompute
         self.calls = 0
+        self.held_call: int | None = None  # inside `held` the regularizer says which call this is, and counts
 
     def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
         """Return the loss of each sample, `[B]`, for latents `[B, C, *space]`; 0 in calls that are left out."""
-        turn = self.calls % self.every
-        if torch.is_grad_enabled():
+        call = self.calls if self.held_call is None else self.held_call
+        if torch.is_grad_enabled() and self.held_call is None:
             self.calls += 1
-        if turn:
+        if call % self.every:
             return 0.0 * x0_hat.flatten(1).float().sum(1)
         (decode,) = self._decode
         x0_hat, x0 = self._cropped(x0_hat, x0)
