@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from specreg.transforms.radial import band_index, frequency_grid, power_spectrum
+from specreg.transforms.radial import band_index, equal_bands, frequency_grid, power_spectrum
 
 
 @pytest.mark.parametrize("shape", [(16,), (15,), (8, 8), (9, 9), (8, 12), (4, 6, 5)], ids=str)
@@ -51,3 +51,14 @@ def test_bands_cover_every_bin_once_and_in_order():
     assert all(grid[index == k].max() <= grid[index == k + 1].min() for k in range(7))
     with pytest.raises(ValueError, match="bands must be at least 1"):
         band_index(shape, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [7, 10, 14, 49, 100, 121])
+def test_a_frequency_at_an_edge_is_in_the_band_above_in_any_precision(n, dtype):
+    """Against whole numbers: k / n lies in band ⌊2 bands k / n⌋."""
+    for bands in range(1, 40):
+        k = torch.arange(n // 2 + 1)
+        expected = (2 * bands * k // n).clamp_max(bands - 1)
+        assert torch.equal(equal_bands(k.to(dtype) / n, bands), expected)
+        assert torch.equal(equal_bands((k.to(dtype) / n).square().sqrt(), bands), expected)

@@ -18,6 +18,7 @@ from torch import Tensor
 from specreg.losses.coefficients import Grid, check_choice
 from specreg.losses.comparisons import SCOPES, Comparison, Scope, mean_of, power
 from specreg.losses.fourier_l1 import PHASE_GRADIENT_LIMIT
+from specreg.transforms.radial import equal_bands
 
 TOLERANCE = 1e-6
 
@@ -46,7 +47,7 @@ def _bands(grid: Grid, count: int | None, *, mean: bool) -> _Bands:
     """Return the bands of a grid, or `count` equal ones, with or without the zero frequency, the mean of the data."""
     index, share = grid.band, grid.share
     if count is not None:
-        index = (grid.frequency * (2 * count)).long().clamp_max(count - 1)
+        index = equal_bands(grid.frequency, count)
     elif mean:
         return _Bands(index, grid.size, share)
     if not mean:  # by a product, because choosing coefficients would wait for an accelerator

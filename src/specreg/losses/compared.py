@@ -22,6 +22,7 @@ from specreg.losses.inputs import (
     weights_at,
 )
 from specreg.losses.modules import SpectralLoss
+from specreg.transforms.radial import equal_bands
 
 Numbers = float | Sequence["Numbers"]
 
@@ -106,7 +107,7 @@ class Compared(SpectralLoss):
         with _checks.without_autocast(x0.device), torch.no_grad():
             found = []
             for F_hat, F, grid in self._coefficients(x0_hat, x0, ndim, whole=True):
-                errors, index = (F_hat.abs() - F.abs()).abs(), _index(grid.frequency, self.bands)
+                errors, index = (F_hat.abs() - F.abs()).abs(), equal_bands(grid.frequency, self.bands)
                 size = grid.share.new_zeros(self.bands).index_add(0, index, grid.share)
                 bands = errors.new_zeros(*errors.shape[:-1], self.bands).index_add(-1, index, errors * grid.share)
                 means = (bands / size.clamp_min(torch.finfo(size.dtype).tiny)).flatten(1, 2).mean(1)
@@ -136,7 +137,7 @@ class Compared(SpectralLoss):
         weight = None if frequency_weight is None else weights_at(frequency_weight, grid.frequency, x0)
         if self._by_frequency is None:
             return weight
-        fixed = self._by_frequency.to(x0)[_index(grid.frequency, len(self._by_frequency))][None]
+        fixed = self._by_frequency.to(x0)[equal_bands(grid.frequency, len(self._by_frequency))][None]
         return fixed if weight is None else fixed * weight
 
     def _over_rows(self, by_row: Tensor, x0: Tensor, ndim: int) -> Tensor:
@@ -159,10 +160,6 @@ class Compared(SpectralLoss):
         named = {name: getattr(self, name) for name in ("ndim", "layout", "weights", "frequency_weights")}
         said = [f"{name}={value!r}" for name, value in named.items() if value is not None]
         return ", ".join([repr(self.transform), repr(self.comparison), *said, f"reduction={self.reduction!r}"])
-
-
-def _index(frequency: Tensor, bands: int) -> Tensor:
-    return (frequency * (2 * bands)).long().clamp_max(bands - 1)
 
 
 def _numbers(name: str, values: Any) -> Tensor | None:

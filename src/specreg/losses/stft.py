@@ -28,6 +28,7 @@ from specreg.losses.inputs import (
     weights_at,
 )
 from specreg.losses.modules import SpectralLoss
+from specreg.transforms.radial import equal_bands
 
 # auraloss's 1e-8 in power. Smaller amplitudes count as silence in value and gradient, so gradients stay finite.
 AMPLITUDE_FLOOR = 1e-4
@@ -132,7 +133,7 @@ class MultiResolutionSTFT(SpectralLoss):
             for resolution in self.resolutions:
                 error = (_amplitude(x0_hat, resolution) - _amplitude(x0, resolution)).abs().mean((1, 3))
                 frequency = _frequencies(resolution.fft_size, x0)
-                band = (frequency * 2 * self.bands).long().clamp_max(self.bands - 1)
+                band = equal_bands(frequency, self.bands)
                 counts = torch.bincount(band, minlength=self.bands).clamp_min(1)
                 total += torch.zeros_like(total).index_add_(1, band, error) / counts
         means = total / len(self.resolutions)

@@ -40,7 +40,15 @@ def band_index(shape: Sequence[int], bands: int, *, device: torch.device | None 
     """
     if bands < 1:
         raise ValueError(f"bands must be at least 1; got {bands}")
-    return (frequency_grid(shape) * (2 * bands)).long().clamp_max(bands - 1).to(device)
+    return equal_bands(frequency_grid(shape), bands).to(device)
+
+
+def equal_bands(frequency: Tensor, bands: int) -> Tensor:
+    """Return which of `bands` equal bands from 0 to Nyquist each frequency (cycles per sample) is in, int64.
+
+    The lower edge belongs to a band, in whatever precision the frequencies were rounded; beyond Nyquist is the last.
+    """
+    return (frequency * (2 * bands) * (1 + 1e-6)).long().clamp_max(bands - 1)
 
 
 def band_sizes(shape: Sequence[int], bands: int) -> Tensor:
