@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -54,11 +56,12 @@ def test_bands_cover_every_bin_once_and_in_order():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n", [7, 10, 14, 49, 100, 121])
+@pytest.mark.parametrize("n", [7, 10, 14, 49, 100])
 def test_a_frequency_at_an_edge_is_in_the_band_above_in_any_precision(n, dtype):
-    """Against whole numbers: k / n lies in band ⌊2 bands k / n⌋."""
+    """Against whole numbers: √m / n lies in band ⌊2 bands √m / n⌋."""
+    k = torch.arange(n // 2 + 1)
+    m = (k[:, None].square() + k.square()).flatten()
+    frequency = ((k.to(dtype) / n).square()[:, None] + (k.to(dtype) / n).square()).sqrt().flatten()
     for bands in range(1, 40):
-        k = torch.arange(n // 2 + 1)
-        expected = (2 * bands * k // n).clamp_max(bands - 1)
-        assert torch.equal(equal_bands(k.to(dtype) / n, bands), expected)
-        assert torch.equal(equal_bands((k.to(dtype) / n).square().sqrt(), bands), expected)
+        expected = [min(math.isqrt(4 * bands**2 * squares // n**2), bands - 1) for squares in m.tolist()]
+        assert equal_bands(frequency, bands).tolist() == expected
