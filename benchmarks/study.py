@@ -80,7 +80,7 @@ STUDIES = {
     "tiles-confirm": Study(
         "demo", [*TILES, *SHORT], dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST)
     ),
-    "tiles-long": Study("demo", [*TILES, *SHORT], dict.fromkeys([6400, 12800], ["amplitude@auto:2"])),
+    "tiles-long": Study("demo", [*TILES, *SHORT], dict.fromkeys([6400, 12800], LONGEST[:1])),
     "boards": Study(
         "checkerboard",
         BOARDS,

@@ -33,8 +33,8 @@ def measured(runs: Path, test: Path) -> dict[str, Any]:
     values: dict[tuple[str, str], list[float]] = {}
     for window in WINDOWS:
         settings = instruments.Settings(window=window)
-        found = instruments.spectra(str(test), *map(str, folders.values()), settings=settings, names=None)
-        for (arm, _), result in zip(folders, found.sets[1:], strict=True):
+        found = instruments.spectra(str(test), *map(str, folders.values()), settings=settings)
+        for (arm, _), result in zip(folders, found.sets, strict=True):
             for name in METRICS:
                 values.setdefault((arm, f"{name}: {window}"), []).append(result.values()[name].value)
     baseline, metrics, rows = comparison["baseline"], {}, []
