@@ -152,6 +152,8 @@ class SpectralRegularizer(OwnState):
             yield
         finally:
             self._held = before
+            for part in self._decoded:
+                part.held_call = None
 
     @torch.no_grad()
     def advance(self, norms: Tensor | None = None) -> Tensor:
@@ -210,9 +212,9 @@ class SpectralRegularizer(OwnState):
             x0_hat, x0 = _checks.arrange("x0_hat", x0_hat, self.layout), _checks.arrange("x0", x0, self.layout)
         if mask is not None:
             x0_hat, x0 = masked(x0_hat, x0, mask, self.layout)
-        for part in self._decoded:
+        for part in self._decoded if self._held else ():
             measuring = self.automatic and base_loss is not None  # before `advance` counts, the other parts after it
-            part.held_call = part.calls - (not measuring) if self._held else None
+            part.held_call = part.calls - (not measuring)
         off = self.weight == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
             per_sample = self._losses(x0_hat, x0, level)
