@@ -6,6 +6,7 @@ number for each sample. All transforms are linear.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -50,6 +51,10 @@ class Transform(ABC):
         if len(space) not in self.axes:
             allowed = " or ".join(map(str, self.axes))
             raise ValueError(f"{self.name} transforms {allowed} axes; got samples of {'×'.join(map(str, space))}")
+
+    def count(self, shape: tuple[int, ...], ndim: int) -> int:
+        """Return the terms of a sum over one sample of `shape`, `(C, *space)`: its values, where nothing is padded."""
+        return math.prod(shape)
 
     def grids(self, space: Sequence[int], dtype: torch.dtype, device: torch.device) -> tuple[Grid, ...]:
         """Return the grids of samples of a size; cached."""

@@ -37,8 +37,8 @@ class Compared(SpectralLoss):
         comparison: of `specreg.losses.comparisons` and `band_comparisons`.
         ndim: how many trailing axes to transform; all spatial ones when None.
         layout: names of the axes where they are not `[B, C, *space]`, such as "btchw"; see `functional`.
-        reduction: "mean" over coefficients (or bands) and channels; "sum" is that times C·∏space, so that
-            λ_sum = λ_mean/(C·∏space) as for the other losses.
+        reduction: "mean" over coefficients (or bands) and channels; "sum" is that times C·∏space (with `dwt` times its
+            coefficients, which are more where it pads), so that λ_sum = λ_mean/(C·∏space) as for the other losses.
         weights: weights of what is not transformed: one a channel (variable), or nested for more axes, such as
             [C, levels], or with `ndim=1` on `[B, C, latitudes, longitudes]` an area for each latitude, [1, latitudes].
             They multiply, and do not change the divisor of the mean.
@@ -94,7 +94,7 @@ class Compared(SpectralLoss):
                 found.append(self._over_rows(by_row, x0, ndim))
             loss = torch.stack(found).mean(0)
             if self.reduction == "sum":
-                loss = loss * x0[0].numel()
+                loss = loss * self.transform.count(tuple(len(range(n)) for n in x0.shape[1:]), ndim)
         # The order matters: torch 2.4 cannot trace the second question, which a traced graph does not reach.
         readable = _checks.can_read(x0) and not torch._C._are_functorch_transforms_active()
         if readable and not math.isfinite(float(loss.detach().sum())):

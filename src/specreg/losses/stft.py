@@ -58,7 +58,7 @@ class MultiResolutionSTFT(SpectralLoss):
             as for the other losses.
 
     The gradient with respect to x0_hat is finite everywhere, silence included: at amplitudes below
-    `AMPLITUDE_FLOOR` it is 0, above it at most 1/`AMPLITUDE_FLOOR` per coefficient.
+    `AMPLITUDE_FLOOR` it is 0, above it at most 1/`AMPLITUDE_FLOOR` per coefficient. Amplitudes beyond 1e19 overflow.
 
     Raises:
         ValueError: for options out of range, for images and video, and for clips that are too short.
@@ -180,7 +180,9 @@ def _amplitude(x: Tensor, resolution: _Resolution) -> Tensor:
         _window(resolution.window, x.dtype, x.device),
         return_complex=True,
     )
-    amplitude: Tensor = spectrum.abs().clamp_min(AMPLITUDE_FLOOR)
+    # Of the power, as the derivative of a complex modulus is not finite for subnormal numbers.
+    power = torch.view_as_real(spectrum).square().sum(-1)
+    amplitude: Tensor = power.clamp_min(AMPLITUDE_FLOOR**2).sqrt()
     return amplitude.reshape(*x.shape[:2], *amplitude.shape[1:])
 
 

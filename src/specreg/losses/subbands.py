@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specreg.losses.coefficients import Transform, check_choice
 from specreg.losses.functional import band_centres, depth
-from specreg.transforms.wavelet import max_levels
+from specreg.transforms.wavelet import coefficient_count, max_levels
 from specreg.transforms.wavelet_bands import decimated, stationary
 from specreg.transforms.wavelet_steps import MODES, Mode
 
@@ -69,6 +69,11 @@ class Decimated(_Subbands):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, mode=MODES)
+
+    def count(self, shape: tuple[int, ...], ndim: int) -> int:
+        """See `Transform`; more where the boundary is padded, as in the losses with short names."""
+        levels = depth(self.levels, shape[-ndim:], self.wavelet)
+        return coefficient_count(shape, self.wavelet, levels=levels, mode=self.mode, ndim=ndim)
 
     def _bands(self, x: Tensor, ndim: int) -> dict[str, Tensor]:
         levels = depth(self.levels, x.shape[-ndim:], self.wavelet)
