@@ -20,7 +20,7 @@ from rich.console import Console
 
 from specreg import modalities
 from specreg._files import write_json
-from specreg.compare import compare, resolve_arms
+from specreg.compare import compare, resolve_arms, with_yardstick
 from specreg.recipes import RECIPES
 from specreg.recipes.edm import LOSSES
 
@@ -64,6 +64,13 @@ FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weight
 
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
 
+LATE = ", ".join(
+    f"{name}-ended: {{name: {loss}, weight: auto, cooldown: 0.3}}"
+    for name, loss in (("amplitude", "amplitude"), ("haar", "haar"), ("sum", "amplitude+haar"))
+)
+CONSTANTS = {f"{loss}-{weight}": (loss, weight) for loss in ("amplitude", "haar", "bior1.3") for weight in (0.1, 1, 10)}
+CONSTANT_ARMS = ", ".join(f"{arm}: {{name: {loss}, weight: {weight}}}" for arm, (loss, weight) in CONSTANTS.items())
+
 STUDIES = {
     "tiles": Study("demo", [*TILES, *SHORT], LENGTHS),
     "tiles-weights": Study(
@@ -77,6 +84,13 @@ STUDIES = {
         ],
         {steps: ["constant-amplitude", "constant-sum", "power-2"] for steps in (400, 800)},
     ),
+    "tiles-ended": Study(
+        "demo",
+        [*TILES, *SHORT, f"arms={{{LATE}}}"],
+        {1600: ["amplitude@auto:2", "amplitude-ended", "haar@auto:2", "haar-ended", LONGEST[1], "sum-ended"]},
+    ),
+    "tiles-constants": Study("demo", [*TILES, *SHORT, f"arms={{{CONSTANT_ARMS}}}"], {800: list(CONSTANTS)}),
+    "tiles-32": Study("demo", [*TILES, *SHORT, "data.resolution=32"], dict.fromkeys([400, 800, 1600], LONGEST)),
     "tiles-confirm": Study(
         "demo", [*TILES, *SHORT], dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST)
     ),
@@ -90,10 +104,18 @@ STUDIES = {
         },
     ),
     "boards-long": Study("checkerboard", BOARDS, dict.fromkeys([1600, 3200, 6400], LONGEST)),
+    "boards-ended": Study(
+        "checkerboard", [*BOARDS, f"arms={{{LATE}}}"], {1600: ["amplitude@auto:2", "amplitude-ended"]}
+    ),
     "edm-scratch": Study(
         "edm-textures",
         [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"],
         {steps: ["amplitude+haar@auto:2"] for steps in (500, 1000, 2000, 4000)},
+    ),
+    "edm-scratch-half": Study(
+        "edm-textures",
+        [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"],
+        {steps: ["amplitude+haar@auto:0.5", "amplitude@auto:0.5"] for steps in (500, 1000, 2000)},
     ),
     "edm-finetune": Study(
         "edm-cifar10-uncond-vp",
@@ -130,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
         config = modalities.parse(RECIPES[study.recipe](), [f"name={asked.study}", f"seed={asked.seed}", *changes])
         command = f"python -m benchmarks.study {' '.join(sys.argv[1:] if argv is None else argv)}"
         seeds = range(asked.seed, asked.seed + 3)
-        arms = resolve_arms(config, names)
+        arms = with_yardstick(config, resolve_arms(config, names))
         compare(config, asked.folder, arms, seeds, jobs=asked.jobs, command=command, console=Console())
         write_json(kept, summary(asked.folder))
         print(f"{kept} of {last} steps", flush=True)

@@ -19,7 +19,9 @@ from specreg.compare import paired_difference, verdict
 
 Measured = dict[str, Any]
 BASELINE = "none"
-LABELS = {BASELINE: "MSE alone"}
+CALIBRATED = "calibrated"
+LABELS = {BASELINE: "MSE alone", CALIBRATED: "MSE alone, calibrated"}
+BRIEF = (BASELINE, CALIBRATED, "amplitude@auto:2", "haar@auto:2", "amplitude+haar@auto:2")
 
 
 def collect(folder: Path) -> Measured:
@@ -50,16 +52,13 @@ def block(measured: Measured) -> str:
     lines = []
     for name, about in measured["metrics"].items():
         lines += [*_table(measured, name, about), ""]
-    lines += _saved(measured)
-    seeds = ", ".join(map(str, measured["seeds"]))
-    lines += ["", f"Seeds {seeds}, {measured['created'][:10]}, {measured['machine']}: `{measured['command']}`"]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_saved(measured), "", _made(measured)])
 
 
 def brief(measured: Measured, steps: str) -> str:
-    """Return one length in Markdown: every metric of MSE alone and of three arms."""
+    """Return one length in Markdown: every metric of MSE alone, calibrated too, and of three arms."""
     metrics, at = measured["metrics"], measured["values"][steps]
-    arms = [arm for arm in (BASELINE, "amplitude@auto:2", "haar@auto:2", "amplitude+haar@auto:2") if arm in at]
+    arms = [arm for arm in BRIEF if arm in at]
     lines = ["| " + " | ".join([f"{steps} steps", *(LABELS.get(arm, arm) for arm in arms)]) + " |"]
     lines.append("|---" * (len(arms) + 1) + "|")
     for name, about in metrics.items():
@@ -68,9 +67,26 @@ def brief(measured: Measured, steps: str) -> str:
     return "\n".join(lines)
 
 
+def rows(measured: Measured, steps: str) -> str:
+    """Return one length in Markdown: a row for each arm, a column for each metric, and how it was made."""
+    metrics, at = measured["metrics"], measured["values"][steps]
+    header = [f"{steps} steps", *(_named(measured, name, about) for name, about in metrics.items())]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for arm in at:
+        cells = [LABELS.get(arm, arm), *(_cell(measured, steps, arm, name, about) for name, about in metrics.items())]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _made(measured)])
+
+
 def arms_of(measured: Measured) -> list[str]:
     """Return the arms in the order of the first length, the baseline first."""
     return list(next(iter(measured["values"].values())))
+
+
+def _made(measured: Measured) -> str:
+    """Return the seeds, the day, the machine and the command."""
+    seeds = ", ".join(map(str, measured["seeds"]))
+    return f"Seeds {seeds}, {measured['created'][:10]}, {measured['machine']}: `{measured['command']}`"
 
 
 def _named(measured: Measured, name: str, about: Measured) -> str:
@@ -166,7 +182,7 @@ def draw(measured: Measured, target: Path) -> None:
         about = measured["metrics"][name]
         for arm in arms_of(measured):
             base, _, ratio = arm.partition("@auto:")
-            if ratio not in ("", "2"):
+            if ratio not in ("", "2") or arm == CALIBRATED:
                 continue
             points = [(int(n), at[arm][name]) for n, at in measured["values"].items() if arm in at]
             steps = [n for n, _ in points]

@@ -2,7 +2,8 @@
 
 A table stands between `<!-- measured: WHAT NAME … -->` and `<!-- end -->`. WHAT is "comparison" (NAME.json as
 summarize.py keeps it), "arms" (the same with a column for each arm), "curves" (all of a study), "brief" (one length of
-it, with three arms), "seen" (what each loss sees), "estimators" (how steady λ is), or "networks" (the term's share).
+it, with three arms), "rows" (one length, a row for each arm), "gains" (denoisers by noise level and band), "seen" (what
+each loss sees), "estimators" (how steady λ is), or "networks" (the term's share).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import curves
 import estimators
+import gains
 import networks
 import seen
 import summarize
@@ -37,6 +39,10 @@ def table(what: str, name: str, more: str | None) -> str:
         return curves.block(measured)
     if what == "brief":
         return curves.brief(measured, more or "")
+    if what == "rows":
+        return curves.rows(measured, more or "")
+    if what == "gains":
+        return gains.block(measured)
     if what == "seen":
         return seen.block(measured)
     if what == "estimators":
@@ -44,7 +50,7 @@ def table(what: str, name: str, more: str | None) -> str:
     if what == "networks":
         return networks.block(measured)
     raise ValueError(
-        f"expected comparison, arms, curves, brief, seen, estimators or networks in a marker; got {what!r}"
+        f"expected comparison, arms, curves, brief, rows, gains, seen, estimators or networks in a marker; got {what!r}"
     )
 
 
