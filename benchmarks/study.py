@@ -53,6 +53,8 @@ TILES = [
 SHORT = ["sampling.count=256", "sampling.steps=25", "spectral.noise_options={}", "training.checkpoint_every=1000000"]
 
 EDM = ["metrics.kernel_distance=true", "sampling.count=128", "sampling.steps=12", "training.checkpoint_every=1000000"]
+SCRATCH = [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"]
+HALVES = ["amplitude+haar@auto:0.5", "amplitude@auto:0.5"]
 WITH_SUM = (*LOSSES, "amplitude+haar")
 ARMS = ", ".join(
     f"{loss}{suffix}: {{name: {loss}, weight: {weight}, noise_weight: {noise}, options: {{reduction: sum}}}}"
@@ -107,16 +109,9 @@ STUDIES = {
     "boards-ended": Study(
         "checkerboard", [*BOARDS, f"arms={{{LATE}}}"], {1600: ["amplitude@auto:2", "amplitude-ended"]}
     ),
-    "edm-scratch": Study(
-        "edm-textures",
-        [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"],
-        {steps: ["amplitude+haar@auto:2"] for steps in (500, 1000, 2000, 4000)},
-    ),
-    "edm-scratch-half": Study(
-        "edm-textures",
-        [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"],
-        {steps: ["amplitude+haar@auto:0.5", "amplitude@auto:0.5"] for steps in (500, 1000, 2000)},
-    ),
+    "edm-scratch": Study("edm-textures", SCRATCH, dict.fromkeys((500, 1000, 2000, 4000), LONGEST[1:])),
+    "edm-scratch-half": Study("edm-textures", SCRATCH, dict.fromkeys((500, 1000, 2000), HALVES)),
+    "edm-classes": Study("edm-textures", [*SCRATCH, "model.classes=10"], dict.fromkeys((500, 1000, 2000), LONGEST[1:])),
     "edm-finetune": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
