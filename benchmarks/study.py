@@ -96,7 +96,9 @@ STUDIES = {
     "tiles-confirm": Study(
         "demo", [*TILES, *SHORT], dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST)
     ),
-    "tiles-long": Study("demo", [*TILES, *SHORT], dict.fromkeys([6400, 12800], LONGEST[:1])),
+    "tiles-long": Study(
+        "demo", [*TILES, *SHORT], {steps: [LONGEST[0], "amplitude@auto:0.5"] for steps in (6400, 12800)}
+    ),
     "boards": Study(
         "checkerboard",
         BOARDS,
