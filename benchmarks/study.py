@@ -52,6 +52,9 @@ TILES = [
 ]
 SHORT = ["sampling.count=256", "sampling.steps=25", "spectral.noise_options={}", "training.checkpoint_every=1000000"]
 
+FLOW = ["diffusion.objective=flow", "diffusion.prediction=flow", "sampling.sampler=heun"]
+OTHERS = {steps: [LONGEST[0], "haar@auto:2", LONGEST[1]] for steps in (400, 800, 1600, 3200)}
+
 EDM = ["metrics.kernel_distance=true", "sampling.count=128", "sampling.steps=12", "training.checkpoint_every=1000000"]
 SCRATCH = [*EDM, "data.resolution=32", "model.width=16", "training.warmup=50", "training.decay=constant"]
 HALVES = ["amplitude+haar@auto:0.5", "amplitude@auto:0.5"]
@@ -92,6 +95,8 @@ STUDIES = {
         {1600: ["amplitude@auto:2", "amplitude-ended", "haar@auto:2", "haar-ended", LONGEST[1], "sum-ended"]},
     ),
     "tiles-constants": Study("demo", [*TILES, *SHORT, f"arms={{{CONSTANT_ARMS}}}"], {800: list(CONSTANTS)}),
+    "tiles-epsilon": Study("demo", [*TILES, *SHORT, "diffusion.prediction=epsilon"], OTHERS),
+    "tiles-flow": Study("demo", [*TILES, *SHORT, *FLOW], OTHERS),
     "tiles-32": Study("demo", [*TILES, *SHORT, "data.resolution=32"], dict.fromkeys([400, 800, 1600], LONGEST)),
     "tiles-confirm": Study(
         "demo", [*TILES, *SHORT], dict.fromkeys([200, 400, 800, 1600], RATIO_2) | dict.fromkeys([3200, 6400], LONGEST)
