@@ -102,7 +102,7 @@ def test_arms_are_compared_and_shown(config, tmp_path):
     assert results["truth"]["metrics"]["floor: log_spectral_distance_db"] > 0
     page = build_report(folder).read_text()
     assert "real fields" in page
-    assert "effective resolution" not in page
+    assert "resolved wavenumbers" not in page
     assert (folder / "figures" / "samples.png").stat().st_size > 1000
 
 

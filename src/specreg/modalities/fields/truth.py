@@ -39,7 +39,7 @@ FIELD_METRICS = {
         "kurtosis, difference", "", "zero", 3, "kurtosis of the pooled values minus the truth's: 0 is best"
     ),
     "effective_resolution": MetricInfo(
-        "effective resolution", "", "higher", 1,
+        "resolved wavenumbers", "", "higher", 1,
         "largest wavenumber, from 4 on, up to which the energy spectrum is within 1 dB of the truth's", True,
     ),
     "energy_spectrum_db": MetricInfo(
