@@ -53,6 +53,15 @@ TILES = [
 SHORT = ["sampling.count=256", "sampling.steps=25", "spectral.noise_options={}", "training.checkpoint_every=1000000"]
 
 FLOW = ["diffusion.objective=flow", "diffusion.prediction=flow", "sampling.sampler=heun"]
+WEIGHTS = {
+    "half": "name: amplitude, ratio: 0.5",
+    "power-1": "name: amplitude, noise_options: {power: 1}",
+    "power-2": "name: amplitude, noise_options: {power: 2}",
+    "power-1-half": "name: amplitude, ratio: 0.5, noise_options: {power: 1}",
+    "gate": "name: amplitude, noise_weight: hard_gate",
+    "sum-power-2": "name: amplitude+haar, noise_options: {power: 2}",
+}
+WEIGHTED = ", ".join(f"{arm}: {{{said}, weight: auto}}" for arm, said in WEIGHTS.items())
 OTHERS = {steps: [LONGEST[0], "haar@auto:2", LONGEST[1]] for steps in (400, 800, 1600, 3200)}
 
 EDM = ["metrics.kernel_distance=true", "sampling.count=128", "sampling.steps=12", "training.checkpoint_every=1000000"]
@@ -96,6 +105,9 @@ STUDIES = {
     ),
     "tiles-constants": Study("demo", [*TILES, *SHORT, f"arms={{{CONSTANT_ARMS}}}"], {800: list(CONSTANTS)}),
     "tiles-epsilon": Study("demo", [*TILES, *SHORT, "diffusion.prediction=epsilon"], OTHERS),
+    "tiles-epsilon-weights": Study(
+        "demo", [*TILES, *SHORT, "diffusion.prediction=epsilon", f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS)}
+    ),
     "tiles-flow": Study("demo", [*TILES, *SHORT, *FLOW], OTHERS),
     "tiles-32": Study("demo", [*TILES, *SHORT, "data.resolution=32"], dict.fromkeys([400, 800, 1600], LONGEST)),
     "tiles-confirm": Study(
