@@ -52,7 +52,7 @@ def block(measured: Measured) -> str:
     lines = []
     for name, about in measured["metrics"].items():
         lines += [*_table(measured, name, about), ""]
-    return "\n".join([*lines, *_saved(measured), "", _made(measured)])
+    return "\n".join([*lines, *_saved(measured), "", made(measured)])
 
 
 def brief(measured: Measured, steps: str) -> str:
@@ -75,7 +75,7 @@ def rows(measured: Measured, steps: str) -> str:
     for arm in at:
         cells = [LABELS.get(arm, arm), *(_cell(measured, steps, arm, name, about) for name, about in metrics.items())]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _made(measured)])
+    return "\n".join([*lines, "", made(measured)])
 
 
 def arms_of(measured: Measured) -> list[str]:
@@ -83,7 +83,7 @@ def arms_of(measured: Measured) -> list[str]:
     return list(next(iter(measured["values"].values())))
 
 
-def _made(measured: Measured) -> str:
+def made(measured: Measured) -> str:
     """Return the seeds, the day, the machine and the command."""
     seeds = ", ".join(map(str, measured["seeds"]))
     return f"Seeds {seeds}, {measured['created'][:10]}, {measured['machine']}: `{measured['command']}`"

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from curves import number
+from curves import made, number
 
 from specreg.compare import paired_difference, verdict
 
@@ -64,9 +64,7 @@ def block(measured: Measured) -> str:
             half = number((difference.high - difference.low) / 2, 2)
             cells.append(f"{number(difference.mean, 2, sign=True)} ± {half}{mark}")
         lines.append("| " + " | ".join(cells) + " |")
-    seeds = ", ".join(map(str, measured["seeds"]))
-    made = f"Seeds {seeds}, {measured['created'][:10]}, {measured['machine']}: `{measured['command']}`"
-    return "\n".join([*lines, "", made])
+    return "\n".join([*lines, "", made(measured)])
 
 
 if __name__ == "__main__":
