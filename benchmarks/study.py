@@ -52,9 +52,10 @@ TILES = [
 ]
 SHORT = ["sampling.count=256", "sampling.steps=25", "spectral.noise_options={}", "training.checkpoint_every=1000000"]
 
+EPSILON = ["diffusion.prediction=epsilon"]
 FLOW = ["diffusion.objective=flow", "diffusion.prediction=flow", "sampling.sampler=heun"]
 WEIGHTS = {
-    "half": "name: amplitude, ratio: 0.5",
+    "half": "name: amplitude, ratio: 0.5, noise_options: {power: 0.5}",
     "power-1": "name: amplitude, noise_options: {power: 1}",
     "power-2": "name: amplitude, noise_options: {power: 2}",
     "power-1-half": "name: amplitude, ratio: 0.5, noise_options: {power: 1}",
@@ -104,9 +105,9 @@ STUDIES = {
         {1600: ["amplitude@auto:2", "amplitude-ended", "haar@auto:2", "haar-ended", LONGEST[1], "sum-ended"]},
     ),
     "tiles-constants": Study("demo", [*TILES, *SHORT, f"arms={{{CONSTANT_ARMS}}}"], {800: list(CONSTANTS)}),
-    "tiles-epsilon": Study("demo", [*TILES, *SHORT, "diffusion.prediction=epsilon"], OTHERS),
+    "tiles-epsilon": Study("demo", [*TILES, *SHORT, *EPSILON, "spectral.noise_options={power: 0.5}"], OTHERS),
     "tiles-epsilon-weights": Study(
-        "demo", [*TILES, *SHORT, "diffusion.prediction=epsilon", f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS)}
+        "demo", [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS), 3200: ["power-1", "power-2"]}
     ),
     "tiles-flow": Study("demo", [*TILES, *SHORT, *FLOW], OTHERS),
     "tiles-32": Study("demo", [*TILES, *SHORT, "data.resolution=32"], dict.fromkeys([400, 800, 1600], LONGEST)),
