@@ -31,7 +31,8 @@ for step in range(40):
 
     level = specreg.NoiseLevel.ddpm(diffusion.alphas_cumprod[t])
     x0_hat = specreg.recover_x0(seen.output, seen.x_t, level, prediction=diffusion.objective)  # 1: pred_v is known
-    term = regularizer(x0_hat, diffusion.normalize(x), level, base_loss=loss, output=seen.output)  # 2: the term
+    known = {"prediction": diffusion.objective, "base_loss": loss, "output": seen.output}
+    term = regularizer(x0_hat, diffusion.normalize(x), level, **known)  # 2: the term
 
     optimizer.zero_grad()
     (loss + term.loss).backward()

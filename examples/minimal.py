@@ -48,7 +48,8 @@ for step in range(60):
     base_loss = torch.nn.functional.mse_loss(output, noise)
 
     x0_hat = specreg.recover_x0(output, x_t, level, prediction="epsilon")  # 1: the predicted clean sample
-    term = regularizer(x0_hat, x0, level, base_loss=base_loss, output=output)  # 2: how far its spectrum is off
+    # 2: how far its spectrum is off
+    term = regularizer(x0_hat, x0, level, prediction="epsilon", base_loss=base_loss, output=output)
     loss = base_loss + term.loss
 
     optimizer.zero_grad()

@@ -190,7 +190,33 @@ def test_a_number_as_text_is_no_weight():
 
 
 def test_the_default_noise_weight_is_the_recommended_one():
-    assert specreg.SpectralRegularizer().noise_weight == noise_weights.SNR(power=0.5, clip=1.0)
+    assert specreg.SpectralRegularizer().noise_weight == noise_weights.SNR(power=None, clip=1.0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "score", "v", "x0", "flow", "velocity", "pred_noise"])
+def test_the_default_weight_s_pull_at_the_output_falls_with_alpha(prediction):
+    """w·|∂x0_hat/∂output| ∝ α where noise is high, by differentiating what `recover_x0` returns."""
+    level = specreg.NoiseLevel.ddpm(torch.tensor([1e-2, 1e-4, 1e-6], dtype=torch.float64))
+    output = torch.randn(3, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    x_t, x0 = torch.randn(2, 3, 1, 8, 8, dtype=torch.float64)
+    x0_hat = specreg.recover_x0(output, x_t, level, prediction=prediction)
+    (derivative,) = torch.autograd.grad(x0_hat.sum(), output)
+    term = specreg.SpectralRegularizer("haar", weight=1.0)(x0_hat, x0, level, prediction=prediction)
+    pull = term.weight * derivative[:, 0, 0, 0].abs()
+    torch.testing.assert_close(pull / level.alpha, (pull / level.alpha)[-1:].expand(3), rtol=0.2, atol=0)
+
+
+def test_the_weight_follows_what_a_scheduler_predicts_and_keeps_a_power_that_is_given():
+    diffusers = pytest.importorskip("diffusers")
+    x0, output, target = torch.randn(3, 2, 1, 8, 8)
+    for said, power in (("epsilon", 1.0), ("v_prediction", 0.5), ("sample", 0.5)):
+        scheduler = diffusers.DDPMScheduler(prediction_type=said)
+        level = specreg.NoiseLevel.from_diffusers(scheduler, torch.tensor([600, 900]))
+        expected = level.snr.float() ** power
+        for weight, wanted in (("snr", expected), (noise_weights.SNR(power=2.0), level.snr.float() ** 2)):
+            regularizer = specreg.SpectralRegularizer("amplitude", weight=1.0, noise_weight=weight)
+            term = regularizer.from_output(output, target, level, prediction=scheduler, x0=x0)
+            torch.testing.assert_close(term.weight, wanted)
 
 
 def test_the_first_example_is_one_and_the_same_everywhere():

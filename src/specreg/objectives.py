@@ -107,7 +107,7 @@ class Objective:
             if self.regularizer is not None:
                 measure = measure_ratio or self.regularizer.measures
                 at = {"base_loss": loss, "output": output} if measure else {}
-                term = self.regularizer(x0_hat, x0, level, **at)
+                term = self.regularizer(x0_hat, x0, level, prediction=self.prediction, **at)
                 loss = loss + term.loss
         return ObjectiveTerms(loss, base, term, x0_hat)
 

@@ -18,7 +18,7 @@ from specreg.diffusion.band_weight import BandWeight
 from specreg.diffusion.noise_level import NoiseLevel, check_level
 from specreg.diffusion.noise_weight import NoiseWeight
 from specreg.diffusion.pair import check_wiring, x0_pair
-from specreg.diffusion.parameterization import AnyPrediction
+from specreg.diffusion.parameterization import AnyPrediction, prediction_name
 from specreg.own_state import OwnState
 from specreg.spectral_term import SpectralTerm, masked, spread
 from specreg.transforms import radial
@@ -41,6 +41,7 @@ class SpectralRegularizer(OwnState):
             bit-identical to training without it, while `per_sample` still says what the loss would be.
         noise_weight: weight of the loss by noise level: "snr" (the default), "constant", "edm", "hard_gate",
             "smooth_gate", or any callable `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
+            "snr" is √SNR up to 1, and SNR up to 1 for networks that predict ε or the score.
         band_weight: None, "wiener", "signal_gate", or any callable `(NoiseLevel, frequency [K], power [K]) -> [B, K]`,
             such as `specreg.band_weights.SignalGate(margin_db=3)`: weights by noise level and frequency together,
             given the mean power spectrum of the batch's x0. Costs one more transform of x0 per call.
@@ -179,6 +180,7 @@ class SpectralRegularizer(OwnState):
         x0: Tensor,
         level: NoiseLevel,
         *,
+        prediction: AnyPrediction | None = None,
         base_loss: Tensor | None = None,
         output: Tensor | None = None,
         mask: Tensor | None = None,
@@ -190,6 +192,7 @@ class SpectralRegularizer(OwnState):
             x0_hat: predicted clean samples, `[B, C, *space]`, `[B, T]`, or as `layout` says.
             x0: clean samples of the same shape.
             level: their noise level.
+            prediction: what the network predicts, as of `recover_x0`; the noise weight "snr" depends on it.
             base_loss: the scalar that training minimizes without the term; with `output`, what `AutoWeight` needs.
                 With a constant λ the two may be given, on every rank, to measure `gradient_ratio`.
             output: what the network returned, from which both were computed.
@@ -218,7 +221,10 @@ class SpectralRegularizer(OwnState):
         off = self.weight == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
             per_sample = self._losses(x0_hat, x0, level)
-        level_weight = self.noise_weight(level).to(per_sample)
+        noise_weight = self.noise_weight
+        if prediction is not None and isinstance(noise_weight, noise_weights.SNR):
+            noise_weight = noise_weight.of(prediction_name(prediction))
+        level_weight = noise_weight(level).to(per_sample)
         if level_weight.shape not in (per_sample.shape, (1,)):
             raise ValueError(
                 f"noise weights must be one a sample, [{len(per_sample)}], or one for all; "
@@ -293,7 +299,8 @@ class SpectralRegularizer(OwnState):
                     there = target if mask is None else torch.where(spread(mask, target) == 0, wide.detach(), target)
                     base_loss = (wide - there).square().mean()
                 measured = {"base_loss": base_loss, "output": output}
-            term: SpectralTerm = self(x0_hat, clean, level, mask=mask, sample_weight=sample_weight, **measured)
+            at = {"prediction": prediction, "mask": mask, "sample_weight": sample_weight, **measured}
+            term: SpectralTerm = self(x0_hat, clean, level, **at)
             return term
 
     def _warn_if_unmeasured(self, like: Tensor) -> None:

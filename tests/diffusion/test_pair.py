@@ -144,7 +144,7 @@ def test_from_output_is_the_term_of_four_lines(prediction, loss):
             term = reg.from_output(output, target, level, prediction=prediction, x0=x0)
         else:
             x0_hat = recover_x0(output, x_t, level, prediction=prediction)
-            term = reg(x0_hat, x0, level, base_loss=base, output=output)
+            term = reg(x0_hat, x0, level, prediction=prediction, base_loss=base, output=output)
         (base + term.loss).backward()
         found.append((term.loss.detach(), term.lam, output.grad))
     for ours, theirs in zip(*found, strict=True):

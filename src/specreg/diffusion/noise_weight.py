@@ -43,14 +43,23 @@ class EDMWeight:
 
 @dataclass(frozen=True)
 class SNR:
-    """min(SNR, clip)^power: falls with noise, where x0_hat is uncertain, and is constant where SNR > clip."""
+    """min(SNR, clip)^power: falls with noise, where x0_hat is uncertain, and is constant where SNR > clip.
 
-    power: float = 0.5
+    A `power` of None is 1/2; and 1 where the regularizer knows that the network predicts ε or the score. Then the
+    term's pull at the network's output, w·|∂x0_hat/∂output|, falls in proportion to α as noise grows, whatever is
+    predicted. With 1/2 it would not fall at all for ε, whose derivative is σ/α.
+    """
+
+    power: float | None = None
     clip: float = 1.0
 
     def __call__(self, level: NoiseLevel) -> Tensor:
         """Return the weight of each sample, `[B]`."""
-        return level.snr.clamp_max(self.clip) ** self.power
+        return level.snr.clamp_max(self.clip) ** (0.5 if self.power is None else self.power)
+
+    def of(self, prediction: str) -> SNR:
+        """Return the weight for a network that predicts "epsilon", "v", "x0", …: this one, where it has a power."""
+        return SNR(1.0, self.clip) if self.power is None and prediction in ("epsilon", "score") else self
 
 
 @dataclass(frozen=True)

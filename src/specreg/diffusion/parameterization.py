@@ -117,19 +117,33 @@ _TABLE: dict[str, Callable[[Tensor, Tensor, float], _Affine]] = {
 }
 
 
-def _affine(level: NoiseLevel, prediction: AnyPrediction, sigma_data: float) -> _Affine:
-    check_level(level)
-    if not isinstance(prediction, str) and (isinstance(prediction, type) or not hasattr(prediction, "config")):
+def _output(prediction: AnyPrediction) -> diffusers_schedulers.Output:
+    """Return a prediction's name in `_TABLE`, with the sigma_data and the sign that a scheduler gives it."""
+    if isinstance(prediction, str):
+        name = choice("prediction", prediction, (*_TABLE, *_ALIASES))
+        return diffusers_schedulers.Output(_ALIASES.get(name, name))
+    if isinstance(prediction, type) or not hasattr(prediction, "config"):
         named = f"the class {prediction.__name__}" if isinstance(prediction, type) else f"a {type(prediction).__name__}"
         raise TypeError(
             f"prediction must be a name, such as {', '.join(_TABLE)}, or a diffusers scheduler (the object, not its "
             f"class or config); got {named}"
         )
-    if isinstance(prediction, str):
-        name = choice("prediction", prediction, (*_TABLE, *_ALIASES))
-        return _TABLE[_ALIASES.get(name, name)](level.alpha, level.sigma, sigma_data)
-    name, own, sign = diffusers_schedulers.prediction_of(prediction)
-    a, b, c, d = _TABLE[_ALIASES.get(name, name)](level.alpha, level.sigma, sigma_data if own is None else own)
+    found = diffusers_schedulers.prediction_of(prediction)
+    return found._replace(prediction=_ALIASES.get(found.prediction, found.prediction))
+
+
+def prediction_name(prediction: AnyPrediction) -> str:
+    """Return what a network predicts by the name that it has in `recover_x0`: "epsilon", "v", "x0", …
+
+    Raises as `coefficients` does.
+    """
+    return _output(prediction).prediction
+
+
+def _affine(level: NoiseLevel, prediction: AnyPrediction, sigma_data: float) -> _Affine:
+    check_level(level)
+    name, own, sign = _output(prediction)
+    a, b, c, d = _TABLE[name](level.alpha, level.sigma, sigma_data if own is None else own)
     return _Affine(a, sign * b, sign * c, sign * d)
 
 
