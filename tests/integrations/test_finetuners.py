@@ -32,7 +32,7 @@ def fixed(loss="amplitude"):
 def expected(output, latents, noise, level, prediction, **options):
     """The term from x_t, independently of the pair that the integrations form."""
     x0_hat = specreg.recover_x0(output, level.diffuse(latents, noise), level, prediction=prediction)
-    return fixed(options.pop("loss", "amplitude"))(x0_hat, latents, level, **options).loss
+    return fixed(options.pop("loss", "amplitude"))(x0_hat, latents, level, prediction=prediction, **options).loss
 
 
 # musubi-tuner

@@ -91,7 +91,9 @@ def test_score_matching_reduces_base_and_term_alike(prediction, reduction):
     x_t = drawn(lambda: scheduler.add_noise(x0, t))
     x0_hat = loss_fn._to_x0(net(x_t), x_t, t)
     level = specreg.NoiseLevel(scheduler.alpha(t), scheduler.sigma(t))
-    torch.testing.assert_close(loss_fn.term.loss, regularizer(x0_hat, x0, level).loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        loss_fn.term.loss, regularizer(x0_hat, x0, level, prediction=prediction).loss, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_an_automatic_weight_holds_its_ratio_beside_every_reduction():

@@ -137,8 +137,9 @@ class _SpectralScoreMatching:
         scheduler: Any = self.noise_scheduler  # type: ignore[attr-defined]
         level = NoiseLevel(scheduler.alpha(t), scheduler.sigma(t))
         x0_hat = recover_x0(output, x_t, level, prediction=self.prediction_type)
+        given = {"prediction": self.prediction_type, "mask": mask}
         measured = {"base_loss": base.mean(), "output": output} if output.requires_grad else {}
-        self.term = term = self.regularizer(x0_hat, x0, level, mask=mask, **measured)
+        self.term = term = self.regularizer(x0_hat, x0, level, **given, **measured)
         loss = base + _column(term.weight * term.per_sample, base)
         return loss if self.reduction == "none" else loss.mean() if self.reduction == "mean" else loss.sum()
 
