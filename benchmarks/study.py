@@ -79,7 +79,7 @@ FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weight
 
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
 
-LATE = ", ".join(
+ENDED = ", ".join(
     f"{name}-ended: {{name: {loss}, weight: auto, cooldown: 0.3}}"
     for name, loss in (("amplitude", "amplitude"), ("haar", "haar"), ("sum", "amplitude+haar"))
 )
@@ -101,7 +101,7 @@ STUDIES = {
     ),
     "tiles-ended": Study(
         "demo",
-        [*TILES, *SHORT, f"arms={{{LATE}}}"],
+        [*TILES, *SHORT, f"arms={{{ENDED}}}"],
         {1600: ["amplitude@auto:2", "amplitude-ended", "haar@auto:2", "haar-ended", LONGEST[1], "sum-ended"]},
     ),
     "tiles-constants": Study("demo", [*TILES, *SHORT, f"arms={{{CONSTANT_ARMS}}}"], {800: list(CONSTANTS)}),
@@ -127,7 +127,7 @@ STUDIES = {
     ),
     "boards-long": Study("checkerboard", BOARDS, dict.fromkeys([1600, 3200, 6400], LONGEST)),
     "boards-ended": Study(
-        "checkerboard", [*BOARDS, f"arms={{{LATE}}}"], {1600: ["amplitude@auto:2", "amplitude-ended"]}
+        "checkerboard", [*BOARDS, f"arms={{{ENDED}}}"], {1600: ["amplitude@auto:2", "amplitude-ended"]}
     ),
     "edm-scratch": Study("edm-textures", SCRATCH, dict.fromkeys((500, 1000, 2000, 4000), LONGEST[1:])),
     "edm-scratch-half": Study("edm-textures", SCRATCH, dict.fromkeys((500, 1000, 2000), HALVES)),
