@@ -219,15 +219,17 @@ def _tables(files: RunFiles, title: str) -> list[Record]:
         seeds = {entry.seeds for _, entries, *_ in rows for entry in entries}
         table = {"title": heading, "side": side, "metrics": metrics, "truths": reals[::-1], "rows": rows}
         timed = not tables and any(time != "–" for *_, time, _ in rows)
-        tables.append(table | {"timed": timed, "downloads": saved, "mixed": len(seeds - {0}) > 1})
+        statistic = "fastest" if any(part.comparison.get("step_seconds") for part in files.parts) else "median"
+        tables.append(
+            table | {"timed": timed, "statistic": statistic, "downloads": saved, "mixed": len(seeds - {0}) > 1}
+        )
     return tables
 
 
 def _time(files: RunFiles, arm: Arm) -> tuple[str, str]:
-    """Return an arm's time for a step and its ratio to the baseline's; without a measurement, from the log."""
-    measured = step_time(files.comparison, arm.name)
-    if measured is not None:
-        return measured
+    """Return an arm's time for a step and its ratio to the baseline's; where no arm was timed, the log's median."""
+    if files.comparison.get("step_seconds"):
+        return step_time(files.comparison, arm.name) or ("–", "")
     return duration(float(np.mean([cell.seconds_per_step for cell in files.of(arm)] or [math.nan]))), ""
 
 

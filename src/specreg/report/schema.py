@@ -165,7 +165,7 @@ class ComparisonRecord(TypedDict, total=False):
     baseline: str
     seeds: list[int]
     cells: list[CellRecord]
-    step_seconds: dict[str, float]  # median seconds of a training step, arms taking turns
+    step_seconds: dict[str, float]  # seconds of the fastest training step, arms taking turns
     truth: TruthRecord
     missing: dict[str, str]
     failures: dict[str, int]
