@@ -26,6 +26,7 @@ from specreg.recipes.edm import LOSSES
 
 RATIO_2 = ["amplitude@auto:2", "amplitude_phase@auto:2", "haar@auto:2", "bior1.3@auto:2", "amplitude+haar@auto:2"]
 OTHER_RATIOS = [f"{loss}@auto:{ratio}" for loss in ("amplitude", "haar", "amplitude+haar") for ratio in (0.5, 5)]
+SOFTER = ["amplitude@auto:1", "amplitude@auto:0.5"]
 LONGEST = ["amplitude@auto:2", "amplitude+haar@auto:2"]
 
 LENGTHS = {200: RATIO_2 + OTHER_RATIOS, 400: RATIO_2 + OTHER_RATIOS, 800: RATIO_2 + OTHER_RATIOS, 1600: RATIO_2} | {
@@ -109,6 +110,8 @@ STUDIES = {
     "tiles-epsilon-weights": Study(
         "demo", [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS), 3200: ["power-1", "power-2"]}
     ),
+    "tiles-epsilon-confirm": Study("demo", [*TILES, *SHORT, *EPSILON], dict.fromkeys([400, 3200], LONGEST[:1])),
+    "tiles-flow-ratios": Study("demo", [*TILES, *SHORT, *FLOW], dict.fromkeys([400, 3200], SOFTER)),
     "tiles-flow": Study("demo", [*TILES, *SHORT, *FLOW], OTHERS),
     "tiles-32": Study("demo", [*TILES, *SHORT, "data.resolution=32"], dict.fromkeys([400, 800, 1600], LONGEST)),
     "tiles-confirm": Study(
@@ -136,6 +139,11 @@ STUDIES = {
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
         dict.fromkeys([5, 100], FINE_TUNED),
+    ),
+    "edm-finetune-weights": Study(
+        "edm-cifar10-uncond-vp",
+        [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
+        {1000: [*WITH_SUM, "amplitude-weighted", "haar-weighted", "amplitude_phase-auto", "bior1.3-auto"]},
     ),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
