@@ -76,6 +76,7 @@ ARMS = ", ".join(
     for suffix, weight, noise in (("", "1.0", "constant"), ("-weighted", "1.0", "edm"), ("-auto", "auto", "snr"))
 )
 HALF = "amplitude-half: {name: amplitude, weight: auto, ratio: 0.5, noise_weight: snr, options: {reduction: sum}}"
+AUTOMATIC = ["amplitude-auto", "haar-auto", "amplitude+haar-auto"]
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
 
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
@@ -143,12 +144,12 @@ STUDIES = {
     "edm-finetune-weights": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        {1000: [*WITH_SUM, "amplitude-weighted", "haar-weighted", "amplitude_phase-auto", "bior1.3-auto"]},
+        {1000: [name for name in FINE_TUNED if name not in AUTOMATIC]},
     ),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}, {HALF}}}"],
-        {1000: ["amplitude-auto", "amplitude-half", "haar-auto", "amplitude+haar-auto"]},
+        {1000: [*AUTOMATIC, "amplitude-half"]},
     ),
 }
 
