@@ -76,7 +76,6 @@ ARMS = ", ".join(
     for suffix, weight, noise in (("", "1.0", "constant"), ("-weighted", "1.0", "edm"), ("-auto", "auto", "snr"))
 )
 HALF = "amplitude-half: {name: amplitude, weight: auto, ratio: 0.5, noise_weight: snr, options: {reduction: sum}}"
-AUTOMATIC = ["amplitude-auto", "haar-auto", "amplitude+haar-auto"]
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
 
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
@@ -111,6 +110,11 @@ STUDIES = {
     "tiles-epsilon-weights": Study(
         "demo", [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS), 3200: ["power-1", "power-2"]}
     ),
+    "tiles-epsilon-long": Study(
+        "demo",
+        [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"],
+        {steps: ["power-1", "gate"] for steps in (6400, 12800)},
+    ),
     "tiles-epsilon-confirm": Study("demo", [*TILES, *SHORT, *EPSILON], dict.fromkeys([400, 3200], LONGEST[:1])),
     "tiles-flow-ratios": Study("demo", [*TILES, *SHORT, *FLOW], dict.fromkeys([400, 3200], SOFTER)),
     "tiles-flow": Study("demo", [*TILES, *SHORT, *FLOW], OTHERS),
@@ -144,12 +148,12 @@ STUDIES = {
     "edm-finetune-weights": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        {1000: [name for name in FINE_TUNED if name not in AUTOMATIC]},
+        {1000: [*WITH_SUM, "amplitude-weighted", "haar-weighted"]},
     ),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}, {HALF}}}"],
-        {1000: [*AUTOMATIC, "amplitude-half"]},
+        {1000: ["amplitude-auto", "amplitude-half", "haar-auto", "amplitude+haar-auto"]},
     ),
 }
 
