@@ -4,7 +4,8 @@
 
 trains every arm of a study from three paired seeds, and writes FOLDER/curve-STEPS.json at each length, which is what
 docs/measured/summarize.py keeps of a comparison. The learning rate is constant, so that a longer training is a shorter
-one continued. The same command resumes.
+one continued. The same command resumes. With `--after OTHER` every arm continues the training with MSE alone of the
+study in that folder, optimizer and all: the term begins late, as where a trained network is trained on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +22,15 @@ from rich.console import Console
 
 from specreg import modalities
 from specreg._files import write_json
-from specreg.compare import compare, resolve_arms, with_yardstick
+from specreg.compare import BASELINE, CALIBRATED, cell_name, compare, resolve_arms, with_yardstick
 from specreg.recipes import RECIPES
 from specreg.recipes.edm import LOSSES
+from specreg.training import checkpoint
 
 RATIO_2 = ["amplitude@auto:2", "amplitude_phase@auto:2", "haar@auto:2", "bior1.3@auto:2", "amplitude+haar@auto:2"]
 OTHER_RATIOS = [f"{loss}@auto:{ratio}" for loss in ("amplitude", "haar", "amplitude+haar") for ratio in (0.5, 5)]
 SOFTER = ["amplitude@auto:1", "amplitude@auto:0.5"]
+LATE = ["amplitude@auto:2", SOFTER[1], "haar@auto:2", "amplitude+haar@auto:2"]
 LONGEST = ["amplitude@auto:2", "amplitude+haar@auto:2"]
 
 LENGTHS = {200: RATIO_2 + OTHER_RATIOS, 400: RATIO_2 + OTHER_RATIOS, 800: RATIO_2 + OTHER_RATIOS, 1600: RATIO_2} | {
@@ -110,6 +114,8 @@ STUDIES = {
     "tiles-epsilon-weights": Study(
         "demo", [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS), 3200: ["power-1", "power-2"]}
     ),
+    "tiles-late": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], LATE)),
+    "tiles-epsilon-late": Study("demo", [*TILES, *SHORT, *EPSILON], dict.fromkeys([13200, 14400], LATE)),
     "tiles-epsilon-long": Study(
         "demo",
         [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"],
@@ -166,6 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("changes", nargs="*", help="KEY=VALUE, as of `specreg train`")
     parser.add_argument("--seed", type=int, default=0, help="first of three")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--after", type=Path, help="folder of a study whose MSE alone is trained on")
     parser.add_argument("--longest", type=int, default=10**9, help="optimizer steps to stop at")
     asked = parser.parse_args(argv)
     study = STUDIES[asked.study]
@@ -181,9 +188,22 @@ def main(argv: list[str] | None = None) -> None:
         command = f"python -m benchmarks.study {' '.join(sys.argv[1:] if argv is None else argv)}"
         seeds = range(asked.seed, asked.seed + 3)
         arms = with_yardstick(config, resolve_arms(config, names))
+        if asked.after:
+            begin(asked.folder, asked.after, [(arm, seed) for arm in arms if arm != CALIBRATED for seed in seeds])
         compare(config, asked.folder, arms, seeds, jobs=asked.jobs, command=command, console=Console())
         write_json(kept, summary(asked.folder))
         print(f"{kept} of {last} steps", flush=True)
+
+
+def begin(folder: Path, base: Path, cells: list[tuple[str, int]]) -> None:
+    """Give the cells of a study that have no checkpoint the last one of MSE alone in another."""
+    for arm, seed in cells:
+        found = checkpoint.latest(base / cell_name(BASELINE, seed) / "checkpoints")
+        target = folder / cell_name(arm, seed) / "checkpoints"
+        if found is None:
+            raise SystemExit(f"{base}: expected a finished training with MSE alone from seed {seed}; got none")
+        if checkpoint.latest(target) is None:
+            shutil.copytree(found, target / found.name)
 
 
 def summary(folder: Path) -> dict[str, Any]:
