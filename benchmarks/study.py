@@ -119,7 +119,7 @@ STUDIES = {
     "tiles-epsilon-long": Study(
         "demo",
         [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"],
-        {steps: ["power-1", "gate"] for steps in (6400, 12800)},
+        {6400: ["power-1", "gate"], 12800: ["power-1"]},
     ),
     "tiles-epsilon-confirm": Study("demo", [*TILES, *SHORT, *EPSILON], dict.fromkeys([400, 3200], LONGEST[:1])),
     "tiles-flow-ratios": Study("demo", [*TILES, *SHORT, *FLOW], dict.fromkeys([400, 3200], SOFTER)),
@@ -154,7 +154,7 @@ STUDIES = {
     "edm-finetune-weights": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        {1000: [*WITH_SUM, "amplitude-weighted", "haar-weighted"]},
+        {1000: ["amplitude", "haar", "amplitude+haar", "amplitude-weighted", "haar-weighted"]},
     ),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",

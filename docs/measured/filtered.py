@@ -15,18 +15,17 @@ Kept in the form that summarize.py has.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 import torch
 from torch import nn
 
 from specreg import calibrated, evaluation, modalities
-from specreg.compare import paired_difference, verdict
 from specreg.config import Config
 from specreg.denoising import DenoisingMap, denoising_map
 from specreg.modalities.protocol import Truth
@@ -59,22 +58,19 @@ def measured(folder: Path, arm: str) -> dict[str, Any]:
             values[row].append(_scores(plain.config, objective, network, plain.shape, truth))
         for name in (baseline, arm):
             values[name].append(json.loads((cells[name, seed] / "results.json").read_text(encoding="utf-8"))["metrics"])
-    kept = {key: comparison[key] for key in ("title", "created", "machine", "versions", "seeds", "baseline")}
     metrics = {
         name: {key: about[key] for key in ("label", "unit", "better", "digits")}
         for name, about in comparison["metrics"].items()
         if all(name in scores for row in values.values() for scores in row)
     }
-    return {
-        **kept,
-        "command": f"python docs/measured/filtered.py {folder} {arm}",
-        "arms": [{"name": row, "label": row} for row in values],
-        "truth": comparison["truth"]["metrics"],
-        "metrics": metrics,
-        "table": [
-            _row(values, baseline, row, name, about["better"]) for row in values for name, about in metrics.items()
-        ],
-    }
+    return kept.table(
+        comparison,
+        f"python docs/measured/filtered.py {folder} {arm}",
+        [{"name": row, "label": row} for row in values],
+        metrics,
+        {(row, name): [scores[name] for scores in found] for row, found in values.items() for name in metrics},
+        comparison["truth"]["metrics"],
+    )
 
 
 def _map(config: Config, objective: Objective, network: nn.Module) -> DenoisingMap:
@@ -93,15 +89,6 @@ def _scores(
         found = evaluation.evaluate_network(config, network, shape, truth, Path(scratch))
     denoised = modalities.of(config).denoise(config, objective, network, truth, device="cpu")
     return {**(found or {})["metrics"], **(denoised.values if denoised else {})}
-
-
-def _row(values: dict[str, list[dict[str, float]]], baseline: str, row: str, name: str, better: str) -> dict[str, Any]:
-    ours, base = ([scores[name] for scores in values[key]] for key in (row, baseline))
-    difference = None if row == baseline else paired_difference(ours, base, better)
-    return {
-        "arm": row, "metric": name, "mean": statistics.fmean(ours), "std": statistics.stdev(ours), "n": len(ours),
-        "difference": difference and difference._asdict(), "verdict": verdict(difference, better),
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ Kept in the form that summarize.py has.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
+import kept
+
 from specreg import instruments
-from specreg.compare.paired import paired_difference, verdict
 
 WINDOWS = ("none", "tukey", "hann")
 METRICS = {
@@ -37,29 +37,20 @@ def measured(runs: Path, test: Path) -> dict[str, Any]:
         for (arm, _), result in zip(folders, found.sets, strict=True):
             for name in METRICS:
                 values.setdefault((arm, f"{name}: {window}"), []).append(result.values()[name].value)
-    baseline, metrics, rows = comparison["baseline"], {}, []
-    for name, (label, better, digits) in METRICS.items():
-        for window in WINDOWS:
-            key = f"{name}: {window}"
-            about = f"{label}, {'no' if window == 'none' else window.title()} window"
-            metrics[key] = {"label": about, "unit": "dB", "better": better, "digits": digits}
-            for arm in arms:
-                ours = values[arm, key]
-                difference = None if arm == baseline else paired_difference(ours, values[baseline, key], better)
-                rows.append({
-                    "arm": arm, "metric": key, "mean": statistics.fmean(ours), "std": statistics.stdev(ours),
-                    "n": len(ours), "difference": difference and difference._asdict(),
-                    "verdict": verdict(difference, better),
-                })  # fmt: skip
-    kept = {name: comparison[name] for name in ("title", "created", "machine", "versions", "seeds", "baseline")}
-    return {
-        **kept,
-        "command": f"python docs/measured/windowed.py {runs} {test}",
-        "arms": [{"name": arm["name"], "label": arm["label"]} for arm in comparison["arms"] if arm["name"] in arms],
-        "truth": {},
-        "metrics": metrics,
-        "table": rows,
+    metrics = {
+        f"{name}: {window}": {
+            "label": f"{label}, {'no' if window == 'none' else window.title()} window",
+            "unit": "dB",
+            "better": better,
+            "digits": digits,
+        }
+        for name, (label, better, digits) in METRICS.items()
+        for window in WINDOWS
     }
+    kept_arms = [arm for arm in comparison["arms"] if arm["name"] in arms]
+    return kept.table(
+        comparison, f"python docs/measured/windowed.py {runs} {test}", kept_arms, metrics, values, truth={}
+    )
 
 
 if __name__ == "__main__":
