@@ -110,14 +110,14 @@ def names():
             return self.convolution(x)
 
     network = Network()
-    model_output = network(x_t, t)
-    base_loss = (model_output - noise).square().mean()
+    model_output, v = network(x_t, t), specreg.diffusion.target(x0, noise, level, prediction="v")
+    base_loss = (model_output - v).square().mean()
     return {
         "specreg": specreg,
         "torch": torch,
         "x0": x0,
         "noise": noise,
-        "target": noise,
+        "target": v,
         "alphas_cumprod": alphas_cumprod,
         "t": t,
         "level": level,
@@ -128,7 +128,7 @@ def names():
         "held_out": torch.randn(16, 3, 16, 16),
         "model_output": model_output,
         "base_loss": base_loss,
-        "x0_hat": specreg.recover_x0(model_output, x_t, level, prediction="epsilon"),
+        "x0_hat": specreg.recover_x0(model_output, x_t, level, prediction="v"),
         "decoder": torch.nn.ConvTranspose2d(3, 1, 2, stride=2),
         "regularizer": specreg.SpectralRegularizer("amplitude", weight="auto"),
     }

@@ -3,8 +3,8 @@
     regularizer = specreg.SpectralRegularizer("amplitude", weight="auto")  # once, before the loop
     # in the loop:
     level = specreg.NoiseLevel.ddpm(alphas_cumprod[t])  # or .edm(sigma), .flow(t), .from_diffusers(scheduler, t)
-    term = regularizer.from_output(model_output, target, level, prediction="epsilon", x0=x0, base_loss=base_loss)
-    (base_loss + term.loss).backward()  # prediction: also v, x0, flow, velocity, score, edm, or the diffusers scheduler
+    term = regularizer.from_output(model_output, target, level, prediction="v", x0=x0, base_loss=base_loss)
+    (base_loss + term.loss).backward()  # prediction: epsilon, x0, flow, velocity, score, edm, or a diffusers scheduler
 
 Importing it loads torch, numpy and PyWavelets, nothing heavier.
 """
