@@ -115,6 +115,7 @@ STUDIES = {
         "demo", [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS), 3200: ["power-1", "power-2"]}
     ),
     "tiles-late": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], LATE)),
+    "tiles-late-1": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], SOFTER[:1])),
     "tiles-late-confirm": Study("demo", [*TILES, *SHORT], dict.fromkeys([6500, 6800, 8000], LATE[:2])),
     "tiles-epsilon-late": Study("demo", [*TILES, *SHORT, *EPSILON], dict.fromkeys([13200, 14400], LATE)),
     "tiles-epsilon-long": Study(
@@ -155,7 +156,7 @@ STUDIES = {
     "edm-finetune-weights": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        {1000: ["amplitude", "haar", "amplitude+haar", "amplitude-weighted", "haar-weighted"]},
+        {1000: ["amplitude", "haar", "amplitude+haar"]},
     ),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
