@@ -4,8 +4,8 @@
 
 trains every arm of a study from three paired seeds, and writes FOLDER/curve-STEPS.json at each length, which is what
 docs/measured/summarize.py keeps of a comparison. The learning rate is constant, so that a longer training is a shorter
-one continued. The same command resumes. With `--after OTHER` every arm continues the training with MSE alone of the
-study in that folder, optimizer and all: the term begins late, as where a trained network is trained on.
+one continued. The same command resumes. Studies of a term that begins late need `--after OTHER`, the folder of a study
+of the same network: every arm continues its training with MSE alone, optimizer and all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import runpy
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +23,12 @@ from rich.console import Console
 
 from specreg import modalities
 from specreg._files import write_json
-from specreg.compare import BASELINE, CALIBRATED, cell_name, compare, resolve_arms, with_yardstick
+from specreg.compare import BASELINE, CALIBRATED, cell_config, cell_name, compare, resolve_arms, with_yardstick
+from specreg.config import Config
 from specreg.recipes import RECIPES
 from specreg.recipes.edm import LOSSES
 from specreg.training import checkpoint
+from specreg.training.identity import refuse_other_run
 
 RATIO_2 = ["amplitude@auto:2", "amplitude_phase@auto:2", "haar@auto:2", "bior1.3@auto:2", "amplitude+haar@auto:2"]
 OTHER_RATIOS = [f"{loss}@auto:{ratio}" for loss in ("amplitude", "haar", "amplitude+haar") for ratio in (0.5, 5)]
@@ -46,6 +49,7 @@ class Study(NamedTuple):
     recipe: str
     changes: list[str]
     lengths: dict[int, list[str]]
+    begins: int = 0  # the step of MSE alone at which all arms begin
 
 
 TILES = [
@@ -114,10 +118,10 @@ STUDIES = {
     "tiles-epsilon-weights": Study(
         "demo", [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS), 3200: ["power-1", "power-2"]}
     ),
-    "tiles-late": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], LATE)),
-    "tiles-late-1": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], SOFTER[:1])),
-    "tiles-late-confirm": Study("demo", [*TILES, *SHORT], dict.fromkeys([6500, 6800, 8000], LATE[:2])),
-    "tiles-epsilon-late": Study("demo", [*TILES, *SHORT, *EPSILON], dict.fromkeys([13200, 14400], LATE)),
+    "tiles-late": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], LATE), 12800),
+    "tiles-late-1": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], SOFTER[:1]), 12800),
+    "tiles-late-confirm": Study("demo", [*TILES, *SHORT], dict.fromkeys([6500, 6800, 8000], LATE[:2]), 6400),
+    "tiles-epsilon-late": Study("demo", [*TILES, *SHORT, *EPSILON], dict.fromkeys([13200, 14400], LATE), 12800),
     "tiles-epsilon-long": Study(
         "demo",
         [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"],
@@ -174,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("changes", nargs="*", help="KEY=VALUE, as of `specreg train`")
     parser.add_argument("--seed", type=int, default=0, help="first of three")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--after", type=Path, help="folder of a study whose MSE alone is trained on")
+    parser.add_argument("--after", type=Path, help="folder of a study whose MSE alone is continued")
     parser.add_argument("--longest", type=int, default=10**9, help="optimizer steps to stop at")
     asked = parser.parse_args(argv)
     study = STUDIES[asked.study]
@@ -190,22 +194,27 @@ def main(argv: list[str] | None = None) -> None:
         command = f"python -m benchmarks.study {' '.join(sys.argv[1:] if argv is None else argv)}"
         seeds = range(asked.seed, asked.seed + 3)
         arms = with_yardstick(config, resolve_arms(config, names))
-        if asked.after:
-            begin(asked.folder, asked.after, [(arm, seed) for arm in arms if arm != CALIBRATED for seed in seeds])
+        if study.begins:
+            if asked.after is None:
+                parser.error(f"{asked.study} begins with MSE alone at step {study.begins}: give its folder as --after")
+            begin(asked.folder, asked.after, study.begins, config.model_copy(update={"arms": arms}), seeds)
         compare(config, asked.folder, arms, seeds, jobs=asked.jobs, command=command, console=Console())
         write_json(kept, summary(asked.folder))
         print(f"{kept} of {last} steps", flush=True)
 
 
-def begin(folder: Path, base: Path, cells: list[tuple[str, int]]) -> None:
-    """Give the cells of a study that have no checkpoint the last one of MSE alone in another."""
-    for arm, seed in cells:
-        found = checkpoint.latest(base / cell_name(BASELINE, seed) / "checkpoints")
-        target = folder / cell_name(arm, seed) / "checkpoints"
-        if found is None:
-            raise SystemExit(f"{base}: expected a finished training with MSE alone from seed {seed}; got none")
-        if checkpoint.latest(target) is None:
-            shutil.copytree(found, target / found.name)
+def begin(folder: Path, base: Path, step: int, config: Config, seeds: Iterable[int]) -> None:
+    """Give the cells of a study that have no checkpoint the one that MSE alone has in another study at a step."""
+    for seed in seeds:
+        source = base / cell_name(BASELINE, seed)
+        refuse_other_run(source, cell_config(config, BASELINE, seed))
+        found = source / "checkpoints" / f"step-{step:08d}"
+        checkpoint.load(found)
+        for arm in config.arms:
+            target = folder / cell_name(arm, seed) / "checkpoints"
+            if arm != CALIBRATED and checkpoint.latest(target) is None:
+                shutil.copytree(found, target / f".{found.name}", dirs_exist_ok=True)
+                (target / f".{found.name}").rename(target / found.name)
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -26,7 +26,8 @@ FILE = "step-seconds.json"
 def step_seconds(config: Config, arms: Sequence[str], *, rounds: int = 24, warmup: int = 3) -> dict[str, list[float]]:
     """Return the seconds of training steps of each of `arms`, which take turns so that load is shared.
 
-    One network serves all arms: what differs between them is the objective.
+    One network serves all arms: what differs between them is the objective. Steps that diverge or that a gradient
+    scaler skips end early, and are left out.
     """
     warmup = min(warmup, config.training.steps - 1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -43,10 +44,10 @@ def step_seconds(config: Config, arms: Sequence[str], *, rounds: int = 24, warmu
             for arm in [*objectives, *objectives][turn : turn + len(objectives)]:
                 trainer.objective = objectives[arm]
                 began = time.perf_counter()
-                with suppress(NonFiniteLoss):  # a step that diverges takes as long up to there
+                with suppress(NonFiniteLoss):
                     trainer.train_step(parts)
-                if n >= warmup:
-                    seconds[arm].append(time.perf_counter() - began)
+                    if n >= warmup and not trainer.accelerator.optimizer_step_was_skipped:
+                        seconds[arm].append(time.perf_counter() - began)
     return seconds
 
 
@@ -64,7 +65,7 @@ def kept_step_seconds(config: Config, arms: Sequence[str], folder: Path) -> Mapp
     found: dict[str, float] = kept.get("fastest_seconds", {})
     if processes.gather(bool(found) and kept.get("measured") == key)[0]:  # all processes do as the main one does
         return found
-    found = {arm: min(values) for arm, values in step_seconds(config, arms).items()}
+    found = {arm: min(values) for arm, values in step_seconds(config, arms).items() if values}
     if processes.state().is_main_process:
         write_json(path, {"measured": key, "fastest_seconds": found})
     return found
