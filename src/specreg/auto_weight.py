@@ -29,10 +29,10 @@ class AutoWeight(OwnState):
     does after the first calls, and a regularizer's `warmup` keeps λ small in these; docs/losses.md has figures.
 
     Args:
-        ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive. 2 suited training from scratch on images, 0.5 networks that
-            were trained already and fields under EDM (docs/choosing.md); 5 moves spectra further, at a cost in
-            denoising error. The gradient of a squared error fades as the error does, that of an absolute error does
-            not, so λ falls during training.
+        ratio: ‖λ·∂L_S/∂o‖ / ‖∂L/∂o‖ to hold, positive. At 1 both pull equally, which suited flow matching. 2
+            suited training from scratch with prediction v or x0, 0.5 networks that were trained already and fields
+            under EDM (docs/choosing.md); 5 moves spectra further, at a cost in denoising error. The gradient of a
+            squared error fades as the error does, that of an absolute error does not, so λ falls during training.
         smoothing: share of the mean kept at each call, in [0, 1); 0.98 forgets in about 50 calls.
         bounds: smallest and largest λ. Calls whose λ is held at a bound are counted in `clamped`, and the first one
             warns (on the CPU, where it can be seen without waiting).
@@ -41,7 +41,7 @@ class AutoWeight(OwnState):
     OWN: ClassVar = ("log_mean", "mass", "skipped", "clamped")
     COUNTERS: ClassVar = ("skipped", "clamped")
 
-    def __init__(self, ratio: float = 2.0, *, smoothing: float = 0.98, bounds: tuple[float, float] = (0.0, math.inf)):
+    def __init__(self, ratio: float = 1.0, *, smoothing: float = 0.98, bounds: tuple[float, float] = (0.0, math.inf)):
         super().__init__()
         low, high = bounds
         if not all(isinstance(x, (int, float)) for x in (ratio, smoothing, low, high)):

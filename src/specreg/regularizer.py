@@ -35,7 +35,7 @@ class SpectralRegularizer(OwnState):
             see `specreg.losses.build`), or any callable `(x0_hat, x0) -> [B]`, such as
             `specreg.losses.Wavelet("bior1.3", levels=3)`; or several of specreg's losses by name or object, such as
             ["amplitude", "haar"], which are added up under one λ.
-        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=2.0)`, in short "auto", which measures it
+        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=1.0)`, in short "auto", which measures it
             while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
             which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
             bit-identical to training without it, while `per_sample` still says what the loss would be.

@@ -37,7 +37,7 @@ def test_a_step_minimizes_l1_and_the_term(tmp_path):
     base = plain(one, features())
     torch.manual_seed(2)
     loss = plain(other, features())
-    assert float(other.term.gradient_ratio) == pytest.approx(2, rel=1e-3)
+    assert float(other.term.gradient_ratio) == pytest.approx(1, rel=1e-3)
     assert float(loss.detach()) == pytest.approx(float((base + other.term.loss).detach()), rel=1e-5)
     assert float(one.term.loss) == 0
 

@@ -69,7 +69,7 @@ def test_padding_has_no_term_and_no_part_in_the_ratio():
     (gradient,) = torch.autograd.grad(found.term.loss, output)
     assert float(gradient[..., 64:].abs().max()) == 0
     assert float(gradient[..., :64].abs().max()) > 0
-    assert float(found.term.gradient_ratio) == pytest.approx(2, rel=1e-3)
+    assert float(found.term.gradient_ratio) == pytest.approx(1, rel=1e-3)
 
 
 def test_other_wrappers_are_refused():

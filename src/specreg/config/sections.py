@@ -111,7 +111,7 @@ class SpectralConfig(Section):
     )
     weight: float | Literal["auto"] = Field(0.1, description="λ; auto finds it while training")
     ratio: float = Field(
-        2.0, gt=0, allow_inf_nan=False, description="ratio of the two gradients at the output (weight: auto)"
+        1.0, gt=0, allow_inf_nan=False, description="ratio of the two gradients at the output (weight: auto)"
     )
     smoothing: float = Field(0.98, ge=0, lt=1, description="share of the mean kept at each step (weight: auto)")
     warmup: int = Field(0, ge=0, description="steps over which λ ramps up from 0")

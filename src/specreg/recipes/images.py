@@ -13,7 +13,7 @@ def textures() -> dict[str, Any]:
         "data": {"kind": "images", "resolution": 64, "flip": True},
         "model": {"width": 64, "multipliers": [1, 2, 2], "attention": [1, 2], "patch_size": 4},
         "diffusion": {"schedule": "cosine", "prediction": "x0"},
-        "spectral": {"name": "amplitude", "weight": "auto"},
+        "spectral": {"name": "amplitude", "weight": "auto", "ratio": 2.0},
         "training": {"steps": 2000, "batch_size": 16, "lr": 1e-3, "ema": 0.995},
         "sampling": {"count": 256, "steps": 50},
     }
