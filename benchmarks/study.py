@@ -65,11 +65,11 @@ EPSILON = ["diffusion.prediction=epsilon"]
 FLOW = ["diffusion.objective=flow", "diffusion.prediction=flow", "sampling.sampler=heun"]
 WEIGHTS = {
     "half": "name: amplitude, ratio: 0.5, noise_options: {power: 0.5}",
-    "power-1": "name: amplitude, noise_options: {power: 1}",
-    "power-2": "name: amplitude, noise_options: {power: 2}",
+    "power-1": "name: amplitude, ratio: 2, noise_options: {power: 1}",
+    "power-2": "name: amplitude, ratio: 2, noise_options: {power: 2}",
     "power-1-half": "name: amplitude, ratio: 0.5, noise_options: {power: 1}",
-    "gate": "name: amplitude, noise_weight: hard_gate",
-    "sum-power-2": "name: amplitude+haar, noise_options: {power: 2}",
+    "gate": "name: amplitude, ratio: 2, noise_weight: hard_gate",
+    "sum-power-2": "name: amplitude+haar, ratio: 2, noise_options: {power: 2}",
 }
 WEIGHTED = ", ".join(f"{arm}: {{{said}, weight: auto}}" for arm, said in WEIGHTS.items())
 OTHERS = {steps: [LONGEST[0], "haar@auto:2", LONGEST[1]] for steps in (400, 800, 1600, 3200)}
@@ -81,7 +81,11 @@ WITH_SUM = (*LOSSES, "amplitude+haar")
 ARMS = ", ".join(
     f"{loss}{suffix}: {{name: {loss}, weight: {weight}, noise_weight: {noise}, options: {{reduction: sum}}}}"
     for loss in WITH_SUM
-    for suffix, weight, noise in (("", "1.0", "constant"), ("-weighted", "1.0", "edm"), ("-auto", "auto", "snr"))
+    for suffix, weight, noise in (
+        ("", "1.0", "constant"),
+        ("-weighted", "1.0", "edm"),
+        ("-auto", "auto, ratio: 2", "snr"),
+    )
 )
 HALF = "amplitude-half: {name: amplitude, weight: auto, ratio: 0.5, noise_weight: snr, options: {reduction: sum}}"
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
@@ -89,7 +93,7 @@ FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weight
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
 
 ENDED = ", ".join(
-    f"{name}-ended: {{name: {loss}, weight: auto, cooldown: 0.3}}"
+    f"{name}-ended: {{name: {loss}, weight: auto, ratio: 2, cooldown: 0.3}}"
     for name, loss in (("amplitude", "amplitude"), ("haar", "haar"), ("sum", "amplitude+haar"))
 )
 CONSTANTS = {f"{loss}-{weight}": (loss, weight) for loss in ("amplitude", "haar", "bior1.3") for weight in (0.1, 1, 10)}
@@ -102,9 +106,9 @@ STUDIES = {
         [
             *TILES,
             *SHORT,
-            "arms={constant-amplitude: {name: amplitude, weight: auto, noise_weight: constant}, "
-            "constant-sum: {name: amplitude+haar, weight: auto, noise_weight: constant}, "
-            "power-2: {name: amplitude+haar, weight: auto, noise_options: {power: 2}}}",
+            "arms={constant-amplitude: {name: amplitude, weight: auto, ratio: 2, noise_weight: constant}, "
+            "constant-sum: {name: amplitude+haar, weight: auto, ratio: 2, noise_weight: constant}, "
+            "power-2: {name: amplitude+haar, weight: auto, ratio: 2, noise_options: {power: 2}}}",
         ],
         {steps: ["constant-amplitude", "constant-sum", "power-2"] for steps in (400, 800)},
     ),
