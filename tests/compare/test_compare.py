@@ -201,7 +201,7 @@ def test_labels_say_what_an_arm_is(tiny):
     assert compare.label(config.spectral) == "haar (levels 2, zero), λ 0.25, snr"
     assert compare.label(tiny("spectral.weight=3").spectral) == "amplitude, λ 3, snr"
     powered = tiny("spectral.weight=auto", "spectral.noise_options={power: 2}").spectral
-    assert compare.label(powered) == "amplitude, λ auto (2), snr (power 2)"
+    assert compare.label(powered) == "amplitude, λ auto (1), snr (power 2)"
     assert compare.label(None) == "baseline (no term)"
     assert compare.label(None, "calibrated") == "baseline × its own gain (no training)"
 
