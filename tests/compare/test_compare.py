@@ -99,6 +99,14 @@ def test_other_work_does_not_change_the_time_of_a_step(tmp_path, tiny, monkeypat
     assert found == {"none": 0.02, "reg": 0.021}
 
 
+def test_steps_that_end_early_are_not_timed(tiny):
+    """A step that diverges does not reach the optimizer; it would pass for the fastest."""
+    config = tiny("training.steps=6")
+    arms = compare.resolve_arms(config, ["haar@1e38", "haar@0.1"])
+    found = timing.step_seconds(config.model_copy(update={"arms": arms}), list(arms))
+    assert {arm: len(seconds) for arm, seconds in found.items()} == {"none": 3, "haar@1e38": 0, "haar@0.1": 3}
+
+
 def test_report_is_written_from_the_folder_alone(finished):
     _, folder, _, _ = finished
     page = build_report(folder).read_text()

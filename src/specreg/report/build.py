@@ -219,10 +219,7 @@ def _tables(files: RunFiles, title: str) -> list[Record]:
         seeds = {entry.seeds for _, entries, *_ in rows for entry in entries}
         table = {"title": heading, "side": side, "metrics": metrics, "truths": reals[::-1], "rows": rows}
         timed = not tables and any(time != "–" for *_, time, _ in rows)
-        statistic = "fastest" if any(part.comparison.get("step_seconds") for part in files.parts) else "median"
-        tables.append(
-            table | {"timed": timed, "statistic": statistic, "downloads": saved, "mixed": len(seeds - {0}) > 1}
-        )
+        tables.append(table | {"timed": timed, "downloads": saved, "mixed": len(seeds - {0}) > 1})
     return tables
 
 
