@@ -122,6 +122,7 @@ STUDIES = {
     "tiles-epsilon-weights": Study(
         "demo", [*TILES, *SHORT, *EPSILON, f"arms={{{WEIGHTED}}}"], {1600: list(WEIGHTS), 3200: ["power-1", "power-2"]}
     ),
+    "tiles-1": Study("demo", [*TILES, *SHORT], dict.fromkeys([400, 800, 3200, 6400], SOFTER[:1])),
     "tiles-late": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], LATE), 12800),
     "tiles-late-1": Study("demo", [*TILES, *SHORT], dict.fromkeys([13200, 14400], SOFTER[:1]), 12800),
     "tiles-late-confirm": Study("demo", [*TILES, *SHORT], dict.fromkeys([6500, 6800, 8000], LATE[:2]), 6400),
