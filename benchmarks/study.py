@@ -167,6 +167,15 @@ STUDIES = {
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
         {1000: ["amplitude", "haar", "amplitude+haar"]},
     ),
+    "edm-finetune-others": Study(
+        "edm-cifar10-uncond-vp",
+        [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
+        {
+            1000: [
+                arm for arm in FINE_TUNED if arm.endswith("-weighted") or arm.startswith(("amplitude_phase", "bior1.3"))
+            ]
+        },
+    ),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}, {HALF}}}"],
