@@ -170,11 +170,12 @@ STUDIES = {
     "edm-finetune-others": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        {
-            1000: [
-                arm for arm in FINE_TUNED if arm.endswith("-weighted") or arm.startswith(("amplitude_phase", "bior1.3"))
-            ]
-        },
+        {1000: ["amplitude_phase", "amplitude_phase-auto", "bior1.3", "bior1.3-auto"]},
+    ),
+    "edm-finetune-weighted": Study(
+        "edm-cifar10-uncond-vp",
+        [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
+        {1000: ["amplitude-weighted", "haar-weighted", "amplitude+haar-weighted"]},
     ),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
