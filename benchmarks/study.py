@@ -88,6 +88,10 @@ ARMS = ", ".join(
     )
 )
 HALF = "amplitude-half: {name: amplitude, weight: auto, ratio: 0.5, noise_weight: snr, options: {reduction: sum}}"
+OTHERS_FINE_TUNED = [
+    *("amplitude_phase", "bior1.3", "amplitude_phase-auto", "bior1.3-auto"),
+    *("amplitude-weighted", "haar-weighted", "amplitude+haar-weighted"),
+]
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
 
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
@@ -168,14 +172,7 @@ STUDIES = {
         {1000: ["amplitude", "haar", "amplitude+haar"]},
     ),
     "edm-finetune-others": Study(
-        "edm-cifar10-uncond-vp",
-        [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        {1000: ["amplitude_phase", "amplitude_phase-auto", "bior1.3", "bior1.3-auto"]},
-    ),
-    "edm-finetune-weighted": Study(
-        "edm-cifar10-uncond-vp",
-        [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        {1000: ["amplitude-weighted", "haar-weighted", "amplitude+haar-weighted"]},
+        "edm-cifar10-uncond-vp", [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"], {1000: OTHERS_FINE_TUNED}
     ),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
