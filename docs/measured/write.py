@@ -3,7 +3,8 @@
 A table stands between `<!-- measured: WHAT NAME … -->` and `<!-- end -->`. WHAT is "comparison" (NAME.json as
 summarize.py keeps it), "arms" (the same with a column for each arm), "curves" (all of a study), "brief" (one length of
 it, with three arms), "rows" (one length, a row for each arm), "gains" (denoisers by noise level and band), "seen" (what
-each loss sees), "estimators" (how steady λ is), or "networks" (the term's share).
+each loss sees), "estimators" (how steady λ is), "networks" (the term's share), or "cases" (what to use where). The
+sentences of said.json are not written, only checked: they must stand on their page as said.py fills them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import curves
 import estimators
 import gains
 import networks
+import said
 import seen
 import summarize
 
@@ -49,8 +51,11 @@ def table(what: str, name: str, more: str | None) -> str:
         return estimators.block(measured)
     if what == "networks":
         return networks.block(measured)
+    if what == "cases":
+        return said.block(measured)
     raise ValueError(
-        f"expected comparison, arms, curves, brief, rows, gains, seen, estimators or networks in a marker; got {what!r}"
+        "expected comparison, arms, curves, brief, rows, gains, seen, estimators, networks or cases in a marker; got "
+        f"{what!r}"
     )
 
 
@@ -60,16 +65,20 @@ def written(text: str) -> str:
 
 
 def main() -> int:
-    """Write or check the pages; 1 where a check finds a difference."""
-    stale = []
+    """Write or check the tables; 1 where a check finds a difference or a sentence is not as measured."""
+    stale, pages = [], {}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         if (new := written(text)) != text:
             stale.append(page.name)
             if "--check" not in sys.argv:
                 page.write_text(new, encoding="utf-8")
+        pages[page.relative_to(ROOT).as_posix()] = new
+    unsaid = said.missing(pages)
     print(f"{'other than measured' if '--check' in sys.argv else 'written'}: {', '.join(stale) or 'none'}")
-    return int(bool(stale) and "--check" in sys.argv)
+    for text in unsaid:
+        print(f"not on the page as measured: {text}")
+    return int(bool(unsaid or (stale and "--check" in sys.argv)))
 
 
 if __name__ == "__main__":
