@@ -88,10 +88,7 @@ ARMS = ", ".join(
     )
 )
 HALF = "amplitude-half: {name: amplitude, weight: auto, ratio: 0.5, noise_weight: snr, options: {reduction: sum}}"
-OTHERS_FINE_TUNED = [
-    *("amplitude_phase", "bior1.3", "amplitude_phase-auto", "bior1.3-auto"),
-    *("amplitude-weighted", "haar-weighted", "amplitude+haar-weighted"),
-]
+OTHERS_FINE_TUNED = ["amplitude_phase", "bior1.3", "amplitude-weighted", "amplitude+haar-weighted"]
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
 
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
