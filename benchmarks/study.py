@@ -157,7 +157,11 @@ STUDIES = {
     ),
     "edm-scratch": Study("edm-textures", SCRATCH, dict.fromkeys((500, 1000, 2000, 4000), LONGEST[1:])),
     "edm-scratch-half": Study("edm-textures", SCRATCH, dict.fromkeys((500, 1000, 2000), HALVES)),
-    "edm-classes": Study("edm-textures", [*SCRATCH, "model.classes=10"], dict.fromkeys((500, 1000, 2000), LONGEST[1:])),
+    "edm-classes": Study(
+        "edm-textures",
+        [*SCRATCH, "model.classes=10", "sampling.classes=data"],
+        dict.fromkeys((500, 1000, 2000), LONGEST[1:]),
+    ),
     "edm-finetune": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],

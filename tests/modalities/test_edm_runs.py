@@ -229,6 +229,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(data, tmp_path):
     refused("model.checkpoint: expected an EDM", "model.kind=pretrained")
     refused("expected model.kind = pretrained", "model.checkpoint=x.pkl")
     refused("expected labels from 0 to 1", "model.classes=2")
+    refused("sampling.classes: data is for networks with model.classes", "sampling.classes=data")
     unlabelled = archive(tmp_path / "unlabelled.zip")
     refused("expected labels in", "model.classes=3", path=unlabelled)
     saved = tmp_path / "saved.safetensors"
@@ -251,6 +252,31 @@ def test_ddim_is_euler_and_churn_changes_samples(data, tmp_path):
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[3])
+
+
+def test_classes_of_samples_are_equally_likely_or_as_frequent_as_in_the_data(tmp_path):
+    entries = np.array([0] * 6 + [1] * 3 + [2])
+    np.savez(tmp_path / "images.npz", images=np.zeros((10, 8, 8, 3), np.uint8), labels=entries)
+    told = []
+
+    def of(*overrides):
+        config = tiny(
+            tmp_path / "images.npz", "model.classes=3", "sampling.steps=1", "sampling.batch_size=64", *overrides
+        )
+        network = Trainer(config, tmp_path / "run", console=QUIET).model.eval()
+        network.register_forward_pre_hook(lambda _, __, named: told.append(named["labels"]), with_kwargs=True)
+        draw_images(config, network, (3, 8, 8), range(400))
+        drawn = torch.cat(told)
+        told.clear()
+        return drawn
+
+    equal, frequent = of(), of("sampling.classes=data")
+    generators = [torch.Generator().manual_seed(i) for i in range(400)]
+    for generator in generators:
+        torch.randn(3, 8, 8, generator=generator)
+    expected = [int(torch.randint(3, (1,), generator=g)) for g in generators]
+    assert equal.tolist() == expected
+    assert np.bincount(frequent) / 400 == pytest.approx([0.6, 0.3, 0.1], abs=0.06)
 
 
 def test_a_diffusers_folder_goes_on_under_ddpm(data, tmp_path):

@@ -94,6 +94,9 @@ class ImageSampling(SamplingSection):
     sigma_min: float = Field(0.002, gt=0, description="last noise level before 0 (edm, vp, ve)")
     sigma_max: float = Field(80.0, gt=0, description="first noise level (edm, vp, ve)")
     rho: float = Field(7.0, gt=0, description="how much noise levels crowd towards sigma_min (edm, vp, ve)")
+    classes: Literal["equal", "data"] = Field(
+        "equal", description="classes of samples: equally likely, as EDM draws them, or as frequent as in data.path"
+    )
     churn: float = Field(0.0, ge=0, description="S_churn of Heun (edm, vp, ve), 0 deterministic")
     churn_min: float = Field(0.0, ge=0, description="S_tmin")
     churn_max: float = Field(1e9, ge=0, allow_inf_nan=True, description="S_tmax")
@@ -206,6 +209,8 @@ def _check_sampling(config: ImageConfig) -> None:
     samplers = SAMPLERS.get(objective, SIGMA_SAMPLERS)
     if sampling.sampler not in samplers:
         raise ValueError(f"sampling.sampler must be {' or '.join(samplers)} for {objective}; got {sampling.sampler}")
+    if sampling.classes == "data" and not (config.model.classes or config.model.kind == "pretrained"):
+        raise ValueError("sampling.classes: data is for networks with model.classes; expected equal")
     if objective != "ddpm" and sampling.eta:
         raise ValueError(f"sampling.eta: expected 0 for {objective}; got {sampling.eta:g}")
     if config.in_sigma and sampling.sigma_min >= sampling.sigma_max:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -60,7 +62,7 @@ class ImageItems(Dataset[dict[str, Tensor]]):
         self.order = DataOrder(config.seed, len(data), config.training.batch_size)
         self.classes, self.augment_dim = conditioning
         if self.classes:
-            _check_labels(data, config, self.classes)
+            all_labels(data, config, self.classes)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
         step, index = place
@@ -89,8 +91,9 @@ def labels_of(data: ImageSet, chosen: list[int], classes: int, path: Path | None
     return labels
 
 
-def _check_labels(data: ImageSet, config: ImageConfig, classes: int) -> None:
-    labels = getattr(data, "labels", None)
+def all_labels(data: ImageSet, config: ImageConfig, classes: int) -> npt.NDArray[np.int64]:
+    """Return the class of every training image; ConfigError where a network with `classes` cannot be told it."""
+    labels: npt.NDArray[np.int64] | None = getattr(data, "labels", None)
     if labels is None:
         raise ConfigError(f"data.path: this network has {classes} classes; expected labels in {config.data.path}")
     if labels.min() < 0 or labels.max() >= classes:
@@ -98,3 +101,4 @@ def _check_labels(data: ImageSet, config: ImageConfig, classes: int) -> None:
             f"{config.data.path}: expected labels from 0 to {classes - 1} for this network; "
             f"got {labels.min()} to {labels.max()}"
         )
+    return labels

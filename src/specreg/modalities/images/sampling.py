@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from specreg import diffusion, models
 from specreg.diffusion import StackedGenerator
 from specreg.metrics import spectra
 from specreg.modalities.images.config import ImageConfig
+from specreg.modalities.images.data import all_labels, open_images
 from specreg.modalities.images.networks import build_objective, schedule
 from specreg.modalities.protocol import Device
 
@@ -30,7 +32,8 @@ def draw_images(
     `finish` maps what the sampler returns to what is kept of it, batch by batch.
     """
     settings = config.sampling
-    draw = {"ddpm": _by_timestep, "flow": _by_flow}.get(config.diffusion.objective, _by_sigma)
+    denoiser = partial(_by_sigma, classes=_classes(config, network).to(device))
+    draw = {"ddpm": _by_timestep, "flow": _by_flow}.get(config.diffusion.objective, denoiser)
     images = [finish(torch.empty(0, *shape))]
     for start in range(indices.start, indices.stop, settings.batch_size):
         stop = min(start + settings.batch_size, indices.stop)
@@ -74,11 +77,20 @@ def _by_flow(config: ImageConfig, network: nn.Module, latents: Tensor, generator
     return diffusion.flow(predict_x0, latents, steps=settings.steps, second_order=settings.sampler == "heun")
 
 
-def _by_sigma(config: ImageConfig, network: nn.Module, latents: Tensor, generator: StackedGenerator) -> Tensor:
+def _classes(config: ImageConfig, network: nn.Module) -> Tensor:
+    """Return the classes of which each sample's is drawn, int64 `[N]`; none for a network that is told none."""
+    classes = models.conditioning(network).classes
+    if not classes or config.sampling.classes == "equal":
+        return torch.arange(classes)
+    return torch.from_numpy(all_labels(open_images(config.data), config, classes))
+
+
+def _by_sigma(
+    config: ImageConfig, network: nn.Module, latents: Tensor, generator: StackedGenerator, *, classes: Tensor
+) -> Tensor:
     """Draw from a denoiser; each sample's latents, class and churn come from its own seed, in that order."""
     settings = config.sampling
-    classes = models.conditioning(network).classes
-    condition = {"labels": generator.randint(classes)} if classes else {}
+    condition = {"labels": classes[generator.randint(len(classes))]} if len(classes) else {}
 
     def predict_x0(x: Tensor, sigma: Tensor) -> Tensor:
         denoised: Tensor = network(x, sigma, **condition)
