@@ -20,7 +20,7 @@ def images(count: int) -> torch.Tensor:
 
 
 class Denoiser(torch.nn.Module):
-    """Stand-in for your network: predicts the noise in x_t."""
+    """Stand-in for your network: predicts v."""
 
     def __init__(self, width: int = 32):
         super().__init__()
@@ -36,7 +36,7 @@ class Denoiser(torch.nn.Module):
 
 model = Denoiser()
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-regularizer = specreg.SpectralRegularizer("amplitude_phase", weight=specreg.AutoWeight(), noise_weight="snr")
+regularizer = specreg.SpectralRegularizer("amplitude", weight=specreg.AutoWeight(2))  # 1: once
 
 for step in range(60):
     x0 = images(16)
@@ -45,11 +45,11 @@ for step in range(60):
     level = specreg.NoiseLevel.ddpm(schedule[t])
     x_t = level.diffuse(x0, noise)
     output = model(x_t, t)
-    base_loss = torch.nn.functional.mse_loss(output, noise)
+    target = level.alpha[:, None, None, None] * noise - level.sigma[:, None, None, None] * x0
+    base_loss = torch.nn.functional.mse_loss(output, target)
 
-    x0_hat = specreg.recover_x0(output, x_t, level, prediction="epsilon")  # 1: the predicted clean sample
-    # 2: how far its spectrum is off
-    term = regularizer(x0_hat, x0, level, prediction="epsilon", base_loss=base_loss, output=output)
+    # 2: how far the spectrum of the predicted clean sample is off
+    term = regularizer.from_output(output, target, level, prediction="v", x0=x0, base_loss=base_loss)
     loss = base_loss + term.loss
 
     optimizer.zero_grad()

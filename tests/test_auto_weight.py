@@ -169,7 +169,7 @@ def test_ramps_of_a_constant_lambda(ramp, factors):
 def test_what_is_missing_is_said():
     x0, x0_hat, level, squares, output = batch("v")
     reg = SpectralRegularizer("amplitude", weight=AutoWeight())
-    with pytest.raises(TypeError, match="AutoWeight needs both base_loss= and output="):
+    with pytest.raises(TypeError, match="AutoWeight, the default λ, needs both base_loss= and output="):
         reg(x0_hat, x0, level)
     with pytest.raises(TypeError, match=r"base_loss must be the scalar that is minimized.*got shape \[4\]"):
         reg(x0_hat, x0, level, base_loss=squares.flatten(1).mean(1), output=output)
@@ -180,7 +180,7 @@ def test_what_is_missing_is_said():
     with pytest.raises(TypeError, match="AutoWeight's options are numbers"):
         AutoWeight("0.1")
     with pytest.raises(TypeError, match="got only one of them"):
-        SpectralRegularizer("amplitude")(x0_hat, x0, level, base_loss=squares.mean())
+        SpectralRegularizer("amplitude", weight=0.1)(x0_hat, x0, level, base_loss=squares.mean())
     with pytest.raises(ValueError, match="output must require a gradient"):
         reg(x0_hat, x0, level, base_loss=squares.mean(), output=output.detach())
     with pytest.raises(ValueError, match="x0_hat must be computed from output"):

@@ -47,8 +47,8 @@ def test_every_decibel_of_the_readme_is_filled_in_from_the_numbers(monkeypatch):
     prose = re.sub(r"<!-- measured: .*?<!-- end -->|<img .*?>|```.*?```", "", text)
     for sentence in json.loads((ROOT / "docs" / "measured" / "said.json").read_text(encoding="utf-8"))["README.md"]:
         prose = prose.replace(said.filled(sentence), "")
-    read_off_the_second_figure = ["1.6 to 3"]
-    assert re.findall(r"[^ ]*\d[.]\d[^ ]* (?:dB|→|to \d)", prose) == read_off_the_second_figure
+    others = ["1.6 to 3", "0.003 to 0"]  # read off the second figure; of networks.json
+    assert re.findall(r"[^ ]*\d[.]\d[^ ]* (?:dB|→|to \d)", prose) == others
 
 
 def test_a_sentence_takes_its_numbers_from_a_study(monkeypatch):

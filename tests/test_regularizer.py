@@ -12,6 +12,7 @@ import torch
 
 import specreg
 from specreg import NoiseLevel, SpectralRegularizer, _checks, noise_weights, objectives
+from specreg.config import SpectralConfig
 
 X0_HAT, X0 = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LEVEL = specreg.NoiseLevel.edm(torch.tensor([0.1, 0.5, 2.0, 10.0]))
@@ -80,8 +81,8 @@ def test_one_level_for_the_whole_batch():
 
 
 def test_bands_come_on_request():
-    assert specreg.SpectralRegularizer("haar")(X0_HAT, X0, LEVEL).by_band == {}
-    bands = specreg.SpectralRegularizer("haar", by_band=True)(X0_HAT, X0, LEVEL).by_band
+    assert specreg.SpectralRegularizer("haar", weight=1.0)(X0_HAT, X0, LEVEL).by_band == {}
+    bands = specreg.SpectralRegularizer("haar", weight=1.0, by_band=True)(X0_HAT, X0, LEVEL).by_band
     assert all(value.shape == (4,) for value in bands.values())
     with pytest.raises(TypeError, match=r"by_band=True needs a loss with a by_band method"):
         specreg.SpectralRegularizer(specreg.losses.amplitude, by_band=True)
@@ -110,7 +111,7 @@ def test_bad_options_are_refused(options, words):
 
 
 def test_noise_weights_of_another_batch_are_refused():
-    regularizer = specreg.SpectralRegularizer("haar", noise_weight=lambda level: torch.ones(3))
+    regularizer = specreg.SpectralRegularizer("haar", weight=1.0, noise_weight=lambda level: torch.ones(3))
     with pytest.raises(ValueError, match=r"one a sample, \[4\], or one for all; got \[3\]"):
         regularizer(X0_HAT, X0, LEVEL)
 
@@ -189,8 +190,12 @@ def test_a_number_as_text_is_no_weight():
         specreg.SpectralRegularizer("haar", weight="0.1")
 
 
-def test_the_default_noise_weight_is_the_recommended_one():
-    assert specreg.SpectralRegularizer().noise_weight == noise_weights.SNR(power=None, clip=1.0)
+def test_the_defaults_are_the_recommended_ones():
+    default = specreg.SpectralRegularizer()
+    assert default.noise_weight == noise_weights.SNR(power=None, clip=1.0)
+    assert isinstance(default.weight, specreg.AutoWeight)
+    assert float(default.weight.ratio) == 1.0
+    assert (SpectralConfig().weight, SpectralConfig().ratio) == ("auto", 1.0)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "score", "v", "x0", "flow", "velocity", "pred_noise"])
@@ -381,7 +386,7 @@ def test_a_mask_broadcasts_in_a_layout_too():
     term = reg(x0_hat.movedim(1, -1), x0.movedim(1, -1), level, mask=mask[..., None])
     torch.testing.assert_close(term.per_sample, expected.per_sample)
     with pytest.raises(ValueError, match="x0_hat and x0 must have the same shape"):  # which a mask would broadcast
-        SpectralRegularizer("haar")(x0_hat[:, :1], x0, level, mask=mask)
+        SpectralRegularizer("haar", weight=1.0)(x0_hat[:, :1], x0, level, mask=mask)
 
 
 def test_lambda_is_measured_beside_gaps_and_nothing_seen_is_no_error():

@@ -4,7 +4,7 @@
     # in the loop:
     level = specreg.NoiseLevel.ddpm(alphas_cumprod[t])  # or .edm(sigma), .flow(t), .from_diffusers(scheduler, t)
     term = regularizer.from_output(model_output, target, level, prediction="v", x0=x0, base_loss=base_loss)
-    (base_loss + term.loss).backward()  # or epsilon, x0, flow, velocity, score, edm, a diffusers scheduler
+    (base_loss + term.loss).backward()  # or epsilon, x0 (EDM's denoised), flow, velocity, score, a scheduler
 
 Importing it loads torch, numpy and PyWavelets, nothing heavier.
 """

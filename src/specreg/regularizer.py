@@ -35,10 +35,10 @@ class SpectralRegularizer(OwnState):
             see `specreg.losses.build`), or any callable `(x0_hat, x0) -> [B]`, such as
             `specreg.losses.Wavelet("bior1.3", levels=3)`; or several of specreg's losses by name or object, such as
             ["amplitude", "haar"], which are added up under one λ.
-        weight: λ, a finite number of at least 0; or `specreg.AutoWeight(ratio=1.0)`, in short "auto", which measures it
-            while training (calls then need `base_loss` and `output`); or "edm", the paper's weighted λ = λ_EDM(σ),
-            which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training is
-            bit-identical to training without it, while `per_sample` still says what the loss would be.
+        weight: λ. `specreg.AutoWeight(ratio=1.0)`, in short "auto" (the default), measures it while training: calls
+            then need `base_loss` and `output`. Or a finite number of at least 0; or "edm", the paper's weighted
+            λ = λ_EDM(σ), which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training
+            is bit-identical to training without it, while `per_sample` still says what the loss would be.
         noise_weight: weight of the loss by noise level: "snr" (the default), "constant", "edm", "hard_gate",
             "smooth_gate", or any callable `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
             "snr" is √SNR up to 1, and SNR up to 1 for networks that predict ε or the score.
@@ -73,7 +73,7 @@ class SpectralRegularizer(OwnState):
         self,
         loss: str | Callable[[Tensor, Tensor], Tensor] | Sequence[str | losses.SpectralLoss] = "amplitude",
         *,
-        weight: float | AutoWeight | Literal["auto", "edm"] = 0.1,
+        weight: float | AutoWeight | Literal["auto", "edm"] = "auto",
         noise_weight: str | NoiseWeight | None = None,
         band_weight: str | BandWeight | None = None,
         layout: str | None = None,
@@ -207,7 +207,7 @@ class SpectralRegularizer(OwnState):
         learning = torch.is_grad_enabled() and self.training
         if (base_loss is None) != (output is None) or (self.measures and learning and base_loss is None):
             raise TypeError(
-                "AutoWeight needs both base_loss= and output= (the tensor that the network returned)"
+                "AutoWeight, the default λ, needs both base_loss= and output= (the tensor that the network returned)"
                 if self.automatic
                 else "base_loss and output measure the gradient ratio together; got only one of them"
             )

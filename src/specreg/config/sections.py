@@ -109,7 +109,7 @@ class SpectralConfig(Section):
         max_length=NAME_LENGTH,
         description="amplitude, amplitude_phase, haar, bior1.3, wavelet:NAME, TRANSFORM:COMPARISON, or a sum: a+b",
     )
-    weight: float | Literal["auto"] = Field(0.1, description="λ; auto finds it while training")
+    weight: float | Literal["auto"] = Field("auto", description="λ; auto finds it while training")
     ratio: float = Field(
         1.0, gt=0, allow_inf_nan=False, description="ratio of the two gradients at the output (weight: auto)"
     )
