@@ -38,7 +38,7 @@ model = Denoiser()
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
 regularizer = specreg.SpectralRegularizer("amplitude", weight=specreg.AutoWeight(2))  # 1: once
 
-for step in range(60):
+for step in range(61):
     x0 = images(16)
     t = torch.randint(1000, (len(x0),))
     noise = torch.randn_like(x0)
@@ -55,5 +55,5 @@ for step in range(60):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    if step % 20 == 19:
-        print(f"step {step + 1}: base loss {base_loss:.3f}, spectral term {term.loss:.3f}, λ {term.lam:.3f}")
+    if step % 20 == 0:
+        print(f"step {step}: base loss {base_loss:.3f}, spectral term {term.loss:.3f}, λ {term.lam:.3f}")
