@@ -87,6 +87,7 @@ ARMS = ", ".join(
         ("-auto", "auto, ratio: 2", "snr"),
     )
 )
+FINE_TUNE = [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"]
 HALF = "amplitude-half: {name: amplitude, weight: auto, ratio: 0.5, noise_weight: snr, options: {reduction: sum}}"
 OTHERS_FINE_TUNED = ["amplitude_phase", "bior1.3", "amplitude-weighted", "amplitude+haar-weighted"]
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
@@ -162,19 +163,9 @@ STUDIES = {
         [*SCRATCH, "model.classes=10", "sampling.classes=data"],
         dict.fromkeys((500, 1000, 2000), LONGEST[1:]),
     ),
-    "edm-finetune": Study(
-        "edm-cifar10-uncond-vp",
-        [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        dict.fromkeys([5, 100], FINE_TUNED),
-    ),
-    "edm-finetune-weights": Study(
-        "edm-cifar10-uncond-vp",
-        [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"],
-        {1000: ["amplitude", "haar", "amplitude+haar"]},
-    ),
-    "edm-finetune-others": Study(
-        "edm-cifar10-uncond-vp", [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"], {1000: OTHERS_FINE_TUNED}
-    ),
+    "edm-finetune": Study("edm-cifar10-uncond-vp", FINE_TUNE, dict.fromkeys([5, 100], FINE_TUNED)),
+    "edm-finetune-weights": Study("edm-cifar10-uncond-vp", FINE_TUNE, {1000: ["amplitude", "haar", "amplitude+haar"]}),
+    "edm-finetune-others": Study("edm-cifar10-uncond-vp", FINE_TUNE, {1000: OTHERS_FINE_TUNED}),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}, {HALF}}}"],

@@ -61,6 +61,7 @@ def test_a_sentence_takes_its_numbers_from_a_study(monkeypatch):
     expected = f"{np.mean(theirs):.2f} → {np.mean(ours):.2f}, {np.mean(differences):+.3f} ± {half:.3f}"
     at = "curves-tiles-long 6400 den amplitude@auto:2"
     assert said.filled(f"{{{at} ->.2}}, {{{at} +-}}") == expected.replace("-", "−")
+    assert said.filled(f"{{{at} %}}") == f"{100 * np.mean(ours) / np.mean(theirs) - 100:.0f}%"
     assert said.filled(f"{{{at} by.2}}, {{{at} abs.1}}") == f"{abs(np.mean(differences)):.2f}, {abs(np.mean(ours)):.1f}"
 
 
