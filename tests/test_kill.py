@@ -1,6 +1,7 @@
 """Killing runs, a few times: what is left is as if they had not been killed."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def test_runs_that_are_killed_end_as_those_that_are_not():
     shown = run("--kinds", "two", "--kills", "5", "--seed", "1")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "5 kills, 0 differences" in shown.stdout.splitlines()[-1]
-    assert "1 ended" in shown.stdout
+    ended = re.search(r"(\d+) ended", shown.stdout)  # how many depends on the machine's speed
+    assert ended is not None and int(ended[1]) > 0, shown.stdout
 
 
 def test_contents_leave_times_out_and_nothing_else(tmp_path):
