@@ -90,6 +90,7 @@ ARMS = ", ".join(
 FINE_TUNE = [*EDM, "model.dropout=0", f"arms={{{ARMS}}}"]
 HALF = "amplitude-half: {name: amplitude, weight: auto, ratio: 0.5, noise_weight: snr, options: {reduction: sum}}"
 OTHERS_FINE_TUNED = ["amplitude_phase", "bior1.3", "amplitude-weighted", "amplitude+haar-weighted"]
+REST_FINE_TUNED = [*(f"{loss}-weighted" for loss in LOSSES[1:]), "amplitude_phase-auto", "bior1.3-auto"]
 FINE_TUNED = [f"{loss}{suffix}" for loss in WITH_SUM for suffix in ("", "-weighted", "-auto")]
 
 BOARDS = ["data.resolution=32", "data.squares=[2, 4]", "model.width=16", "training.decay=constant", *SHORT]
@@ -166,6 +167,7 @@ STUDIES = {
     "edm-finetune": Study("edm-cifar10-uncond-vp", FINE_TUNE, dict.fromkeys([5, 100], FINE_TUNED)),
     "edm-finetune-weights": Study("edm-cifar10-uncond-vp", FINE_TUNE, {1000: ["amplitude", "haar", "amplitude+haar"]}),
     "edm-finetune-others": Study("edm-cifar10-uncond-vp", FINE_TUNE, {1000: OTHERS_FINE_TUNED}),
+    "edm-finetune-rest": Study("edm-cifar10-uncond-vp", FINE_TUNE, {1000: REST_FINE_TUNED}),
     "edm-finetune-long": Study(
         "edm-cifar10-uncond-vp",
         [*EDM, "model.dropout=0", f"arms={{{ARMS}, {HALF}}}"],

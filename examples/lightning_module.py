@@ -16,12 +16,12 @@ torch.manual_seed(0)
 
 
 class Diffusion(lightning.LightningModule):
-    """Predicts the noise; your network and data take the place of the convolutions and gratings."""
+    """Predicts v, with σ as a channel; your network and data take the place of the convolutions and gratings."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 32, 5, padding=2), torch.nn.SiLU(), torch.nn.Conv2d(32, 1, 5, padding=2)
+            torch.nn.Conv2d(2, 32, 5, padding=2), torch.nn.SiLU(), torch.nn.Conv2d(32, 1, 5, padding=2)
         )
         self.alphas_cumprod = alphas_cumprod("cosine", 1000).float()
         self.regularizer = specreg.SpectralRegularizer("amplitude", weight="auto")
@@ -31,9 +31,11 @@ class Diffusion(lightning.LightningModule):
         (x0,) = batch
         noise, t = torch.randn_like(x0), torch.randint(1000, (len(x0),))
         level = specreg.NoiseLevel.ddpm(self.alphas_cumprod[t])
-        output = self.network(level.diffuse(x0, noise))
-        loss = F.mse_loss(output, noise)
-        term = self.regularizer.from_output(output, noise, level, prediction="epsilon", x0=x0, base_loss=loss)
+        alpha, sigma = (coefficient[:, None, None, None].expand_as(x0) for coefficient in (level.alpha, level.sigma))
+        output = self.network(torch.cat([level.diffuse(x0, noise), sigma], dim=1))
+        target = alpha * noise - sigma * x0
+        loss = F.mse_loss(output, target)
+        term = self.regularizer.from_output(output, target, level, prediction="v", x0=x0, base_loss=loss)
         if index % 13 == 0:
             print(f"step {index + 1}: base loss {loss:.3f}, spectral term {term.loss:.3f}, λ {term.lam:.3f}")
         return loss + term.loss
