@@ -31,9 +31,9 @@ class Diffusion(lightning.LightningModule):
         (x0,) = batch
         noise, t = torch.randn_like(x0), torch.randint(1000, (len(x0),))
         level = specreg.NoiseLevel.ddpm(self.alphas_cumprod[t])
-        alpha, sigma = (coefficient[:, None, None, None].expand_as(x0) for coefficient in (level.alpha, level.sigma))
+        sigma = level.sigma[:, None, None, None].expand_as(x0)
         output = self.network(torch.cat([level.diffuse(x0, noise), sigma], dim=1))
-        target = alpha * noise - sigma * x0
+        target = specreg.diffusion.target(x0, noise, level, prediction="v")
         loss = F.mse_loss(output, target)
         term = self.regularizer.from_output(output, target, level, prediction="v", x0=x0, base_loss=loss)
         if index % 13 == 0:

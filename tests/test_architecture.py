@@ -24,6 +24,7 @@ LOSS = {
     "losses",
     "diffusion",
     "auto_weight",
+    "ramps",
     "regularizer",
 }
 TRAINING = LOSS | {
@@ -54,9 +55,10 @@ ALLOWED = {
     "report": {"_files"},
     "transforms": {"_checks", "_compile"},
     "diffusion": {"_checks"},
-    "losses": {"_checks", "_compile", "transforms"},
+    "losses": {"_checks", "_compile", "transforms", "own_state"},
     "auto_weight": {"_checks", "own_state"},
     "own_state": set(),
+    "ramps": {"_checks"},
     "spectral_term": {"_checks", "_html"},
     "watch": set(),
     "integrations": {"", "diffusion", "watch", "losses"},

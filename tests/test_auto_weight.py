@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import specreg
-from specreg import AutoWeight, NoiseLevel, SpectralRegularizer, recover_x0
+from specreg import AutoWeight, NoiseLevel, SpectralRegularizer, _checks, recover_x0
 from specreg.auto_weight import gradient_norms
 
 PREDICTIONS = ["epsilon", "v", "x0", "flow", "score", "edm"]
@@ -175,7 +175,7 @@ def test_what_is_missing_is_said():
         reg(x0_hat, x0, level, base_loss=squares.flatten(1).mean(1), output=output)
     with pytest.raises(TypeError, match="got float"):
         reg(x0_hat, x0, level, base_loss=0.5, output=output)
-    with pytest.raises(TypeError, match=r"weight .λ. must be a number, an AutoWeight, auto or edm"):
+    with pytest.raises(TypeError, match=r"weight .λ. must be a number, an AutoWeight, auto, auto:RATIO or edm"):
         SpectralRegularizer("amplitude", weight=None)
     with pytest.raises(TypeError, match="AutoWeight's options are numbers"):
         AutoWeight("0.1")
@@ -245,3 +245,12 @@ def test_outputs_in_float64_are_measured():
     x0 = torch.zeros_like(output)
     term = regularizer.from_output(output, x0, level, prediction="x0", x0=x0)
     assert float(term.gradient_ratio) == pytest.approx(0.5)
+
+
+def test_a_weight_that_is_never_measured_says_so(monkeypatch):
+    monkeypatch.setattr(_checks, "_WARNED", set())
+    weight = AutoWeight()
+    for _ in range(19):
+        weight.update(torch.ones(()), torch.zeros(()))
+    with pytest.warns(UserWarning, match="could measure none of the first 20 calls, so λ is still 0"):
+        weight.update(torch.ones(()), torch.zeros(()))

@@ -93,3 +93,34 @@ def test_casting_and_meta_devices_leave_it_alone():
     assert holder.regularizer.weight.value.dtype == torch.float32
     holder.to("meta")
     assert float(holder.regularizer.weight.value) > 0
+
+
+@pytest.mark.parametrize("options", [{"weight": "auto"}, {"weight": 0.1, "warmup": 5}])
+def test_a_validation_in_inference_mode_before_training_does_no_harm(options):
+    """Lightning's sanity check. The meta device stands for an accelerator, to which the first call moves the state."""
+    reg = specreg.SpectralRegularizer("haar", **options)
+    x0, level = torch.randn(2, 1, 8, 8, device="meta"), specreg.NoiseLevel.flow(torch.rand(2, device="meta"))
+    with torch.inference_mode():
+        saved = {name: value + 1 for name, value in reg.state_dict().items()}
+        reg.load_state_dict(saved)
+        reg.eval()(torch.randn_like(x0), x0, level)
+    output = torch.randn_like(x0, requires_grad=True)
+    reg.train()(output, x0, level, base_loss=(output - x0).square().mean(), output=output)
+    assert {value.device.type for value in reg.state_dict().values()} == {"meta"}
+
+
+def test_its_state_is_float32_and_on_the_cpu_whatever_the_defaults_are():
+    """As for a regularizer built in Lightning's configure_model under bf16-true, or on the meta device."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            reg = specreg.SpectralRegularizer("haar", weight="auto", warmup=3)
+    finally:
+        torch.set_default_dtype(before)
+    kinds = {(value.device.type, value.dtype) for value in reg.state_dict().values()}
+    assert kinds == {("cpu", torch.float32), ("cpu", torch.int64)}
+
+
+def test_a_prefix_is_that_of_all_keys():
+    assert all(key.startswith("reg.") for key in trained().state_dict(prefix="reg."))

@@ -186,7 +186,7 @@ def test_a_regularizer_that_was_never_moved_works_where_its_tensors_are(loss, we
 
 
 def test_a_number_as_text_is_no_weight():
-    with pytest.raises(ValueError, match=r"weight \(λ\), where it is no number, must be one of auto, edm; got '0.1'"):
+    with pytest.raises(ValueError, match=r"where it is no number, must be one of auto, auto:RATIO, edm; got '0.1'"):
         specreg.SpectralRegularizer("haar", weight="0.1")
 
 
@@ -468,3 +468,38 @@ def test_a_batch_in_parts_is_one_call_of_one_lambda():
         assert int(parts.calls) == int(whole.calls)
     with pytest.raises(TypeError, match="advance needs norms= under AutoWeight"):
         parts.advance()
+
+
+def test_a_ratio_can_be_written():
+    assert specreg.SpectralRegularizer("haar", weight="auto:0.5").weight.ratio == 0.5
+    for wrong in ("auto:", "auto:two", "auto:-1"):
+        with pytest.raises(ValueError, match=f"auto or auto:RATIO, a positive number; got '{wrong}'"):
+            specreg.SpectralRegularizer("haar", weight=wrong)
+
+
+@pytest.mark.parametrize("given", ["x0", "x_t"])
+def test_gradients_run_through_the_output_alone(given):
+    output, target, x = (value.clone().requires_grad_() for value in (X0_HAT, X0, X0 + 1))
+    reg = specreg.SpectralRegularizer("amplitude", weight=0.3)
+    reg.from_output(output, target, LEVEL, prediction="flow", **{given: x}).loss.backward()
+    assert output.grad is not None
+    assert target.grad is None
+    assert x.grad is None
+
+
+def test_from_output_needs_the_batch_first():
+    """Its noise levels go along the first axis."""
+    tokens = torch.randn(16, len(X0), 3)
+    for reg in (
+        specreg.SpectralRegularizer("haar", weight=0.1, layout="lbc"),
+        specreg.SpectralRegularizer(specreg.losses.Wavelet("haar", layout="lbc"), weight=0.1),
+    ):
+        with pytest.raises(ValueError, match="from_output needs the batch first; got layout='lbc'"):
+            reg.from_output(tokens, tokens, LEVEL, prediction="flow", x0=tokens)
+
+
+def test_what_is_no_loss_of_samples_is_refused():
+    with pytest.raises(TypeError, match=r"loss must be an instance, .*; got the class Amplitude"):
+        specreg.SpectralRegularizer(specreg.losses.Amplitude)
+    with pytest.raises(ValueError, match=r"the loss must return one value a sample, \[B\]; got shape \[\]"):
+        specreg.SpectralRegularizer(torch.nn.L1Loss(), weight=0.1)(X0_HAT, X0, LEVEL)

@@ -1,5 +1,7 @@
 """Watching a network, and tokens back to latents."""
 
+import copy
+import pickle
 from types import SimpleNamespace
 
 import diffusers
@@ -80,3 +82,22 @@ def test_sizes_that_do_not_fit_are_refused():
         specreg.unpack_tokens(torch.zeros(2, 23, 64), 8, 12)
     with pytest.raises(ValueError, match="in multiples of 2; got"):
         specreg.unpack_tokens(torch.zeros(2, 24, 64), 7, 12)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_watched_network_can_be_copied_after_a_step(copied):
+    network, x = torch.nn.Linear(3, 3), torch.randn(2, 3)
+    seen = specreg.watch(network)
+    network(x).sum().backward()
+    average = copied(network)
+    average(x + 1).sum().backward()
+    assert seen.x_t is x
+
+
+def test_an_average_of_a_watched_network_follows_it():
+    network = torch.nn.Linear(3, 3)
+    specreg.watch(network)
+    network(torch.randn(2, 3)).sum().backward()
+    average = torch.optim.swa_utils.AveragedModel(network)
+    average.update_parameters(network)
+    torch.testing.assert_close(average.module.weight, network.weight)

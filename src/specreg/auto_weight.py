@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from specreg import _checks
 from specreg.own_state import OwnState
+
+_CALLS_TO_WARN = 20
 
 
 class AutoWeight(OwnState):
@@ -53,10 +55,11 @@ class AutoWeight(OwnState):
         if not (0 <= low < high and low < float("inf")):
             raise ValueError(f"bounds must be two numbers, 0 <= low < high; got {bounds}")
         self.ratio, self.smoothing, self.bounds = float(ratio), float(smoothing), (float(low), float(high))
-        self.log_mean = torch.zeros(())  # of log ‖∂L/∂o‖ / ‖∂L_S/∂o‖, not yet divided by mass
-        self.mass = torch.zeros(())  # of the exponential mean: 0 before any call, towards 1
-        self.skipped = torch.zeros((), dtype=torch.int64)  # calls that could not be measured
-        self.clamped = torch.zeros((), dtype=torch.int64)  # calls whose λ was held at a bound
+        state: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
+        self.log_mean = torch.zeros((), **state)  # of log ‖∂L/∂o‖ / ‖∂L_S/∂o‖, not yet divided by mass
+        self.mass = torch.zeros((), **state)  # of the exponential mean: 0 before any call, towards 1
+        self.skipped = torch.zeros((), dtype=torch.int64, device="cpu")  # calls that could not be measured
+        self.clamped = torch.zeros((), dtype=torch.int64, device="cpu")  # calls whose λ was held at a bound
 
     @property
     def value(self) -> Tensor:
@@ -78,6 +81,7 @@ class AutoWeight(OwnState):
         self.log_mean.copy_(torch.where(good, keep * self.log_mean + (1 - keep) * log_ratio, self.log_mean))
         self.mass.copy_(torch.where(good, keep * self.mass + (1 - keep), self.mass))
         self.skipped += ~good
+        self._warn_if_never_measured()
         lam, unbounded = self.value, self._unbounded()
         held = (self.mass > 0) & (lam != unbounded)
         self.clamped += held
@@ -88,6 +92,28 @@ class AutoWeight(OwnState):
                 f"asks for {float(unbounded):g}; .clamped counts such calls",
             )
         return lam
+
+    def _warn_if_never_measured(self) -> None:
+        """Warn once where none of the first calls could be measured, so that λ is still 0."""
+        if self.mass.device.type == "cpu" and not torch.compiler.is_compiling():
+            skipped = int(self.skipped)
+            if skipped == _CALLS_TO_WARN and float(self.mass) == 0:
+                _checks.warn_once(
+                    "λ never measured",
+                    f"AutoWeight could measure none of the first {skipped} calls, so λ is still 0: a gradient at the "
+                    "output is 0 or not finite, such as where the noise weight is 0 for all samples",
+                )
+
+    @classmethod
+    def named(cls, name: str) -> AutoWeight | None:
+        """Return "auto" or "auto:RATIO" as an instance, None for other names; ValueError for what is no ratio."""
+        head, colon, ratio = name.partition(":")
+        if head != "auto":
+            return None
+        try:
+            return cls(float(ratio)) if colon else cls()
+        except ValueError:
+            raise ValueError(f"weight (λ) is auto or auto:RATIO, a positive number; got {name!r}") from None
 
     def extra_repr(self) -> str:
         """Return the options as arguments of the constructor."""

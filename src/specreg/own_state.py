@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ class OwnState(nn.Module):
 
     OWN: ClassVar[tuple[str, ...]] = ()
     COUNTERS: ClassVar[tuple[str, ...]] = ()  # of OWN, those that a saved state may lack
+    ON_CPU: ClassVar[tuple[str, ...]] = ()  # of OWN, those that stay there, since Python reads them in every call
 
     def _owned(self) -> Iterator[tuple[str, OwnState, str]]:
         for prefix, module in self.named_modules():
@@ -30,21 +32,30 @@ class OwnState(nn.Module):
         """Return the state; without the own state where a module that holds this one collects its own."""
         found = super().state_dict(*args, **kwargs)
         if not args and kwargs.get("destination") is None:
-            found |= {key: getattr(module, name).detach() for key, module, name in self._owned()}
+            prefix = kwargs.get("prefix", "")
+            found |= {prefix + key: getattr(module, name).detach() for key, module, name in self._owned()}
         return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load what `state_dict()` returned; RuntimeError for keys that are missing or unknown, if `strict`."""
         rest = dict(state_dict)
-        for key, module, name in self._owned():
-            if key in rest:
-                current: Tensor = getattr(module, name)
-                setattr(module, name, torch.as_tensor(rest.pop(key)).to(current, copy=True))
-            elif strict and name not in module.COUNTERS:
-                raise RuntimeError(f"{type(self).__name__}: the state to load has no {key!r}")
+        with _changeable():
+            for key, module, name in self._owned():
+                if key in rest:
+                    current: Tensor = getattr(module, name)
+                    setattr(module, name, torch.as_tensor(rest.pop(key)).to(current, copy=True))
+                elif strict and name not in module.COUNTERS:
+                    raise RuntimeError(f"{type(self).__name__}: the state to load has no {key!r}")
         return super().load_state_dict(rest, strict=strict, assign=assign)
 
     def move_state(self, device: torch.device) -> None:
         """Move the own state to a device, that of submodules included."""
-        for _, module, name in self._owned():
-            setattr(module, name, getattr(module, name).to(device))
+        with _changeable():
+            for _, module, name in self._owned():
+                if name not in module.ON_CPU:
+                    setattr(module, name, getattr(module, name).to(device))
+
+
+def _changeable() -> AbstractContextManager[object]:
+    """Return a context whose tensors training may change, also where a validation in inference mode comes first."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()

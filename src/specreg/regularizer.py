@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from specreg import _checks, losses
+from specreg import _checks, losses, ramps
 from specreg.auto_weight import AutoWeight, gradient_norms
 from specreg.diffusion import band_weight as band_weights
 from specreg.diffusion import noise_weight as noise_weights
@@ -23,9 +22,6 @@ from specreg.own_state import OwnState
 from specreg.spectral_term import SpectralTerm, masked, spread
 from specreg.transforms import radial
 
-Ramp = Literal["linear", "cosine"]
-RAMPS = ("linear", "cosine")
-
 
 class SpectralRegularizer(OwnState):
     """A spectral loss on the predicted clean sample, weighted by λ, by noise level and optionally by frequency band.
@@ -36,9 +32,10 @@ class SpectralRegularizer(OwnState):
             `specreg.losses.Wavelet("bior1.3", levels=3)`; or several of specreg's losses by name or object, such as
             ["amplitude", "haar"], which are added up under one λ.
         weight: λ. `specreg.AutoWeight(ratio=1.0)`, in short "auto" (the default), measures it while training: calls
-            then need `base_loss` and `output`. Or a finite number of at least 0; or "edm", the paper's weighted
-            λ = λ_EDM(σ), which is λ = 1 with `noise_weight="edm"`. At 0 the term takes no part in the graph: training
-            is bit-identical to training without it, while `per_sample` still says what the loss would be.
+            then need `base_loss` and `output`; "auto:2" is short for `AutoWeight(2)`. Or a finite number of at least 0;
+            or "edm", the paper's weighted λ = λ_EDM(σ), which is λ = 1 with `noise_weight="edm"`. At 0 the term takes
+            no part in the graph: training is bit-identical to training without it, while `per_sample` still says what
+            the loss would be.
         noise_weight: weight of the loss by noise level: "snr" (the default), "constant", "edm", "hard_gate",
             "smooth_gate", or any callable `NoiseLevel -> [B]`, such as `specreg.noise_weights.SNR(power=0.5, clip=5)`.
             "snr" is √SNR up to 1, and SNR up to 1 for networks that predict ε or the score.
@@ -73,46 +70,39 @@ class SpectralRegularizer(OwnState):
         self,
         loss: str | Callable[[Tensor, Tensor], Tensor] | Sequence[str | losses.SpectralLoss] = "amplitude",
         *,
-        weight: float | AutoWeight | Literal["auto", "edm"] = "auto",
+        weight: float | AutoWeight | str = "auto",
         noise_weight: str | NoiseWeight | None = None,
         band_weight: str | BandWeight | None = None,
         layout: str | None = None,
         warmup: int = 0,
         cooldown: int = 0,
         total: int | None = None,
-        ramp: Ramp = "linear",
+        ramp: ramps.Shape = "linear",
         by_band: bool = False,
     ):
         super().__init__()
-        if weight == "auto":
-            weight = AutoWeight()
         if isinstance(weight, str):
-            _checks.choice("weight (λ), where it is no number,", weight, ["auto", "edm"])
+            weight = AutoWeight.named(weight) or weight
+        if isinstance(weight, str):
+            _checks.choice("weight (λ), where it is no number,", weight, ["auto", "auto:RATIO", "edm"])
             if noise_weight not in (None, "edm"):
                 raise ValueError(f'weight="edm" sets the noise weight; got noise_weight={noise_weight!r} beside it')
             weight, noise_weight = 1.0, "edm"
         if not isinstance(weight, AutoWeight):
             if not isinstance(weight, (int, float)):
-                raise TypeError(f"weight (λ) must be a number, an AutoWeight, auto or edm; got {weight!r}")
+                raise TypeError(f"weight (λ) must be a number, an AutoWeight, auto, auto:RATIO or edm; got {weight!r}")
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"weight (λ) must be a finite number of at least 0; got {weight}")
             weight = float(weight)
-        if not (isinstance(warmup, int) and warmup >= 0):
-            raise ValueError(f"warmup must be a whole number of calls, at least 0; got {warmup!r}")
-        _checks.choice("ramp", ramp, RAMPS)
-        if not (isinstance(cooldown, int) and cooldown >= 0):
-            raise ValueError(f"cooldown must be a whole number of calls, at least 0; got {cooldown!r}")
-        if cooldown and not (isinstance(total, int) and total >= warmup + cooldown):
-            raise ValueError(f"a cooldown needs total= of at least warmup + cooldown calls; got {total!r}")
+        self.ramps = ramps.Ramps(warmup, cooldown, total, ramp)
         self.spectral_loss = losses.as_loss(loss)
         self.weight = weight
         noise_weight = "snr" if noise_weight is None else noise_weight
         self.noise_weight = noise_weights.build(noise_weight) if isinstance(noise_weight, str) else noise_weight
         self.band_weight = band_weights.build(band_weight) if isinstance(band_weight, str) else band_weight
-        self.warmup, self.cooldown, self.total, self.ramp = warmup, cooldown, total, ramp
         self.wants_bands = by_band
         self.layout = layout if layout is None else _checks.layout_letters(layout)
-        self.calls = torch.zeros((), dtype=torch.int64)
+        self.calls = torch.zeros((), dtype=torch.int64, device="cpu")
         self._checked = False
         self._held = False
         self._decoded = tuple(part for part in self.modules() if isinstance(part, losses.Decoded))
@@ -217,7 +207,7 @@ class SpectralRegularizer(OwnState):
             x0_hat, x0 = masked(x0_hat, x0, mask, self.layout)
         for part in self._decoded if self._held else ():
             measuring = self.automatic and base_loss is not None  # before `advance` counts, the other parts after it
-            part.held_call = part.calls - (not measuring)
+            part.held_call = int(part.calls) - (not measuring)
         off = self.weight == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and not off):
             per_sample = self._losses(x0_hat, x0, level)
@@ -268,6 +258,8 @@ class SpectralRegularizer(OwnState):
     ) -> SpectralTerm:
         """Return the term from what every trainer has, the network's output and its regression target `[B, ...]`.
 
+        Gradients run through the output alone.
+
         Args:
             output: what the network returned.
             target: what training regresses it on.
@@ -282,6 +274,12 @@ class SpectralRegularizer(OwnState):
             check: whether the first call checks, with x0 and x_t, that prediction and level are right
                 (see `check_wiring`).
         """
+        layout = self.layout or getattr(self.spectral_loss, "layout", None)
+        if layout is not None and not layout.startswith("b"):
+            raise ValueError(
+                f"from_output needs the batch first; got layout={layout!r} (permute the tensors, or call the "
+                "regularizer with x0_hat and x0)"
+            )
         _checks.alike(output=output, target=target, x0=x0, x_t=x_t if x0 is None else None)
         if check and not self._checked:
             if x0 is None or x_t is None:
@@ -292,7 +290,8 @@ class SpectralRegularizer(OwnState):
             raise TypeError(f"{self.spectral_loss!r} needs x0= or x_t=; only wavelet losses need neither")
         with _checks.without_autocast(output.device):
             wide = output if output.dtype == torch.float64 else output.float()
-            x0_hat, clean = x0_pair(wide, target, level, prediction=prediction, x0=x0, x_t=x_t, sigma_data=sigma_data)
+            fixed = {name: x if x is None else x.detach() for name, x in (("x0", x0), ("x_t", x_t))}
+            x0_hat, clean = x0_pair(wide, target.detach(), level, prediction=prediction, sigma_data=sigma_data, **fixed)
             measured: dict[str, Any] = {}
             if base_loss is not None or self.automatic:
                 if base_loss is None:
@@ -317,7 +316,11 @@ class SpectralRegularizer(OwnState):
         """Return the spectral loss of each sample, `[B]`."""
         band_weight = self.band_weight
         if band_weight is None:
-            return self.spectral_loss(x0_hat, x0)
+            found = self.spectral_loss(x0_hat, x0)
+            if isinstance(found, Tensor) and found.ndim == 1:
+                return found
+            came = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"the loss must return one value a sample, [B]; got {came}")
         with torch.no_grad(), torch.autocast(x0.device.type, enabled=False):
             ndim, layout = (getattr(self.spectral_loss, name, None) for name in ("ndim", "layout"))
             spectrum = radial.power_spectrum(x0, ndim=ndim, layout=layout)
@@ -336,20 +339,11 @@ class SpectralRegularizer(OwnState):
             lam = (self.weight.update(*norms) if norms else self.weight.value).to(like)
         else:
             lam = like.new_full((), self.weight)
-        if not self.warmup and not self.cooldown:
+        if self.ramps.flat:
             return lam
         if learning:
             self.calls += 1
-        if self.warmup:
-            lam = lam * self._ramped(self.calls / self.warmup).to(like)
-        if self.cooldown and self.total is not None:
-            lam = lam * self._ramped((self.total - self.calls) / self.cooldown).to(like)
-        return lam
-
-    def _ramped(self, done: Tensor) -> Tensor:
-        """Return a ramp's value in [0, 1] at the share `done` of its length."""
-        done = done.clamp(0.0, 1.0)
-        return done if self.ramp == "linear" else 0.5 - 0.5 * torch.cos(math.pi * done)
+        return self.ramps.scaled(lam, self.calls)
 
     def extra_repr(self) -> str:
         """Return λ and the weights; the loss and an automatic λ print themselves as submodules."""
@@ -357,7 +351,5 @@ class SpectralRegularizer(OwnState):
         said.append(f"noise_weight={self.noise_weight}")
         said += [f"band_weight={self.band_weight}"] if self.band_weight is not None else []
         said += [f"layout={self.layout!r}"] if self.layout is not None else []
-        said += [f"warmup={self.warmup}"] if self.warmup else []
-        said += [f"cooldown={self.cooldown}, total={self.total}"] if self.cooldown else []
-        said += [f"ramp={self.ramp!r}"] if self.warmup or self.cooldown else []
+        said += [] if self.ramps.flat else [str(self.ramps)]
         return ", ".join(said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -12,8 +12,24 @@ NAMES = ("x_t", "x", "sample", "hidden_states", "noisy_latents", "input", "input
 """Keywords under which networks take the noisy sample; the first that a call has is taken, else its first tensor."""
 
 
-class Watched:
+class KeepsLastCall:
+    """An object that keeps tensors of its last call, which its copies and pickles leave out.
+
+    A tensor with a graph can be neither copied nor pickled, and such an object may hang on a network as a hook, to be
+    copied with it for a weight average.
+    """
+
+    OF_CALL: ClassVar[tuple[str, ...]] = ("term",)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes, with None for those of the last call."""
+        return {name: None if name in self.OF_CALL else value for name, value in vars(self).items()}
+
+
+class Watched(KeepsLastCall):
     """What a network was given and returned in its last call; see `watch`."""
+
+    OF_CALL: ClassVar = ("_last",)
 
     def __init__(self, network: nn.Module, name: str | None):
         self._name = name

@@ -1,5 +1,6 @@
 """The pair from output and target, and the check of a trainer's wiring, for every parameterization and every slip."""
 
+import diffusers
 import pytest
 import torch
 
@@ -239,3 +240,23 @@ def test_prediction_is_a_name_or_a_scheduler(slip, named):
         TypeError, match=rf"or a diffusers scheduler \(the object, not its class or config\); got {named}$"
     ):
         recover_x0(target, x_t, level, prediction=slip(diffusers.DDPMScheduler()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_half_precision_is_accepted_at_every_timestep(schedule, dtype):
+    """diffusers casts ᾱ to the dtype of the samples, so that σ at the first timesteps may come out as 0."""
+    g = torch.Generator().manual_seed(0)
+    t = torch.arange(1000)
+    x0, noise = ((scale * torch.randn(1000, 3, 4, 4, generator=g)).to(dtype) for scale in (0.5, 1))
+    for name in ("epsilon", "v_prediction"):
+        scheduler = diffusers.DDPMScheduler(beta_schedule=schedule, prediction_type=name)
+        target = noise if name == "epsilon" else scheduler.get_velocity(x0, noise, t)
+        level = NoiseLevel.from_diffusers(scheduler, t)
+        x_t = scheduler.add_noise(x0, noise, t)
+        specreg.check_wiring(target, x_t, x0, level, prediction=scheduler)
+        some = slice(500, 516)
+        level = NoiseLevel.from_diffusers(scheduler, t[some])
+        for wrong in {"epsilon", "v", "x0", "velocity"} - {name.removesuffix("_prediction")}:
+            with pytest.raises(ValueError, match="is not read as x0"):
+                specreg.check_wiring(target[some], x_t[some], x0[some], level, prediction=wrong)

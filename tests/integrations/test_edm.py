@@ -120,6 +120,19 @@ def test_snapshots_pickle_the_loss_with_its_state():
     assert again.term is None
 
 
+def test_what_a_config_can_say_of_lambda():
+    """Options of the loops are JSON."""
+    assert SpectralLoss(weight="auto:0.5").regularizer.weight.ratio == 0.5
+    assert SpectralLoss(weight="edm").regularizer.noise_weight == specreg.noise_weights.EDMWeight()
+
+
+def test_a_loss_can_be_copied_after_a_step():
+    """Snapshots are copies of the loop's objects."""
+    loss_fn, net = SpectralLoss(weight="auto"), Denoiser()
+    loss_fn(net, torch.randn(2, 3, 8, 8))
+    assert copy.deepcopy(loss_fn).term is None
+
+
 def test_the_scaling_of_the_loop_is_not_doubled():
     """fp16 loops multiply the loss: λ is measured before, so the ratio of the gradients is as asked."""
     loss_fn, net = SpectralLoss(weight="auto"), Denoiser()

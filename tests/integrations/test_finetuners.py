@@ -1,5 +1,6 @@
 """The seams of fine-tuners, in stand-ins with the signatures of the commits that each module names."""
 
+import copy
 import sys
 import types
 from types import SimpleNamespace as Space
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import specreg
-from specreg.integrations import ai_toolkit, diffusion_pipe, kohya, musubi, onetrainer, simpletuner
+from specreg.integrations import ai_toolkit, diffusion_pipe, kohya, musubi, onetrainer, simpletuner, stable_audio
 
 SIGN = {"flow": 1, "velocity": -1}
 
@@ -571,3 +572,26 @@ def test_diffusion_pipe_s_stages_take_no_automatic_weight():
     with pytest.raises(ValueError, match="needs pipeline_stages = 1"):
         diffusion_pipe.add_term(model, auto(), time=lambda features: features[3], patch=2)
     diffusion_pipe.add_term(model, fixed(), time=lambda features: features[3], patch=2)
+
+
+# --- stable-audio-tools, what needs none of it -----------------------------------------------------------------------
+
+
+def test_pure_noise_has_a_level():
+    """Its wrappers draw t = 1 where p_one_shot is positive, whose cosine is −4e-8 in float32."""
+    level = stable_audio.level(torch.tensor([1.0, 0.5]), "v")
+    assert level.alpha.tolist() == pytest.approx([0, 0.7071], abs=1e-4)
+    assert float(level.alpha[0]) == 0
+
+
+def test_a_network_whose_calls_the_loss_remembers_can_be_copied_after_a_step():
+    found = stable_audio.SpectralLoss(specreg.SpectralRegularizer("haar", weight=0.5), "v")
+    network = torch.nn.Bilinear(4, 4, 4)
+    network.register_forward_pre_hook(found.remember)
+    x, clean = torch.randn(2, 1, 4), torch.randn(2, 1, 4)
+    output = network(x, torch.rand(2, 1, 4))
+    found._given = (x, torch.rand(2))
+    found({"output": output, "targets": clean}).backward()
+    network(output, output)
+    assert copy.deepcopy(found).term is None
+    assert copy.deepcopy(network).weight.shape == network.weight.shape

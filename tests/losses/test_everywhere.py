@@ -1,6 +1,9 @@
 """The losses inside what users run them in: torch.compile, vmap, odd memory layouts, mixed precision, accelerators."""
 
+import json
 import math
+import subprocess
+import sys
 import warnings
 from contextlib import nullcontext
 
@@ -414,3 +417,28 @@ def test_cuda_graphs_capture_value_and_gradient(name):
     x0_hat.grad.zero_()
     graph.replay()
     torch.testing.assert_close(x0_hat.grad, expected)
+
+
+def test_losses_are_the_same_under_any_default_dtype():
+    """As under Lightning's bf16-true. In a process of its own: constants are cached for the rest of a process."""
+    names = ["amplitude", "amplitude_phase", "haar", "bior1.3", "dct:log_power", "swt:l1", "dwt(db4):binned_power"]
+    script = f"""
+import json, torch, specreg
+torch.set_default_dtype(torch.bfloat16)
+g = torch.Generator().manual_seed(0)
+x = torch.randn(2, 2, 3, 16, 16, generator=g, dtype=torch.float32)
+level = specreg.NoiseLevel.edm(torch.tensor([0.3, 2.0], dtype=torch.float32))
+def term(name, **options):
+    reg = specreg.SpectralRegularizer(name, weight=1.0, **options)
+    return reg(x[0], x[1], level).per_sample.tolist()
+found = {{name: term(name) for name in {names}}}
+found |= {{name + "/wiener": term(name, band_weight="wiener") for name in ("amplitude", "haar")}}
+print(json.dumps(found))
+"""
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    again = script.replace("torch.set_default_dtype(torch.bfloat16)", "")
+    plain = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True, check=True)
+    found, expected = json.loads(shown.stdout), json.loads(plain.stdout)
+    assert len(found) == len(names) + 2
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-6), name

@@ -107,11 +107,20 @@ def _error(
         found = recover_x0(target, x_t, level, prediction=prediction, sigma_data=sigma_data)
     except ValueError:
         return float("inf")
-    rms = [x.double().flatten(1).square().mean(1).sqrt() for x in (found - x0.to(found), x_t, target, x0)]
+    off, noisy, wanted, clean = (_rms(x) for x in (found - x0.to(found), x_t, target, x0))
     rounding = max(torch.finfo(x.dtype).eps for x in (target, x_t, x0))
-    allowed = 4 * rounding * (a.abs() * rms[1] + b.abs() * rms[2] + rms[3]) + 1e-3 * rms[3]
-    worst = float((rms[0] / allowed.clamp_min(1e-30)).max())
+    alpha, sigma = level.alpha.double(), level.sigma.double()
+    # Schedulers round alpha² to the dtype of the samples and take the root of 1 - alpha²: sigma may be anything near 0.
+    alpha_off = rounding * alpha
+    sigma_off = (rounding * (sigma + alpha.square() / sigma.clamp_min(1e-30))).minimum(sigma)
+    allowed = 4 * rounding * (a.abs() * noisy + b.abs() * wanted + clean) + 1e-3 * clean
+    allowed += a.abs() * (alpha_off * clean + sigma_off) + b.abs() * (alpha_off + sigma_off * clean)
+    worst = float((off / allowed.clamp_min(1e-30)).max())
     return worst if worst == worst else float("inf")
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.double().flatten(1).square().mean(1).sqrt()
 
 
 def _advice(

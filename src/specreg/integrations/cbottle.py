@@ -22,9 +22,10 @@ from cbottle.loss import EDMLoss
 from torch import Tensor
 
 from specreg import NoiseLevel, SpectralRegularizer, SpectralTerm
+from specreg.watch import KeepsLastCall
 
 
-class SpectralEDMLoss(EDMLoss):  # type: ignore[misc]
+class SpectralEDMLoss(KeepsLastCall, EDMLoss):  # type: ignore[misc]
     """EDMLoss with the term of `regularizer`, spread over the pixels; the other arguments are EDMLoss's.
 
     Channels with missing values, which EDMLoss masks, are masked in the term too, with the same normalization. `term`
@@ -56,10 +57,6 @@ class SpectralEDMLoss(EDMLoss):  # type: ignore[misc]
         self.term = term = self.regularizer(faces(x0_hat), faces(images), level, mask=mask, **measured)
         share = term.weight * term.per_sample / (images[0].numel() * seen.float().mean())
         return dataclasses.replace(base, total=base.total + share.reshape(-1, 1, 1, 1))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the last term, whose graph cannot be pickled: snapshots hold the loss."""
-        return {**vars(self), "term": None}
 
 
 def faces(x: Tensor) -> Tensor:

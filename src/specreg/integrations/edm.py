@@ -12,16 +12,17 @@ The formulas are those of the papers (Karras et al. 2022, table 1; Karras et al.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from specreg import NoiseLevel, SpectralRegularizer, SpectralTerm
 from specreg.diffusion.noise_weight import EDMWeight
+from specreg.watch import KeepsLastCall
 
 
-class SpectralLoss:
+class SpectralLoss(KeepsLastCall):
     """EDM's loss and the spectral term on the denoiser's output, which is x0_hat.
 
     Args:
@@ -29,14 +30,16 @@ class SpectralLoss:
         P_std: standard deviation of ln σ.
         sigma_data: standard deviation of the data.
         loss: see `SpectralRegularizer`.
-        weight: λ, a number or "auto" (here beside sums over pixels).
-        noise_weight: weight of the term by noise level.
+        weight: λ, a number, "auto" or "auto:RATIO" (here beside sums over pixels), or "edm".
+        noise_weight: weight of the term by noise level, None for "snr".
         warmup: calls over which λ ramps up.
 
     The last term is kept in `term` for logging (`loss_fn.term.logs()`), and the base loss of each value, without the
     term and its graph, in `base`, `[B, C, H, W]`. λ's state is part of the object, so a pickled
     snapshot has it. Under DDP every process must call, as the loop does.
     """
+
+    OF_CALL: ClassVar = ("term", "base")
 
     def __init__(
         self,
@@ -46,13 +49,12 @@ class SpectralLoss:
         *,
         loss: str | Sequence[str] = "amplitude",
         weight: float | str = "auto",
-        noise_weight: str = "snr",
+        noise_weight: str | None = None,
         warmup: int = 0,
     ):
         self.P_mean, self.P_std, self.sigma_data = P_mean, P_std, sigma_data
-        chosen: Any = weight
         names = loss if isinstance(loss, str) else list(loss)
-        self.regularizer = SpectralRegularizer(names, weight=chosen, noise_weight=noise_weight, warmup=warmup)
+        self.regularizer = SpectralRegularizer(names, weight=weight, noise_weight=noise_weight, warmup=warmup)
         self.term: SpectralTerm | None = None
         self.base: Tensor | None = None
 
@@ -85,10 +87,6 @@ class SpectralLoss:
         self.term = term = self.regularizer(x0_hat, x0, level, **measured)
         self.base = base.detach()
         return base + _column(term.weight * term.per_sample / base[0].numel())
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the last term, whose graph cannot be pickled, and the last base loss."""
-        return {**vars(self), "term": None, "base": None}
 
 
 class SpectralLoss2(SpectralLoss):

@@ -23,17 +23,18 @@ from torch import Tensor, nn
 
 from specreg import NoiseLevel, SpectralRegularizer, SpectralTerm
 from specreg.diffusion.pair import check_wiring
+from specreg.watch import KeepsLastCall
 
 Flow = Literal["flow", "velocity"]
 
 
-class SpectralLoss(nn.Module):
+class SpectralLoss(KeepsLastCall, nn.Module):
     """The trainer's own weighted mean squared error and the term: `(ctx) -> ([], {name: value})`.
 
     Args:
         loss: a wavelet loss or several by name; they see the difference of output and target alone.
-        weight: λ, a number or "auto".
-        noise_weight: weight of the term by noise level.
+        weight: λ, a number, "auto" or "auto:RATIO".
+        noise_weight: weight of the term by noise level, None for "snr".
         prediction: "flow" for targets ε − x0, "velocity" for x0 − ε (Z-Image, Ideogram).
         warmup: calls over which λ ramps up.
 
@@ -44,14 +45,13 @@ class SpectralLoss(nn.Module):
         self,
         loss: str | Sequence[str] = "haar",
         weight: float | str = "auto",
-        noise_weight: str = "snr",
+        noise_weight: str | None = None,
         prediction: Flow = "flow",
         warmup: int = 0,
     ):
         super().__init__()
-        chosen: Any = weight
         names = loss if isinstance(loss, str) else list(loss)
-        self.regularizer = SpectralRegularizer(names, weight=chosen, noise_weight=noise_weight, warmup=warmup)
+        self.regularizer = SpectralRegularizer(names, weight=weight, noise_weight=noise_weight, warmup=warmup)
         self.prediction: Flow = prediction
         self.term: SpectralTerm | None = None
 

@@ -14,13 +14,14 @@ patches where there are patches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from physicsnemo.diffusion.metrics import EDMLoss, EDMLossLogUniform, MSEDSMLoss, ResidualLoss, WeightedMSEDSMLoss
 from torch import Tensor
 
 from specreg import NoiseLevel, SpectralRegularizer, SpectralTerm, recover_x0
+from specreg.watch import KeepsLastCall
 
 
 def _eager(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -33,8 +34,10 @@ def _eager(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return disabled
 
 
-class _SpectralPreconditioned:
+class _SpectralPreconditioned(KeepsLastCall):
     """Beside the losses of preconditioned networks, whose output is x0_hat and whose loops sum over pixels."""
+
+    OF_CALL: ClassVar = ("term", "_clean")
 
     regularizer: SpectralRegularizer
     term: SpectralTerm | None = None

@@ -11,22 +11,25 @@ the network remembers them.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from specreg import NoiseLevel, SpectralRegularizer, SpectralTerm
+from specreg.watch import KeepsLastCall
 
 NAMES: dict[str, Literal["v", "flow"]] = {"v": "v", "rectified_flow": "flow", "rf_denoiser": "flow"}
 """Its diffusion objectives, and what their networks predict by the names of `recover_x0`."""
 
 
-class SpectralLoss(nn.Module):
+class SpectralLoss(KeepsLastCall, nn.Module):
     """One of a MultiLoss's modules: `(info) -> []`, the term of the batch that the network was called with last.
 
     The last term is in `term`, for logging. The module has no state of its own, so older checkpoints load.
     """
+
+    OF_CALL: ClassVar = ("term", "_given")
 
     name = "spectral_loss"
 
@@ -78,5 +81,5 @@ def level(t: Tensor, objective: str) -> NoiseLevel:
     """Return the level of times t `[B]` in [0, 1], noise at 1."""
     if objective == "v":
         angle = t.float() * math.pi / 2
-        return NoiseLevel(angle.cos(), angle.sin())
+        return NoiseLevel(angle.cos().clamp_min(0), angle.sin())  # at t = 1 rounding makes the cosine negative
     return NoiseLevel.flow(t)

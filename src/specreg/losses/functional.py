@@ -211,7 +211,7 @@ def band_centres(bands: tuple[str, ...], device: torch.device | None = None) -> 
         axes = band.lstrip("0123456789")
         octave = 2.0 ** -int(band[: -len(axes)])
         centres.append(math.hypot(*(octave * (0.75 if axis == "d" else 0.25) for axis in axes)))
-    return torch.tensor(centres, device=device)
+    return torch.tensor(centres, dtype=torch.float32, device=device)
 
 
 def _gammas(band_weights: BandWeights | None, bands: Sequence[str], levels: int) -> tuple[float, ...]:

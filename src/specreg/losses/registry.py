@@ -28,6 +28,8 @@ def as_loss(
     """Return a loss given by name, as a callable, or as a sequence of losses to add up."""
     if isinstance(loss, str):
         return build(loss)
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be an instance, such as losses.Wavelet('haar'); got the class {loss.__name__}")
     if callable(loss):
         return loss
     return Sum([build(part) if isinstance(part, str) else part for part in loss])

@@ -38,7 +38,7 @@ class _Subbands(Transform):
 
     def describe(self, space: tuple[int, ...]) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
         """See `Transform`; bands are the subbands."""
-        bands = self._bands(torch.zeros(1, 1, *space), len(space))
+        bands = self._bands(torch.zeros(1, 1, *space, dtype=torch.float64), len(space))
         counts = torch.tensor([band.numel() for band in bands.values()])
         centres = band_centres(tuple(bands)).double()
         shares = torch.tensor([self._share(name, len(space)) for name in bands], dtype=torch.float64)
