@@ -127,6 +127,7 @@ def test_musubi_s_loss_fn_form(kind, sampling, monkeypatch):
     assert set(metrics) == {"loss/base", "loss/spectral", "lambda"}
     with pytest.raises(TypeError, match="only wavelet losses need neither"):
         musubi.SpectralLoss(loss="amplitude")(ctx)
+    assert musubi.SpectralLoss(weight="auto:0.5").regularizer.weight.ratio == 0.5
 
 
 # kohya's sd-scripts
