@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from specreg import _html, modalities, processes
 from specreg._files import write_json, writing
 from specreg.config import Config, ConfigError
-from specreg.modalities.protocol import Description, Device, Truth
+from specreg.modalities.protocol import Description, Device, NotFinite, Truth
 from specreg.training import checkpoint
 from specreg.training.term import build_objective, restore_regularizer
 
@@ -115,6 +118,8 @@ def evaluate(
     if (denoised := modality.denoise(config, objective, network, truth, device=device)) is not None:
         found["metrics"] |= denoised.values
         found["denoising"] = denoised.map.record()
+    if odd := sorted(name for name, value in found["metrics"].items() if not math.isfinite(value)):
+        raise NotFinite(f"{folder}: metrics of its samples are not finite: {', '.join(odd)}")
     results = Results(
         {
             "version": RESULTS_VERSION,
@@ -135,6 +140,7 @@ def evaluate(
             },  # a calibration takes no training
             "truth": truth.record(),
             "truth_sha256": truth.fingerprint,
+            "weights_sha256": weights_sha256(trained.network),
             "parameters": sum(p.numel() for p in trained.network.parameters()),
         }
     )
@@ -151,7 +157,12 @@ def evaluate_network(
     """
     modality = modalities.of(config)
     indices = processes.share(modality.count(config, truth.prompts))
-    part = modality.draw(config, network, shape, truth.prompts, indices, device=device)
+    try:
+        part, problem = modality.draw(config, network, shape, truth.prompts, indices, device=device), None
+    except NotFinite as found:
+        part, problem = None, found
+    if problems := [one for one in processes.gather(problem) if one is not None]:
+        raise problems[0]  # in all processes, or the others would wait for this one
     parts = processes.gather(modality.analyse(config, part, truth, device=device))
     if not processes.state().is_main_process:
         return None
@@ -168,6 +179,15 @@ def evaluate_network(
         "failures": {label[name]: why for name, why in scores.failures.items()},
         **scores.record,
     }
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's tensors and their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + str(tensor.dtype).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def timing(log: Path) -> dict[str, float]:

@@ -1,6 +1,7 @@
 import json
 import math
 import multiprocessing
+import shutil
 import statistics
 import subprocess
 import sys
@@ -274,14 +275,12 @@ def test_a_cell_in_other_hands_is_left_to_them(tiny, tmp_path):
 
 def test_a_workers_problem_is_raised_at_once_and_no_process_stays(tiny, tmp_path, finished):
     config, _, arms, _ = finished
-    (tmp_path / "none-seed0").mkdir(parents=True)
-    (tmp_path / "none-seed0" / "config.yaml").write_text("- not a run\n")
-    (tmp_path / "none-seed0" / "checkpoints" / "step-00000001").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"config.yaml: expected a mapping of sections; got list") as problem:
+    (tmp_path / "none-seed0" / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"Is a directory: .*metrics.jsonl") as problem:
         compare.compare(config, tmp_path, arms, range(2), jobs=2, command="-", console=QUIET)
     shown = "".join(traceback.format_exception(problem.value))  # what SPECREG_TRACEBACK=1 prints
     assert "in a process of --jobs" in shown
-    assert "in refuse_other_run" in shown
+    assert "in _run_cells" in shown
     assert not multiprocessing.active_children()
 
 
@@ -374,3 +373,75 @@ def test_a_kernel_distance_is_measured_where_asked_for_or_said_to_be_missing(tin
     assert evaluation.evaluate(tmp_path / "run" / "haar-seed0", truth)["missing"] == {
         images_truth.IMAGE_METRICS["kernel_distance"].label: "needs a package"
     }
+
+
+def test_a_comparison_that_is_refused_leaves_the_record_as_it_was(tiny, tmp_path):
+    config, folder = tiny(), tmp_path / "boards"
+    arms = compare.resolve_arms(config, ["haar@0.5"])
+    compare.compare(config, folder, arms, [0], console=QUIET)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for change in ("training.lr=0.3", "data.resolution=32"):
+        other = tiny(change)
+        with pytest.raises(ConfigError, match=r"holds a run with .*; got .*such as name=boards-2"):
+            compare.compare(other, folder, compare.resolve_arms(other, ["haar@0.1"]), [0], console=QUIET)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_cells_that_a_comparison_leaves_out_are_named(tiny, tmp_path):
+    config, console = tiny(), Console(record=True, width=500)
+    compare.compare(config, tmp_path, compare.resolve_arms(config, ["haar@0.5"]), [0], console=QUIET)
+    compare.compare(config, tmp_path, compare.resolve_arms(config, ["haar@0.1"]), [0], console=console)
+    assert "not in this comparison, and left as they are: haar@0.5-seed0" in console.export_text()
+
+
+def test_the_calibrated_baseline_is_that_of_the_network_that_is_there(tiny, tmp_path):
+    config = tiny("training.decay=constant")
+    arms = compare.resolve_arms(config, ["calibrated", "haar@0.5"])
+    values = []
+    for rate in (0.001, 0.02):
+        config = tiny("training.decay=constant", f"training.lr={rate}")
+        compare.compare(config, tmp_path, arms, [0], console=QUIET)
+        values.append(json.loads((tmp_path / "calibrated-seed0" / "results.json").read_text())["metrics"])
+        for arm in ("none", "haar@0.5"):
+            shutil.rmtree(tmp_path / compare.cell_name(arm, 0))
+    assert values[0] != values[1]
+
+
+@pytest.mark.parametrize("where", ["samples", "metrics"])
+def test_a_network_that_draws_no_numbers_is_noted_and_the_others_go_on(tiny, tmp_path, monkeypatch, where):
+    """Training may end before it diverges: the last step's loss is that of the weights before it."""
+    from specreg.modalities.images import modality, sampling
+
+    def spoiled(function):
+        def run(config, *args, **options):
+            found = function(config, *args, **options)
+            if config.spectral is None:
+                return found
+            if where == "samples":
+                return found * math.nan
+            return found._replace(values=dict.fromkeys(found.values, math.nan))
+
+        return run
+
+    if where == "samples":
+        monkeypatch.setattr(sampling, "_by_timestep", spoiled(sampling._by_timestep))
+    else:
+        monkeypatch.setattr(modality.Images, "score", staticmethod(spoiled(modality.Images().score)))
+    config = tiny()
+    found = compare.compare(config, tmp_path, compare.resolve_arms(config, ["haar@0.5"]), [0, 1], console=QUIET)
+    failure = json.loads((tmp_path / "haar@0.5-seed0" / "failure.json").read_text())
+    assert failure["step"] == 6
+    assert "not finite" in failure["message"]
+    assert {row["arm"] for row in found["table"]} == {"none"}
+
+
+def test_what_is_no_number_has_no_interval():
+    assert compare.paired_difference([math.nan, 1.0, 2.0], [1.0, 1.0, 1.0], "lower") is None
+    assert compare.paired_difference([math.inf, 1.0], [1.0, 1.0], "zero") is None
+
+
+@pytest.mark.parametrize("name", ["none", "calibrated"])
+def test_names_that_mean_the_baseline_are_no_arms_of_a_config(tiny, name):
+    config = tiny(f"arms={{{name}: {{name: amplitude}}, haar: {{name: haar}}}}")
+    with pytest.raises(ConfigError, match=f"arms.{name}: this name means"):
+        compare.resolve_arms(config, list(config.arms))

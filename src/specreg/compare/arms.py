@@ -27,6 +27,9 @@ def resolve_arms(config: Config, names: Sequence[str]) -> dict[str, SpectralConf
     A loss name takes everything but its options from the config's spectral section, and those too when the
     section is about the same loss.
     """
+    for kept, meaning in ((BASELINE, "MSE alone"), (CALIBRATED, "the calibrated baseline")):
+        if config.arms.get(kept) is not None:
+            raise ConfigError(f"arms.{kept}: this name means {meaning}; expected another for an arm with a term")
     arms: dict[str, SpectralConfig | None] = {BASELINE: None}
     for name in names:
         name = re.sub(r"(?<=,)\s+", "", name.strip())  # between options in parentheses

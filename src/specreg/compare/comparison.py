@@ -65,6 +65,11 @@ class Comparison(NamedTuple):
         """Return the folder of a cell."""
         return self.folder / cell_name(arm, seed)
 
+    def others(self) -> list[str]:
+        """Return the folders of finished cells that lie beside those of this comparison."""
+        ours = {cell_name(*cell) for cell in self.cells}
+        return sorted({found.parent.name for found in self.folder.glob("*/results.json")} - ours)
+
     def results(self, arm: str, seed: int) -> dict[str, Any] | None:
         """Return a cell's results, if they are of the last step, and sampled and measured as the config asks now."""
         path, config = self.at(arm, seed) / "results.json", cell_config(self.config, arm, seed)
@@ -74,7 +79,13 @@ class Comparison(NamedTuple):
         asked = (evaluation.RESULTS_VERSION, config.training.steps, self.truth.fingerprint)
         if tuple(map(found.get, ("version", "step", "truth_sha256"))) != asked:
             return None
-        return found if found.get("sampling") == config.sampling.model_dump(mode="json") else None
+        if found.get("sampling") != config.sampling.model_dump(mode="json"):
+            return None
+        if arm == CALIBRATED:  # of the network that the baseline has now
+            baseline = self.results(BASELINE, seed)
+            if baseline is None or found.get("weights_sha256") != baseline.get("weights_sha256"):
+                return None
+        return found
 
     def failure(self, arm: str, seed: int) -> dict[str, Any] | None:
         """Return at which step a cell's training stopped for good, and why; None where it did not or has results."""

@@ -17,14 +17,14 @@ class Difference(NamedTuple):
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float], better: str) -> Difference | None:
-    """Mean and 95% interval of `values` − `baseline`, pair by pair; None for fewer than two pairs.
+    """Mean and 95% interval of `values` − `baseline`, pair by pair; None for fewer than two, or where one is no number.
 
     For metrics that are best at zero, the difference of absolute values.
     """
     size = abs if better == "zero" else float
     differences = [size(a) - size(b) for a, b in zip(values, baseline, strict=True)]
     n = len(differences)
-    if n < 2:
+    if n < 2 or not all(map(math.isfinite, differences)):
         return None
     from scipy.stats import t
 

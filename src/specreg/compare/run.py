@@ -25,6 +25,7 @@ from specreg.compare.arms import BASELINE, CALIBRATED, cell_config
 from specreg.compare.comparison import FAILURE, Comparison
 from specreg.compare.timing import kept_step_seconds
 from specreg.config import Config, ConfigError, SpectralConfig
+from specreg.modalities.protocol import NotFinite
 from specreg.training.identity import refuse_other_run
 from specreg.training.record import NonFiniteLoss
 from specreg.training.run_folder import Claim
@@ -61,8 +62,13 @@ def compare(
     comparison = Comparison(config, folder, list(seeds), truth, command or processes.command_line())
     if jobs < 1 or (jobs > 1 and state.num_processes > 1):
         raise ConfigError(f"--jobs: expected at least 1, and 1 under `accelerate launch`; got {jobs}")
+    for arm, seed in comparison.cells:
+        if arm != CALIBRATED:
+            refuse_other_run(comparison.at(arm, seed), cell_config(config, arm, seed), of=folder.name)
     if state.is_main_process:
         truth.save(folder / "truth")
+        if others := comparison.others():
+            console.print(f"{folder}: not in this comparison, and left as they are: {', '.join(others)}")
     for cell in comparison.cells:
         if state.is_main_process and jobs > 1:
             (comparison.at(*cell) / FAILURE).unlink(missing_ok=True)  # they get another try
@@ -196,7 +202,6 @@ def _stop_with_parent() -> None:
 def _run_cell(comparison: Comparison, arm: str, seed: int, console: Console) -> None:
     """Train and evaluate one cell, and update the summary."""
     config, folder = cell_config(comparison.config, arm, seed), comparison.at(arm, seed)
-    refuse_other_run(folder, config)
     if comparison.results(arm, seed):
         console.print(f"{arm}, seed {seed}: finished before")
         return
@@ -211,15 +216,18 @@ def _train_and_evaluate(comparison: Comparison, arm: str, seed: int, trainer: Tr
     folder, main = trainer.folder, trainer.accelerator.is_main_process
     if main:
         (folder / FAILURE).unlink(missing_ok=True)
+    problem = None
     try:
         trainer.run()
-    except NonFiniteLoss as stop:
-        if main:
-            write_json(folder / FAILURE, {"step": stop.step, "message": stop.problem})
-    else:
         with console.status(f"{arm}, seed {seed}: sampling"):
             evaluation.evaluate(folder, comparison.truth, arm=arm, device=trainer.device)
+    except NonFiniteLoss as stop:
+        problem = {"step": stop.step, "message": stop.problem}
+    except NotFinite as stop:
+        problem = {"step": trainer.config.training.steps, "message": str(stop)}
     if main:
+        if problem is not None:
+            write_json(folder / FAILURE, problem)
         console.print(comparison.outcome(arm, seed))
         comparison.record()
     trainer.accelerator.wait_for_everyone()
@@ -228,19 +236,22 @@ def _train_and_evaluate(comparison: Comparison, arm: str, seed: int, trainer: Tr
 def _calibrate(comparison: Comparison, seed: int, console: Console) -> None:
     """Evaluate the calibrated network of a finished baseline, and update the summary."""
     state, folder = processes.state(), comparison.at(CALIBRATED, seed)
-    if failure := comparison.failure(BASELINE, seed):
-        if state.is_main_process:
-            write_json(folder / FAILURE, failure)
-    else:
-        with console.status(f"{CALIBRATED}, seed {seed}: sampling"):
-            evaluation.evaluate(
-                comparison.at(BASELINE, seed),
-                comparison.truth,
-                arm=CALIBRATED,
-                device=state.device,
-                calibrated_in=folder,
-            )
+    failure = comparison.failure(BASELINE, seed)
+    if failure is None:
+        try:
+            with console.status(f"{CALIBRATED}, seed {seed}: sampling"):
+                evaluation.evaluate(
+                    comparison.at(BASELINE, seed),
+                    comparison.truth,
+                    arm=CALIBRATED,
+                    device=state.device,
+                    calibrated_in=folder,
+                )
+        except NotFinite as stop:
+            failure = {"step": comparison.config.training.steps, "message": str(stop)}
     if state.is_main_process:
+        if failure is not None:
+            write_json(folder / FAILURE, failure)
         console.print(comparison.outcome(CALIBRATED, seed))
         comparison.record()
     state.wait_for_everyone()

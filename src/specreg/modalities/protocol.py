@@ -28,6 +28,17 @@ Description = Mapping[str, Any]
 """A network as plain values, as a run's checkpoints hold it: what builds the same network again."""
 
 
+class NotFinite(ValueError):
+    """What a network draws, or what is measured of it, is NaN or infinite: its training diverged."""
+
+
+def check_samples(x: torch.Tensor) -> torch.Tensor:
+    """Return samples; raises NotFinite where a value is none."""
+    if not bool(x.isfinite().all()):
+        raise NotFinite("the network's samples are not finite: its training diverged (a lower learning rate may help)")
+    return x
+
+
 class Network(NamedTuple):
     """A network with initial weights, and its description where the run's config does not say all of it."""
 

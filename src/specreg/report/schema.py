@@ -111,6 +111,7 @@ class ResultsRecord(TypedDict, total=False):
     timing: dict[str, float]  # seconds_per_step, train_seconds
     truth: TruthRecord
     truth_sha256: str
+    weights_sha256: str  # of the network, before any calibration
     parameters: int
 
 

@@ -48,11 +48,11 @@ def content_of(path: Path) -> str | None:
     return _digest([path.stat().st_size, digest.hexdigest()])
 
 
-def refuse_other_run(folder: Path, config: Config) -> None:
+def refuse_other_run(folder: Path, config: Config, *, of: str | None = None) -> None:
     """Raise ConfigError if a folder has a run that differs from `config` in anything that training depends on.
 
-    Files and folders are compared by content where a checkpoint knows it: the same data may be named otherwise, or have
-    moved.
+    The message proposes a name beside `of`, that of the folder where it is None. Files and folders are compared by
+    content where a checkpoint knows it: the same data may be named otherwise, or have moved.
     """
     path, found = folder / "config.yaml", checkpoint.latest(folder / "checkpoints")
     if not path.exists():
@@ -74,7 +74,7 @@ def refuse_other_run(folder: Path, config: Config) -> None:
             problem = f"with {key} = {_checks.quoted(old.get(key))}"
         raise ConfigError(
             f"{path}: this folder holds a run {problem}; got {_checks.quoted(new.get(key))}. "
-            f"Choose another name for the new run, such as name={folder.name}-2"
+            f"Choose another name for the new run, such as name={of or folder.name}-2"
         )
 
 

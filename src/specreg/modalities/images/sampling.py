@@ -14,7 +14,7 @@ from specreg.metrics import spectra
 from specreg.modalities.images.config import ImageConfig
 from specreg.modalities.images.data import all_labels, open_images
 from specreg.modalities.images.networks import build_objective, schedule
-from specreg.modalities.protocol import Device
+from specreg.modalities.protocol import Device, check_samples
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def draw_images(
         stop = min(start + settings.batch_size, indices.stop)
         generator = StackedGenerator(range(settings.seed + start, settings.seed + stop), device)
         latents = generator.randn((len(generator), *shape))
-        images.append(finish(draw(config, network, latents, generator)).cpu())
+        images.append(finish(check_samples(draw(config, network, latents, generator))).cpu())
     return torch.cat(images)
 
 

@@ -16,7 +16,7 @@ from specreg.data.mel import log_mel
 from specreg.diffusion import StackedGenerator
 from specreg.diffusion.diffwave_sampler import diffwave
 from specreg.metrics import sound
-from specreg.modalities.protocol import Description, Device, Modality, Network, Prepared, Real, Scores
+from specreg.modalities.protocol import Description, Device, Modality, Network, Prepared, Real, Scores, check_samples
 from specreg.modalities.sound import needs
 from specreg.modalities.sound.config import SoundConfig
 from specreg.modalities.sound.network import ClipItems, build_diffwave, describe, diffwave_config, open_clips
@@ -119,7 +119,7 @@ class Sound(Modality):
             generator = StackedGenerator([config.sampling.seed + i], device)
             latents = generator.randn((1, len(prompts.clips[name])))
             clip = diffwave(predict, latents, settings.noise_schedule, inference_betas=betas, generator=generator)
-            made[name] = clip[0].cpu()
+            made[name] = check_samples(clip)[0].cpu()
         return SoundSamples(made, prompts.settings.sample_rate, not settings.unconditional)
 
     def analyse(self, config: SoundConfig, samples: SoundSamples, truth: SoundTruth, *, device: Device) -> SoundSamples:
