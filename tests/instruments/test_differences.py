@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from random_fields import filtered, gaussian_fields, power_law
-from specreg.instruments import Settings, agreement, difference, measure
+from specreg.instruments import Settings, agreement, difference, measure, spectra
 from specreg.instruments.artefacts import artefacts, candidates
+from specreg.instruments.figures import power_figure, ratio_figure
 
 PERIODIC = Settings("none", replicates=300)
 
@@ -60,6 +61,41 @@ def test_sets_of_one_distribution_do_not_differ():
     assert alarms <= 9
     assert np.median(distances) < 0.3
     assert found.uncorrected_db > 0.4
+
+
+@pytest.mark.parametrize("count", range(5, 13))
+def test_few_samples_have_distances_within_their_intervals(count):
+    """Up to 8 samples, one or more of these 1,000 replicates hold none."""
+    settings = Settings("none", replicates=1000)
+    x, y = (gaussian_fields(count, (16, 16), lambda f: np.ones_like(f), seed=count + 100 * s) for s in (0, 1))
+    real = measure(x, settings, seed=0)
+    for gain, truth in ((1, 0.0), (2, 20 * np.log10(2))):
+        found = difference(measure(gain * y, settings, seed=1), real)
+        distance = found.log_spectral_distance_db
+        assert distance.low <= distance.value <= distance.high < truth + 2.5
+        assert distance.value == pytest.approx(truth, abs=1.5)
+        assert found.high_band_db.low < truth < found.high_band_db.high
+        assert [band.significant for band in found.bands] == [gain == 2] * len(found.bands)
+        for octave in found.octaves:
+            low, value, high = sorted(octave.log_spectral_distance_db)
+            assert octave.log_spectral_distance_db == (value, low, high)
+
+
+def test_a_replicate_without_samples_counts_nowhere():
+    x, y = (gaussian_fields(5, (16, 16), power_law(-1.0), seed=s) for s in (0, 1))
+    other, real = pair(x, filtered(y, gauss), Settings("none", replicates=1000))
+    assert (real.sums.counts == 0).any()
+    assert np.array_equal(np.isnan(real.replicates).all(1), real.sums.counts == 0)
+    found = difference(other, real)
+    estimates = [found.log_spectral_distance_db, found.high_band_db, found.corners_db, found.zero_db]
+    estimates += [found.effective_resolution, *(octave.log_spectral_distance_db for octave in found.octaves)]
+    estimates += [band.ratio_db for band in found.bands]
+    estimates += [each for bin_ in agreement(y, x, Settings("none", replicates=1000)) for each in bin_[1:]]
+    assert np.isfinite(np.array(estimates)).all()
+    assert np.isfinite(real.bounds()).all()
+    result = spectra(x, y, settings=Settings("none", replicates=1000))
+    assert len(power_figure(result).axes[0].collections) == 2  # the bands of both sets
+    assert len(ratio_figure(result).axes[0].collections) == 1
 
 
 def test_a_gain_is_seen_everywhere_and_in_zero_frequency():

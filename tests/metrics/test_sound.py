@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from specreg.data.mel import MelSettings, log_mel
-from specreg.metrics import sound
+from specreg.metrics import clip_intervals, sound
 from specreg.metrics.audio import Pair, mr_stft
+from specreg.metrics.clip_features import ClipFeatures, ClipRows
 from specreg.metrics.frechet import GaussianStatistics, frechet_distance
 from specreg.metrics.scores import ClipScores
 
@@ -176,3 +177,25 @@ def test_clips_of_another_range_are_refused(stand_ins):
         analysed(real, {"x": (clip(0) * 32768).round()})
     with pytest.raises(ValueError, match=r"x: expected a clip with samples from -1 to 1; they reach \d+"):
         analysed({"x": (clip(0) * 32768).round()}, real)
+
+
+def test_intervals_end_where_the_metric_s_range_does():
+    values = {"pesq": [4.6, 4.6, 2.0], "mr_stft": [0.0, 0.1, 3.0], "lsd_db": [0.0, 0.0, 9.0], "utmos": [1.0, 1.0, 4.0]}
+    scores = {key: ClipScores(key, "", dict(zip("abc", each, strict=True))) for key, each in values.items()}
+    random = np.random.default_rng(0)
+    made, real = ({name: shift + random.standard_normal((20, 2)) for name in "abc"} for shift in (0.0, 0.0))
+    rows = {"ndb": ClipRows(made, real), "fad": ClipRows({**made, "d": 50 + made["a"]}, real)}
+    found = clip_intervals.intervals(ClipFeatures(scores, rows, {}, {}), [*values, "ndb", "ndb_js", "fad"])
+    bounds = {"pesq": 4.644, "mr_stft": 0.0, "lsd_db": 0.0, "ndb": 0.0, "ndb_js": 0.0, "fad": 0.0}
+    assert {name: found[name][name == "pesq"] for name in bounds} == bounds
+    assert found["utmos"][0] < 1  # a prediction, which no range bounds
+    assert 0 < found["ndb_js"][1] <= np.log(2)
+
+
+def test_intervals_of_few_clips_are_those_of_student_s_t():
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(1).normal(30, 2, 5)
+    scores = {"lsd_db": ClipScores("LSD", "dB", dict(zip("abcde", values.tolist(), strict=True)))}
+    found = clip_intervals.intervals(ClipFeatures(scores, {}, {}, {}), ["lsd_db"], draws=20_000)
+    assert found["lsd_db"] == pytest.approx(ttest_1samp(values, 0).confidence_interval(), abs=0.03)

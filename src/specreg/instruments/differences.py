@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from specreg._intervals import widening
 from specreg.instruments.grid import NYQUIST, Floats
 from specreg.instruments.measuring import Spectrum
 from specreg.instruments.properties import decibels
 from specreg.instruments.sources import Source
-from specreg.instruments.sums import LEAST_GROUPS, Value, interval, widening
+from specreg.instruments.sums import LEAST_GROUPS, Value, interval
 
 Mask = NDArray[np.bool_]
 
@@ -67,9 +68,10 @@ def difference(spectrum: Spectrum, reference: Spectrum, *, share: float = 0.5) -
         raise ValueError(f"share must be between 0 and 1; got {share}")
     groups = min(spectrum.sums.groups, reference.sums.groups)
     floor = max(spectrum.floor, reference.floor)
+    held = (spectrum.sums.counts > 0) & (reference.sums.counts > 0)  # replicates of which both sets hold a sample
     pair, pairs = (
         [_all_bins(s, s.sums.mean("power")) for s in (spectrum, reference)],
-        [_all_bins(s, s.sums.means("power")) for s in (spectrum, reference)],
+        [_all_bins(s, s.sums.means("power")[held]) for s in (spectrum, reference)],
     )
     inner, inners = [p[1:-1] for p in pair], [p[:, 1:-1] for p in pairs]
     deviation = decibels(inner[0], floor) - decibels(inner[1], floor)

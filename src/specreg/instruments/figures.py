@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from specreg._intervals import widening
 from specreg.instruments.grid import NYQUIST, Floats
 from specreg.instruments.result import Result, SetResult
-from specreg.instruments.sums import widening
 from specreg.report.colors import ARM_COLORS, BASELINE_COLOR, INK, MUTED
 from specreg.report.figures import new_axes
 
@@ -102,7 +102,8 @@ def _bounds(value: Floats, replicates: Floats, groups: int) -> tuple[Floats, Flo
     """Return the 95% intervals of all bins at once, as `sums.interval` gives each."""
     if groups < 5:
         return np.full_like(value, np.nan), np.full_like(value, np.nan)
-    low, high = np.quantile(replicates, [0.025, 0.975], axis=0)
+    held = replicates[np.isfinite(replicates).all(1)]
+    low, high = np.quantile(held, [0.025, 0.975], axis=0)
     wider = widening(groups)
     return value - wider * (high - value), value - wider * (low - value)
 

@@ -2,7 +2,8 @@
 
 Resampling is the Poisson bootstrap: in each of R replicates an independent unit (a source image, a clip) counts a
 number of times drawn from a Poisson distribution of mean 1, by a generator seeded by the unit's index. Neither the
-order of the work nor its division matters, and memory does not grow with the number of samples.
+order of the work nor its division matters, and memory does not grow with the number of samples. A replicate in which no
+unit counts (one in eᴺ, for N units) has no mean: its statistics are NaN, and intervals leave it out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from specreg._intervals import widening
 
 Floats = NDArray[np.float64]
 BLOCKS = 64
@@ -76,8 +79,9 @@ class Sums:
         return self.total[name] / self.samples
 
     def means(self, name: str) -> Floats:
-        """Return the mean over the samples of each replicate, `[R, F]`."""
-        return self.resampled[name] / np.maximum(self.counts, 1)[:, None]
+        """Return the mean over the samples of each replicate, `[R, F]`; NaN for a replicate that holds no sample."""
+        counts = np.where(self.counts > 0, self.counts, np.nan)
+        return self.resampled[name] / counts[:, None]
 
 
 def _counts(seed: int, group: int, replicates: int) -> Floats:
@@ -91,7 +95,8 @@ LEAST_GROUPS = 5
 def interval(value: float, replicates: Floats, groups: int) -> Value:
     """Return the 95% interval of an estimate from its replicates: the basic bootstrap.
 
-    Deviations are widened for few groups as Student's t does, n groups having n − 1 degrees of freedom.
+    Deviations are widened for few groups as Student's t does, n groups having n − 1 degrees of freedom. Replicates that
+    are not finite are left out.
     """
     finite = replicates[np.isfinite(replicates)]
     if groups < LEAST_GROUPS or len(finite) < 0.9 * len(replicates) or not math.isfinite(value):
@@ -99,10 +104,3 @@ def interval(value: float, replicates: Floats, groups: int) -> Value:
     low, high = np.quantile(finite, [0.025, 0.975])
     wider = widening(groups)
     return Value(value, float(value - wider * (high - value)), float(value - wider * (low - value)))
-
-
-def widening(groups: int) -> float:
-    """Return the factor on deviations of a bootstrap over n groups: √(n / (n − 1)) · t / z at 95%."""
-    from scipy.stats import norm, t
-
-    return float(math.sqrt(groups / (groups - 1)) * t.ppf(0.975, groups - 1) / norm.ppf(0.975))

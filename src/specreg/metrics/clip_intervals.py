@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from specreg import _intervals
 from specreg.metrics.clip_features import ClipFeatures, ClipRows, Rows
 from specreg.metrics.scores import ClipScores
 from specreg.metrics.sound import summarize
@@ -33,7 +35,10 @@ BIAS = {
 def intervals(
     features: ClipFeatures, metrics: Sequence[str], *, draws: int = 200, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Return the 95% interval of each metric: its value ± 1.96 standard deviations over resampled sets of clips."""
+    """Return the 95% interval of each metric: its value ± 1.96 standard deviations over resampled sets of clips.
+
+    Intervals are widened for few clips as Student's t does, and cut off at the ends of the metric's range.
+    """
     random = np.random.default_rng(seed)
     values = summarize(features).values
     found = {}
@@ -42,13 +47,28 @@ def intervals(
             each = features.scores[name].values
             scores = np.array([each[clip] for clip in sorted(each)])
             chosen = random.integers(len(scores), size=(draws, len(scores)))
-            spread = 1.96 * float(scores[chosen].mean(1).std(ddof=1))
+            deviation = float(scores[chosen].mean(1).std(ddof=1))
+            numbers = [len(scores)]
         else:
             key = "ndb" if name == "ndb_js" else name
             drawn = [_resampled(features, key, name, random) for _ in range(min(draws, DISTANCE_DRAWS))]
-            spread = 1.96 * float(np.std([value for value in drawn if value is not None], ddof=1))
-        found[name] = (values[name] - spread, values[name] + spread)
+            deviation = float(np.std([value for value in drawn if value is not None], ddof=1))
+            rows = features.rows[key]
+            numbers = [len(rows.outputs), len(rows.references)]
+        found[name] = _intervals.around(values[name], deviation, numbers, _RANGES.get(name, (-math.inf, math.inf)))
     return found
+
+
+_RANGES = {
+    "pesq": (1.0, 4.644),
+    "mr_stft": (0.0, math.inf),
+    "lsd_db": (0.0, math.inf),
+    "ndb": (0.0, 1.0),
+    "ndb_js": (0.0, math.log(2)),
+    "fad": (0.0, math.inf),
+    "frechet_resemblyzer": (0.0, math.inf),
+}
+"""Least and largest values; predicted opinion scores may lie beyond 1 to 5."""
 
 
 def _resampled(features: ClipFeatures, key: str, name: str, random: np.random.Generator) -> float | None:

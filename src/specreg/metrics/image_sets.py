@@ -1,7 +1,8 @@
 """Distances between two sets of images with bootstrap intervals, and between two halves of the real ones beside them.
 
 Every number is a function of rows, one for each image, so neither batches nor processes matter to it. Intervals are the
-value ± 1.96 standard deviations over resampled rows: the values of resampled sets themselves are biased, as FID is.
+value ± 1.96 standard deviations over resampled rows, widened for few images as Student's t does and cut off at the ends
+of the metric's range: the values of resampled sets themselves are biased, as FID is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specreg import _checks
+from specreg import _checks, _intervals
 from specreg.metrics import spectra
 from specreg.metrics.frechet import GaussianStatistics, frechet_distance
 from specreg.metrics.info import MetricInfo
@@ -130,9 +131,9 @@ def compare(
         weights = _weights(len(samples), len(reference), min(draws, FRECHET_DRAWS) if name == "fid" else draws, seed)
         values = function(samples, reference, *weights)
         floor = function(some, others, torch.ones(1, numbers[0]).double(), torch.ones(1, numbers[1]).double())
-        value, spread = float(values[0]), 1.96 * float(values[1:].std())
-        lowest, highest = _RANGES.get(name, (-torch.inf, torch.inf))
-        low, high = max(lowest, value - spread), min(highest, value + spread)
+        drawn = values[1:][~values[1:].isnan()]  # NaN: see `kernel_distances`
+        value, sizes = float(values[0]), (len(samples), len(reference))
+        low, high = _intervals.around(value, float(drawn.std()), sizes, _RANGES.get(name, (-torch.inf, torch.inf)))
         found[name] = Measured(value, low, high, float(floor[0]), numbers)
     return found
 
@@ -160,7 +161,8 @@ def _weights(samples: int, reference: int, draws: int, seed: int) -> tuple[Tenso
 def kernel_distances(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
     """Return the unbiased MMD² under the cubic kernel of features `[N, D]`, `[M, D]` with weights `[W, N]`, `[W, M]`.
 
-    A row that a draw has twice is not compared with itself: that would count as closeness.
+    A row that a draw has twice is not compared with itself: that would count as closeness. A draw that has one row only
+    has no pair to compare, and its distance is NaN.
     """
     x, y = (_checks.in_float64(each) for each in (x, y))
 
@@ -174,6 +176,7 @@ def kernel_distances(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
     def within(a: Tensor, weight: Tensor) -> Tensor:
         own = (a.square().mean(1) + 1) ** 3
         pairs = weight.sum(1).square() - weight.square().sum(1)
+        pairs = torch.where(pairs > 0, pairs, torch.nan)
         return (products(a, a, weight, weight) - weight.square() @ own) / pairs
 
     return within(x, w) + within(y, v) - 2 * products(x, y, w, v) / (w.sum(1) * v.sum(1))
