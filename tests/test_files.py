@@ -75,6 +75,30 @@ def test_only_files_open_for_writing_are_flushed(tmp_path, monkeypatch):
     torch.testing.assert_close(checkpoint.load(saved).model, WEIGHTS)
 
 
+def test_where_nothing_can_be_written_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for place in ("file", "new", "new/folder/file", "gone"):
+        _files.refuse_no_file(tmp_path / place, where="--json")
+    _files.refuse_no_folder(tmp_path / "new" / "folder", where="--out")
+    for refuse, place, words in (
+        (_files.refuse_no_file, ".", f"--x: expected a file to write to; {tmp_path} is a folder"),
+        (_files.refuse_no_file, "file/a/b", f"to write to; {tmp_path / 'file'} is a file"),
+        (_files.refuse_no_folder, "file", f"--x: expected a folder to write to; {tmp_path / 'file'} is a file"),
+        (_files.refuse_no_folder, "gone", f"to write to; {tmp_path / 'gone'} is a link to nothing"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            refuse(tmp_path / place, where="--x")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_may_not_be_written_to_is_said(tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(ValueError, match=f"--x: expected a folder that may be written to; {tmp_path} may not"):
+        _files.refuse_no_file(tmp_path / "new", where="--x")
+    tmp_path.chmod(0o755)
+
+
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
     """Of several blocks, too; Python 3.10 has no hashlib.file_digest."""
     content = bytes(range(256)) * 8193  # beyond two blocks of 1 MiB

@@ -38,6 +38,37 @@ def read_regular(path: Path, *, most: int) -> bytes:
     return content
 
 
+def refuse_no_file(path: Path, *, where: str) -> None:
+    """Raise ValueError unless a file can be written to `path`; `where` names the option that said so."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device or a pipe"
+        raise ValueError(f"{where}: expected a file to write to; {path} is {what}")
+    refuse_no_folder(path.parent, where=where)
+
+
+def refuse_no_folder(path: Path, *, where: str) -> None:
+    """Raise ValueError unless files can be written to the folder `path`, which need not exist; `where` as above."""
+    there = next((each for each in (path, *path.parents) if each.exists() or each.is_symlink()), Path())
+    if not there.is_dir():
+        what = "is a file" if there.exists() else "is a link to nothing"
+        raise ValueError(f"{where}: expected a folder to write to; {there} {what}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{where}: expected a folder that may be written to; {there} may not")
+
+
+def is_run_folder(path: Path) -> bool:
+    """Return whether a path is a run's folder: a config with a log or checkpoints beside it.
+
+    The config alone is not enough: before `sampled-from.yaml`, folders of drawn samples had a config.yaml too.
+    """
+    return (path / "config.yaml").is_file() and ((path / "metrics.jsonl").is_file() or (path / "checkpoints").is_dir())
+
+
+def first_entry(folder: Path) -> Path | None:
+    """Return the first file or folder in a folder, hidden ones aside; None where it is empty or not there."""
+    return min((p for p in folder.iterdir() if not p.name.startswith(".")), default=None) if folder.is_dir() else None
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError inside the block into a WriteError that names `path`."""
@@ -199,6 +230,12 @@ def array_fault(path: Path, error: Exception) -> str:
     if found is not None:
         return f"it {found}"
     if "pickle" in str(error) or "Python objects" in str(error):
+        with path.open("rb") as file:
+            head = file.read(8)
+        if head.startswith((b"CDF", b"\x89HDF")):
+            return "expected .npy or .npz; it is NetCDF or HDF5"
+        if not head.startswith((b"\x93NUMPY", b"PK", b"\x80")):
+            return "expected .npy or .npz; it is something else, or damaged"
         return "it holds Python objects, or is damaged"
     return said(error)
 

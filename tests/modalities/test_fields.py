@@ -146,6 +146,20 @@ def test_arrays_that_are_no_fields_are_refused(tmp_path, array, message):
         FieldDataset(tmp_path / "x.npy", resolution=16)
 
 
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"CDF\x01", "NetCDF or HDF5"),
+        (b"\x89HDF\r\n\x1a\n", "NetCDF or HDF5"),
+        (b"GRIB\xff", "something else, or damaged"),
+    ],
+)
+def test_files_of_other_formats_are_refused(tmp_path, head, what):
+    (tmp_path / "x.nc").write_bytes(head + bytes(64))
+    with pytest.raises(ValueError, match=rf"x\.nc: expected \.npy or \.npz; it is {what}"):
+        FieldDataset(tmp_path / "x.nc", resolution=16)
+
+
 def test_configs_that_do_not_fit_are_refused(config, tmp_path):
     with pytest.raises(ConfigError, match=r"metrics\.vorticity: expected one variable; got 2"):
         modalities.of(config()).truth(config("metrics.vorticity=true"), device="cpu")

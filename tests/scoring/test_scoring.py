@@ -105,6 +105,25 @@ def test_drawn_samples_are_kept_and_those_of_other_weights_are_not(run, real, tm
     assert changed["metrics"]["contrast_db"]["value"] != first["metrics"]["contrast_db"]["value"]
 
 
+def test_only_drawn_samples_are_removed(run, real, tmp_path):
+    work = tmp_path / "work"
+    options = scoring.Options(metrics=["contrast_db"], work=work, cache=tmp_path / "cache", draws=20)
+    work.mkdir()
+    (work / "weights.safetensors").write_bytes(b"mine")
+    words = rf"{work}: expected an empty folder, or one with made-of.json; it holds other files, such as weights\.safe"
+    with pytest.raises(ValueError, match=words):
+        scoring.score(run, real, options)
+    assert [path.name for path in work.iterdir()] == ["weights.safetensors"]
+
+    (work / "made-of.json").write_text("{}")
+    (work / "00000040-00000080.safetensors").write_bytes(b"of other weights")
+    scoring.score(run, real, options)
+    assert sorted(path.name for path in work.iterdir()) == [
+        "00000000-00000040.safetensors", "made-of.json", "weights.safetensors",
+    ]  # fmt: skip
+    assert (work / "weights.safetensors").read_bytes() == b"mine"
+
+
 class Means:
     """Two numbers an image, in place of a feature network; it counts its calls."""
 
@@ -183,6 +202,9 @@ def test_what_is_missing_is_said_and_what_was_asked_for_is_an_error(real, tmp_pa
     options = scoring.Options(metrics=["contrast_db"], cache=tmp_path / "cache")
     with pytest.raises(ValueError, match=r"small.npy: expected images of the size of the ref.*, 256 pixels; got 64"):
         scoring.score(tmp_path / "small.npy", real, options)
+    np.save(tmp_path / "odd.npy", np.zeros((10, 16, 15), dtype=np.uint8))  # as many frequencies as 16×16
+    with pytest.raises(ValueError, match=r"odd.npy: expected images of the size .*, \S*real.npy, 256 pixels; got 240"):
+        scoring.score(tmp_path / "odd.npy", real, options)
 
 
 def test_metrics_of_inception_s_features_are_measured_where_its_weights_are(real, tmp_path, monkeypatch):
@@ -289,3 +311,11 @@ def test_folders_of_sound_are_paired_by_name(vocoder, tmp_path):
     assert same["metrics"]["lsd_db"]["value"] == 0
     with pytest.raises(ValueError, match="metric"):
         scoring.score(tmp_path / "made", vocoder / "clips", scoring.Options(metrics=["fid"]))
+
+    (tmp_path / "made" / "1.wav").write_bytes(b"no sound")
+    missing = scoring.score(tmp_path / "made", vocoder / "clips", scoring.Options(draws=20))["missing"]
+    said = (
+        f"compares clips with recordings of the same names: 1 of 4 in {vocoder / 'clips'} have no clip of their name "
+        f"in {tmp_path / 'made'}, such as 1; 1 in {tmp_path / 'made'} cannot be read"
+    )
+    assert [missing[name] for name in ("PESQ", "MR-STFT", "log-spectral distance")] == [said] * 3

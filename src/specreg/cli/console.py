@@ -38,6 +38,26 @@ def home(path: Path | None) -> Path | None:
     return None if path is None else Path(os.path.expanduser(path))
 
 
+def file_to_write(param: typer.CallbackParam, path: Path | None) -> Path | None:
+    """Return the path of an option with ~ expanded; refused before any work where no file can be written to it."""
+    from specreg._files import refuse_no_file
+
+    path = home(path)
+    if path is not None:
+        refuse_no_file(path, where=param.opts[0])
+    return path
+
+
+def folder_to_write(param: typer.CallbackParam, path: Path | None) -> Path | None:
+    """Return the path of an option with ~ expanded; refused before any work where it is no folder to write to."""
+    from specreg._files import refuse_no_folder
+
+    path = home(path)
+    if path is not None:
+        refuse_no_folder(path, where=param.opts[0])
+    return path
+
+
 def whole_number(least: int) -> Callable[[str], int]:
     """Return a reader of whole numbers of at least `least`, as people write large ones: 5e4, 50_000."""
 
@@ -197,7 +217,10 @@ def read_config(source: str, overrides: list[str] | None) -> Config:
 
 def run_folder(parent: Path, config: Config, *, unlike: str, kind: str) -> Path:
     """Return the folder of a run; refused where it holds the file `unlike`, that of another kind of run."""
+    from specreg._files import refuse_no_folder
+
     folder = parent / config.name
+    refuse_no_folder(folder, where="--out")
     if (folder / unlike).exists():
         raise ValueError(f"{folder}: holds {kind}; choose another name, such as name={config.name}-2")
     return folder

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from specreg._files import write_json
-from specreg.cli.console import err, home, out, print_path, whole_number
+from specreg.cli.console import err, file_to_write, home, out, print_path, whole_number
 
 COLUMNS = 16
 """Bands in one part of the table: with level and crossing they fit into 80 characters."""
@@ -35,9 +35,11 @@ def diagnose(
     seed: Annotated[int, typer.Option(min=0, help="Of noise and resampling.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Data at a time; changes no number.")] = 64,
     loss: Annotated[str | None, typer.Option(help="Spectral loss whose pull is shown; default the run's.")] = None,
-    to_json: Annotated[Path | None, typer.Option("--json", callback=home, help="File for all numbers.")] = None,
+    to_json: Annotated[
+        Path | None, typer.Option("--json", callback=file_to_write, help="File for all numbers.")
+    ] = None,
     to: Annotated[
-        Path | None, typer.Option("--out", callback=home, help="Page (.html) or figure (.svg, .png).")
+        Path | None, typer.Option("--out", callback=file_to_write, help="Page (.html) or figure (.svg, .png).")
     ] = None,
 ) -> None:
     """Say what a denoiser holds back or adds by noise level and frequency, with 95% intervals. Nothing is trained."""

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from specreg._files import write_json
-from specreg.cli.console import err, home, out, print_left_out, print_path, print_table, resumable, whole_number
+from specreg.cli.console import (
+    err,
+    file_to_write,
+    folder_to_write,
+    home,
+    out,
+    print_left_out,
+    print_path,
+    print_table,
+    resumable,
+    whole_number,
+)
 
 
 def evaluate(
@@ -27,12 +38,15 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=20, help="Resampled sets of which the intervals are made.")] = 200,
     inception: Annotated[Path | None, typer.Option(callback=home, help="Inception weights for FID, KID …")] = None,
     cache: Annotated[
-        Path | None, typer.Option(callback=home, help="Folder of the reference's features; default ~/.cache/specreg.")
+        Path | None,
+        typer.Option(callback=folder_to_write, help="Folder of the reference's features; default ~/.cache/specreg."),
     ] = None,
     work: Annotated[
-        Path | None, typer.Option(callback=home, help="Folder of drawn samples; default RUN/evaluate.")
+        Path | None, typer.Option(callback=folder_to_write, help="Folder of drawn samples; default RUN/evaluate.")
     ] = None,
-    to_json: Annotated[Path | None, typer.Option("--json", callback=home, help="File for all numbers.")] = None,
+    to_json: Annotated[
+        Path | None, typer.Option("--json", callback=file_to_write, help="File for all numbers.")
+    ] = None,
 ) -> None:
     """Score samples against real data, with 95% intervals and real against real. The same command again resumes."""
     from specreg import processes, scoring

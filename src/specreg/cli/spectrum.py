@@ -12,7 +12,7 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from specreg.cli.console import err, home, out, print_path, print_table, whole_number
+from specreg.cli.console import err, file_to_write, folder_to_write, out, print_path, print_table, whole_number
 
 if TYPE_CHECKING:
     from specreg.instruments.result import Result
@@ -49,11 +49,11 @@ def spectrum(
         ),
     ] = None,
     numbers: Annotated[
-        Path | None, typer.Option("--json", help="Write all numbers to this file.", callback=home)
+        Path | None, typer.Option("--json", help="Write all numbers to this file.", callback=file_to_write)
     ] = None,
-    page: Annotated[Path | None, typer.Option(help="Write an HTML page to this file.", callback=home)] = None,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML page to this file.", callback=file_to_write)] = None,
     figures: Annotated[
-        Path | None, typer.Option(help="Write figures to this folder, as SVG and PNG.", callback=home)
+        Path | None, typer.Option(help="Write figures to this folder, as SVG and PNG.", callback=folder_to_write)
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Threads; by default one for each processor.", parser=whole_number(1))

@@ -26,6 +26,9 @@ VOCODING = {"PESQ": "pesq", "MR-STFT": "mr_stft", "LSD": "lsd_db"}
 Rows = dict[str, NDArray[Any]]
 """Feature rows `[N, D]` of each clip, by the clip's name."""
 
+UNPAIRED = "compares a vocoder's clips with their recordings"
+"""Why metrics of pairs do not run where there are none."""
+
 FULL_SCALE = 1 - 2**-15  # and beyond: the largest values of 16-bit sound
 BEYOND = 2.0  # float clips may overshoot ±1, but not by more
 
@@ -65,6 +68,7 @@ def analyse(
     *,
     weights: Weights | None = None,
     paired: bool = True,
+    unpaired: str = UNPAIRED,
     device: torch.device | str = "cpu",
     tolerance: int = 0,
 ) -> ClipFeatures:
@@ -77,6 +81,7 @@ def analyse(
         log_mel: from `[T]` to `[bands, frames]`, for NDB; None to leave NDB out.
         weights: files that FAD and UTMOS need.
         paired: whether an output should equal its reference, as a vocoder's should; else metrics of pairs do not run.
+        unpaired: why these do not run, where not `paired`.
         device: where embeddings and predictors run.
         tolerance: samples by which the lengths of a pair may differ.
 
@@ -93,8 +98,7 @@ def analyse(
         failures = {name: f"the recording cannot be scored against: {why}" for name, why in bad_references.items()}
         scores = {VOCODING[name]: _failed(each, failures) for name, each in found.items()}
     else:
-        reason = "compares a vocoder's clips with their recordings"
-        scores = {key: ClipScores(name, "", missing=reason) for name, key in VOCODING.items()}
+        scores = {key: ClipScores(name, "", missing=unpaired) for name, key in VOCODING.items()}
     rows = {}
     if log_mel is not None:
         rows["ndb"] = ClipRows(_frames(outputs, log_mel), _frames(references, log_mel))

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from specreg import modalities, processes
-from specreg._files import read_json, whole, write_json, write_safetensors
+from specreg._files import first_entry, read_json, whole, write_json, write_safetensors
 from specreg._torch_files import load_safetensors
-from specreg.evaluation import Trained
+from specreg.evaluation import Trained, weights_sha256
 from specreg.modalities.protocol import Device
 
 CHUNK = 64
 """Samples of one file."""
 
+NOTE = "made-of.json"
+"""File beside the samples that says what they were drawn from."""
+
+_SAMPLES = re.compile(r"\d{8}-\d{8}\.safetensors")
+
 
 def draw(trained: Trained, prompts: Any, fingerprint: str, folder: Path, *, device: Device) -> list[Path]:
     """Return the files of sampling.count samples in `folder`, in order; those that are missing are drawn.
 
-    Files of other weights, prompts (`fingerprint`) or samplers are removed. Each process of a launcher draws a share;
-    all must call.
+    Samples of other weights, prompts (`fingerprint`) or samplers are removed, other files are not. Each process of a
+    launcher draws a share; all must call.
+
+    Raises:
+        ValueError: the folder holds files that are no drawn samples.
     """
     config, modality = trained.config, modalities.of(trained.config)
     made_of = {
@@ -32,13 +37,9 @@ def draw(trained: Trained, prompts: Any, fingerprint: str, folder: Path, *, devi
         "prompts": fingerprint,
         "sampling": config.sampling.model_dump(mode="json", exclude={"batch_size", "count"}),
     }
-    note = folder / "made-of.json"
-    if processes.state().is_main_process:
-        if not note.is_file() or read_json(note) != made_of:
-            for old in folder.glob("*.safetensors"):
-                old.unlink()
-        write_json(note, made_of)
-    processes.state().wait_for_everyone()
+    problem = _prepare(folder, made_of) if processes.state().is_main_process else None
+    if problem := processes.gather(problem)[0]:  # so that no process goes on, or waits, alone
+        raise ValueError(problem)
     count = modality.count(config, prompts)
     parts = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     files = [folder / f"{part.start:08d}-{part.stop:08d}.safetensors" for part in parts]
@@ -52,19 +53,23 @@ def draw(trained: Trained, prompts: Any, fingerprint: str, folder: Path, *, devi
     return files
 
 
+def _prepare(folder: Path, made_of: dict[str, Any]) -> str | None:
+    """Note what a folder's samples are drawn from, and remove samples of something else; return what forbids that."""
+    note = folder / NOTE
+    if not note.is_file() and (other := first_entry(folder)):
+        return f"{folder}: expected an empty folder, or one with {NOTE}; it holds other files, such as {other.name}"
+    if note.is_file() and read_json(note) != made_of:
+        for old in folder.iterdir():
+            if _SAMPLES.fullmatch(old.name):
+                old.unlink()
+    write_json(note, made_of)
+    return None
+
+
 def unpacked(trained: Trained, files: list[Path]) -> Iterator[Any]:
     """Yield the samples of each file."""
     for path in files:
         yield modalities.of(trained.config).unpack(load_safetensors(path)[1])
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """Return the SHA-256 of a network's tensors and their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode() + str(tensor.dtype).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _is_whole(path: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from specreg import _checks, evaluation, modalities, processes
+from specreg._files import is_run_folder
 from specreg.config import ConfigError
 from specreg.data.audio_listing import SUFFIXES as SOUND
 from specreg.data.folders import list_files
@@ -63,7 +64,7 @@ def score(path: Path, reference: Path | None, options: Options) -> dict[str, Any
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected a run folder, or files to score; there is none")
-    if path.is_dir() and (path / "config.yaml").is_file():
+    if is_run_folder(path):
         return _run(path, reference, options)
     if reference is None:
         raise ConfigError(f"--reference: expected real data to compare {path} with; got nothing")
@@ -111,9 +112,10 @@ def _images(
     samples = rows_of(source, extractors.networks)
     if not processes.state().is_main_process:
         return None
-    if samples.power.shape != (source.number, len(rows.frequency)):
+    if not (torch.equal(samples.frequency, rows.frequency) and torch.equal(samples.size, rows.size)):
         sizes = [f"{each.size.sum():.0f} pixels" for each in (samples, rows)]
-        raise ValueError(f"{path}: expected images of the size of the reference, {sizes[1]}; got {sizes[0]}")
+        name = reference or "the run's own data"
+        raise ValueError(f"{path}: expected images of the size of the reference, {name}, {sizes[1]}; got {sizes[0]}")
     measured = image_sets.compare(samples, rows, extractors.metrics, draws=options.draws, seed=options.seed or 0)
     entries = {name: image_entry(name, each) for name, each in measured.items()}
     reasons: dict[str, list[str]] = {}

@@ -72,6 +72,7 @@ def of_files(
         rate,
         lambda clip: log_mel(clip, settings),
         paired=paired,
+        unpaired=_why_unpaired(made, real, *names),
         device=device,
         tolerance=settings.hop,
     )
@@ -81,6 +82,21 @@ def of_files(
         return None
     scores = sound.summarize_truth(sound.merge(floors))
     return _found(sound.merge(parts), scores, len(made), len(real), metrics, draws)
+
+
+def _why_unpaired(made: AudioDataset, real: AudioDataset, outputs: Sequence[str], references: Sequence[str]) -> str:
+    """Return why clips are not scored beside recordings of their names; both are given without endings."""
+    said = []
+    for data, alone, other in (
+        (made, sorted({*outputs} - {*references}), real),
+        (real, sorted({*references} - {*outputs}), made),
+    ):
+        if alone:
+            number = f"{len(alone)} of {len(data)} in {data.path}"
+            said.append(f"{number} have no clip of their name in {other.path}, such as {alone[0]}")
+    lost = [(len(data.report.damaged), data.path) for data in (made, real)]
+    said += [f"{number} in {path} cannot be read" for number, path in lost if number]
+    return f"compares clips with recordings of the same names: {'; '.join(said) or 'a name is there twice'}"
 
 
 def _clips(data: AudioDataset, names: Sequence[str]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from specreg._checks import choice
+from specreg._files import is_run_folder
 from specreg.data import audio_listing, files
 from specreg.instruments.sources import fields, videos
 from specreg.instruments.sources.arrays import SUFFIXES as ARRAYS
@@ -97,7 +98,7 @@ def _records(path: Path, selector: str | None, *, tiled: bool) -> Records:
         return Fields(path, selector)
     if path.is_dir() and (path / "comparison.json").is_file():
         raise ValueError(f"{path} is a comparison: name one of its runs, such as {path / _a_run(path)}")
-    if path.is_dir() and (path / "config.yaml").is_file():
+    if is_run_folder(path):
         return _of_run(path, selector)
     container = open_container(path)
     if container is not None:
