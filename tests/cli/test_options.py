@@ -51,7 +51,7 @@ def test_one_image_is_drawn_of_a_run_that_is_scored_on_many(tiny, tmp_path):
     ["spectrum", "RUN", "--json", "FOLDER"], ["spectrum", "RUN", "--page", "FILE/x.html"],
     ["spectrum", "RUN", "--figures", "FILE"], ["sample", "RUN", "--out", "FILE"],
     ["train", "checkerboard", "--out", "FILE"], ["compare", "checkerboard", "--out", "FILE/runs"],
-    ["demo", "--out", "FILE"],
+    ["demo", "--out", "FILE"], ["reproduce", "table1", "--out", "FILE"], ["report", "RUN", "--to", "FOLDER"],
 ], ids=" ".join)  # fmt: skip
 def test_outputs_are_refused_before_any_work(arguments, tmp_path, monkeypatch):
     """RUN is not there, which would be the error of a command that looks at its outputs last."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specreg.cli.console import home, print_path
+from specreg.cli.console import file_to_write, home, print_path
 
 if TYPE_CHECKING:
     from specreg.instruments.sources import Source
@@ -24,7 +24,9 @@ def report(
     to: Annotated[
         Path | None,
         typer.Option(
-            "--to", callback=home, help="Where to write it; default FOLDER/report.html, of several folders report.html."
+            "--to",
+            callback=file_to_write,
+            help="Where to write it; default FOLDER/report.html, of several folders report.html.",
         ),
     ] = None,
     reference: Annotated[

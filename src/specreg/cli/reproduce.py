@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from specreg.cli.console import err, home, print_left_out, print_path, print_table, resumable, whole_number
+from specreg.cli.console import (
+    err,
+    folder_to_write,
+    home,
+    print_left_out,
+    print_path,
+    print_table,
+    resumable,
+    whole_number,
+)
 
 
 def reproduce(
@@ -42,7 +51,7 @@ def reproduce(
     ] = None,
     inception: Annotated[Path | None, typer.Option(callback=home, help="table1: Inception weights for FID.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", callback=home, help="Folder of the results; default runs/TABLE.")
+        Path | None, typer.Option("--out", callback=folder_to_write, help="Folder of the results; default runs/TABLE.")
     ] = None,
 ) -> None:
     """Rebuild a table of the paper from the files that exist. The same command again resumes where it stopped."""
