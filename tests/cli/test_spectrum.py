@@ -95,3 +95,19 @@ def test_bad_options_are_one_sentence(folders, options, said):
     found = CliRunner().invoke(app, ["spectrum", str(folders / "real"), str(folders / "other"), *options])
     assert isinstance(found.exception, ValueError)
     assert said in str(found.exception)
+
+
+def test_values_whose_powers_overflow_are_refused_in_a_sentence(tmp_path, recwarn):
+    values = np.random.default_rng(0).standard_normal((8, 1, 16, 16))
+    for scale in (1e300, 1e61, 1e59, 1e38):
+        np.save(tmp_path / "values.npy", scale * values)
+        found = spectrum(tmp_path / "values.npy", tmp_path / "values.npy", "--paired", "--json", tmp_path / "s.json")
+        if scale > 1e60:
+            assert isinstance(found.exception, ValueError), found.output
+            assert str(found.exception).startswith("values.npy: expected magnitudes up to 1e+60, whose powers can be ")
+            assert not (tmp_path / "s.json").exists()
+        else:
+            assert found.exit_code == 0, found.output
+            agreement = json.loads((tmp_path / "s.json").read_text())["sets"][0]["agreement"]
+            assert agreement[0]["coherence"]["value"] == pytest.approx(1)
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]

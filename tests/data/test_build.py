@@ -11,6 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from disks import room_for
+from specreg._files import WriteError
 from specreg.data import DEFAULT_EXCLUDE, ImageDataset, build_dataset
 
 
@@ -220,8 +222,72 @@ def test_nothing_to_write_leaves_everything_as_it_was(tmp_path: Path, pile: Path
         build_dataset(pile, out / "o.zip", resolution=33)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     # Without a test part the one of the build before must go: its images may now be in training.
-    build_dataset(pile, out / "o.zip", resolution=16, test_fraction=0)
+    report = build_dataset(pile, out / "o.zip", resolution=16, test_fraction=0)
     assert [p.name for p in out.iterdir()] == ["o.zip"]
+    assert report.removed == out / "o-test.zip"
+    assert build_dataset(pile, out / "o.zip", resolution=16, test_fraction=0).removed is None
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+@pytest.mark.parametrize("content", ["photos", "EDM's own", "no zip"])
+def test_a_test_archive_that_no_build_made_is_neither_removed_nor_replaced(
+    tmp_path: Path, pile: Path, content: str, fraction: float
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if content == "no zip":
+        (out / "o-test.zip").write_bytes(b"notes")
+    else:
+        with zipfile.ZipFile(out / "o-test.zip", "w") as archive:
+            archive.write(pile / "scene00.png", "photo.png")
+            if content == "EDM's own":
+                archive.writestr("dataset.json", '{"labels": null}')
+    before = (out / "o-test.zip").read_bytes()
+    with pytest.raises(ValueError, match=r"o-test\.zip: .* was not made by `specreg dataset`.*; move it away"):
+        build_dataset(pile, out / "o.zip", resolution=16, test_fraction=fraction)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {"o-test.zip": before}
+
+
+@pytest.mark.parametrize("taken", ["o.zip", "o-test.zip"])
+def test_a_folder_in_the_place_of_an_archive_is_refused_before_the_work(tmp_path: Path, pile: Path, taken: str) -> None:
+    out = tmp_path / "out"
+    (out / taken).mkdir(parents=True)
+    calls: list[int] = []
+    with pytest.raises(ValueError, match=rf"archive: expected a file .*{taken} is a folder"):
+        build_dataset(pile, out / "o.zip", resolution=16, progress=lambda done, sources: calls.append(done))
+    assert not calls
+    assert [p.name for p in out.iterdir()] == [taken]
+
+
+def test_a_full_disk_is_a_sentence_with_the_path_and_leaves_nothing(tmp_path: Path, pile: Path) -> None:
+    out = tmp_path / "out"
+    for room in (300, 20_000):  # for the first picture, and for some
+        with (
+            room_for(room),
+            pytest.raises(WriteError, match=r"out/o(-test)?\.zip: cannot be written \(File too large\)"),
+        ):
+            build_dataset(pile, out / "o.zip", resolution=16, test_fraction=0.3)
+        assert not list(out.iterdir())
+
+
+def test_no_archive_gets_its_name_before_both_are_complete(
+    tmp_path: Path, pile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test archive beside an older training archive may have the same pictures."""
+    out = tmp_path / "out"
+    build_dataset(pile, out / "o.zip", resolution=16, test_fraction=0.3)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    replace = Path.replace
+
+    def taken(self: Path, target: Path) -> Path:
+        if target.name == "o.zip":
+            raise PermissionError(13, os.strerror(13))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", taken)
+    with pytest.raises(WriteError, match=r"o\.zip: cannot be written \(Permission denied\)"):
+        build_dataset(pile, out / "o.zip", resolution=8, test_fraction=0.3)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
 def test_bad_options(tmp_path: Path, pile: Path) -> None:

@@ -8,6 +8,8 @@ import torch
 
 pytest.importorskip("torch_cfd")
 
+from disks import room_for
+from specreg._files import WriteError
 from specreg.data import turbulence
 from specreg.data.turbulence import Flow, simulate, write
 
@@ -25,6 +27,37 @@ def test_fields_are_a_function_of_the_seed_and_trajectories_of_their_number(tmp_
     assert told == sorted(told)
     np.testing.assert_array_equal(np.load(tmp_path / "set" / "train.npy"), first[:2].reshape(4, 1, 16, 16))
     np.testing.assert_array_equal(np.load(tmp_path / "set" / "test.npy"), first[2:].reshape(2, 1, 16, 16))
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """Zeros in place of a simulation; returns the flows that were simulated."""
+    simulated = []
+
+    def zeros(flow, *, seed, done):
+        simulated.append(flow)
+        return np.zeros((flow.trajectories + flow.test_trajectories, flow.snapshots, 1, 16, 16), np.float32)
+
+    monkeypatch.setattr(turbulence, "simulate", zeros)
+    return simulated
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_the_simulation(tmp_path, still):
+    (tmp_path / "set").write_text("mine")
+    with pytest.raises(ValueError, match=r"expected a folder .*set is a file"):
+        write(tmp_path / "set", TINY, seed=0)
+    assert not still
+    assert (tmp_path / "set").read_text() == "mine"
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_no_fields_that_are_cut(tmp_path, still):
+    """`specreg turbulence` refuses a folder with train.npy, so a part of it would be in the way of the same command."""
+    with room_for(3000), pytest.raises(WriteError, match=r"set/train\.npy: cannot be written \(File too large\)"):
+        write(tmp_path / "set", TINY, seed=0)
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["test.npy", "turbulence.json"]
+    assert np.load(tmp_path / "set" / "test.npy").shape == (2, 1, 16, 16)
+    write(tmp_path / "set", TINY, seed=0)
+    assert np.load(tmp_path / "set" / "train.npy").shape == (4, 1, 16, 16)
 
 
 def test_a_taylor_green_vortex_under_the_laminar_force_follows_its_equation(monkeypatch):

@@ -15,6 +15,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 Image = pytest.importorskip("PIL.Image")
 
+from disks import room_for  # noqa: E402
 from report_folders import (  # noqa: E402
     EDGES,
     ERROR,
@@ -35,6 +36,7 @@ from report_folders import (  # noqa: E402
     write_maps,
     write_run,
 )
+from specreg._files import WriteError  # noqa: E402
 from specreg.report import build_report, figures, heatmaps, logs, pictures, summary_rows, verdicts  # noqa: E402
 from specreg.report.colors import ARM_COLORS, BASELINE_COLOR, arm_colors  # noqa: E402
 from specreg.report.pictures import MAT, panels, samples_figure, tile  # noqa: E402
@@ -127,6 +129,15 @@ def test_same_folder_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     out = build_report(folder, out=folder / "again.html")
     assert out.read_bytes() == (folder / "report.html").read_bytes()
     assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == first
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_no_figure_that_is_cut(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "boards", ignore=shutil.ignore_patterns("figures", "report.html"))
+    with room_for(20_000), pytest.raises(WriteError, match=r"figures/\w+\.png: cannot be written \(File too large\)"):
+        build_report(tmp_path / "boards")
+    left = tmp_path / "boards" / "figures"
+    assert [path.name for path in left.iterdir() if path.suffix != ".png" or path.stat().st_size >= 20_000] == []
+    assert not (tmp_path / "boards" / "report.html").exists()
 
 
 # --- words and rows

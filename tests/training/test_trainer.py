@@ -284,7 +284,7 @@ def test_skipped_steps_are_counted_and_too_many_in_a_row_stop_the_run(tiny, tmp_
     assert not torch.equal(before[7], before[8])
     records = {record["step"]: record.get("skipped", 0) for record in log(tmp_path)}
     assert (records[5], records[6], records[7], records[40], records[69]) == (0, 1, 2, 2, 31)
-    assert Trainer(trainer.config, tmp_path, console=QUIET).skipped == 32
+    assert Trainer(trainer.config, tmp_path, console=QUIET).gradient.skipped == 32
 
 
 def test_sharded_weights_are_refused_in_a_sentence():

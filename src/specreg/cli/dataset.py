@@ -25,7 +25,12 @@ def dataset(
         int, typer.Option(min=0, help="Halve images of at least this many pixels a side first; 0 never.")
     ] = 0,
     max_tiles: Annotated[int, typer.Option(min=1, help="Tiles of one source image at most.")] = 16,
-    test_fraction: Annotated[float, typer.Option(min=0, max=0.9, help="Share of source files held out.")] = 0.1,
+    test_fraction: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.9, help="Share of source files held out; without any, an earlier OUT-test.zip is removed."
+        ),
+    ] = 0.1,
     exclude: Annotated[
         list[str] | None, typer.Option(help="Leave out sources whose name matches, e.g. '*_mask'; may be repeated.")
     ] = None,
@@ -54,6 +59,11 @@ def dataset(
     made = [f"{built.images_train} training images in {built.train}"]
     made += [f"{built.images_test} test images in {built.test}"] if built.test else ["no test images"]
     out.print(f"{built.used} of {built.sources} sources used: {', '.join(made)}", soft_wrap=True)
+    if built.removed:
+        out.print(
+            f"removed {built.removed}: an earlier test archive, whose sources may be in the training archive now",
+            soft_wrap=True,
+        )
     if built.test is None:
         out.print(
             "Train on it without data.test_path, and results are measured against the training images; "

@@ -8,21 +8,18 @@ to the same archive, and near-duplicates are dropped, so no test picture resembl
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specreg._checks import choice
+from specreg._files import refuse_no_file, writing
+from specreg.data.archive import Archive, is_built, squeezed
 from specreg.data.files import ImageFiles
 
 if TYPE_CHECKING:
@@ -50,6 +47,8 @@ class DatasetReport:
 
     train: Path
     test: Path | None = None
+    removed: Path | None = None
+    """An earlier build's test archive, removed where nothing is held out: its images may be in training now."""
     sources: int = 0
     used: int = 0
     images_train: int = 0
@@ -91,11 +90,13 @@ def build_dataset(
     * `exclude`: shell patterns, case ignored, matched against a name with and without its ending, in addition
       to DEFAULT_EXCLUDE (normal, gloss, glow … maps), which `keep_maps` switches off.
     * Images whose alpha channel is in use, and those equal or nearly equal to an earlier one, are skipped.
-    * `test_fraction` of the sources, chosen by a hash of (seed, name), go to OUT-test.zip; without any, an existing
-      OUT-test.zip is removed. `progress(done, sources)` is called after each source.
+    * `test_fraction` of the sources, chosen by a hash of (seed, name), go to OUT-test.zip; without any, an OUT-test.zip
+      of an earlier build is removed. `progress(done, sources)` is called after each source.
 
-    The same input and options give the same bytes (with one version of Pillow). Files are written whole or not at all.
-    Raises ValueError for a bad option or where no picture is left for training, FileNotFoundError without a source.
+    The same input and options give the same bytes (with one version of Pillow). Archives are written whole or not at
+    all, and get their names once both are complete.
+    Raises ValueError for a bad option, for an OUT-test.zip that is not of an earlier build, and where no picture is
+    left for training; FileNotFoundError without a source; WriteError where an archive cannot be written.
     """
     choice("mode", mode, get_args(Mode))
     out = Path(out)
@@ -118,13 +119,15 @@ def build_dataset(
     out_test = out.with_name(f"{out.stem}-test.zip")
     if files.path.resolve() in (out.resolve(), out_test.resolve()):
         raise ValueError(f"the archive to write, {out}, would replace the source {files.path}")
+    _check_targets(out, out_test)
     patterns = (*(() if keep_maps else DEFAULT_EXCLUDE), *exclude)
     names = sorted((*files.names, *files.not_read))
     report = DatasetReport(train=out, sources=len(names))
     pictures = _Pictures(len(files.names))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
 
-    with _Archive(out) as train, _Archive(out_test) as test:
+    with Archive(out) as train, Archive(out_test) as test:
         for done, name in enumerate(names, start=1):
             reason, image = _admit(files, name, patterns, resolution, pictures, report)
             if image is not None:
@@ -151,13 +154,28 @@ def build_dataset(
                 f"no picture for training in {files.path}: of {report.sources} images, {report.used} are in"
                 f" the test part; skipped: {counts or 'none'}"
             )
+        train.complete()
+        test.complete()
+        train.publish()
         if test.sources:
             test.publish()
             report.test = out_test
-        else:
-            out_test.unlink(missing_ok=True)  # an earlier build's would overlap this training set
-        train.publish()
+        elif out_test.exists():
+            with writing(out_test):
+                out_test.unlink()
+            report.removed = out_test
     return report
+
+
+def _check_targets(out: Path, out_test: Path) -> None:
+    """Raise ValueError where an archive cannot be put, or would replace a test archive that no build has made."""
+    refuse_no_file(out, where="the training archive")
+    refuse_no_file(out_test, where="the test archive")
+    if out_test.exists() and not is_built(out_test):
+        raise ValueError(
+            f"{out_test}: the test archive goes there, and what is there was not made by `specreg dataset` (no sources "
+            f"in a dataset.json); move it away, or choose another name than {out.name}"
+        )
 
 
 def _admit(
@@ -260,54 +278,7 @@ def _contrast(cut: NDArray[np.uint8]) -> NDArray[np.float64]:
     from PIL import Image, ImageStat
 
     # Pillow counts the 256 values; NumPy would make a copy in float64, 2 GB of a large photo.
-    variances = [ImageStat.Stat(Image.fromarray(_squeezed(picture))).var for picture in cut]
+    variances = [ImageStat.Stat(Image.fromarray(squeezed(picture))).var for picture in cut]
     means: NDArray[np.float64] = np.array(variances, dtype=np.float64).reshape(len(cut), cut.shape[3]).mean(axis=1)
     deviation: NDArray[np.float64] = np.sqrt(means.clip(min=0))
     return deviation
-
-
-def _squeezed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture as Pillow takes it, grey without an axis of channels."""
-    return picture.squeeze(2) if picture.shape[2] == 1 else picture
-
-
-class _Archive:
-    """A zip in EDM's format, written beside its final name; `publish` completes and renames it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sources: dict[str, str] = {}
-        self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-
-    def add(self, picture: NDArray[np.uint8], source: str) -> None:
-        """Append one picture `[H, W, C]`."""
-        from PIL import Image
-
-        index = f"{len(self.sources):08d}"
-        name = f"{index[:5]}/img{index}.png"
-        buffer = io.BytesIO()
-        Image.fromarray(_squeezed(picture)).save(buffer, format="PNG")
-        self._write(name, buffer.getvalue())
-        self.sources[name] = source
-
-    def publish(self) -> None:
-        """Add dataset.json and give the archive its name."""
-        self._write("dataset.json", json.dumps({"labels": None, "sources": self.sources}, indent=0).encode())
-        self._zip.close()
-        self._partial.replace(self.path)
-
-    def _write(self, name: str, data: bytes) -> None:
-        info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # so that the bytes are the same every time
-        info.create_system = 3
-        info.external_attr = 0o644 << 16
-        self._zip.writestr(info, data)
-
-    def __enter__(self) -> _Archive:
-        self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._zip.close()
-        self._partial.unlink(missing_ok=True)

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from specreg._files import write_json
+from specreg._files import refuse_no_folder, whole_file, write_json
 
 _GROUP = 8  # trajectories at a time: more do not stay in a processor's cache
 
@@ -100,13 +101,24 @@ def simulate(flow: Flow, *, seed: int, done: Callable[[float], None] = lambda sh
 
 
 def write(folder: Path, flow: Flow, *, seed: int, done: Callable[[float], None] = lambda share: None) -> None:
-    """Write train.npy and test.npy, float32 `[N, 1, H, W]`, and turbulence.json, which says what they are."""
+    """Write train.npy and test.npy, float32 `[N, 1, H, W]`, and turbulence.json, which says what they are.
+
+    Each file is whole or not there. train.npy comes last: where it is there, the others are too.
+
+    Raises:
+        ValueError: `folder` is not a folder that files can be written to; before anything is simulated.
+        WriteError: a file cannot be written.
+    """
+    refuse_no_folder(folder, where="turbulence")
     fields = simulate(flow, seed=seed, done=done)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {"train": fields[: flow.trajectories], "test": fields[flow.trajectories :]}
-    for name, part in parts.items():
-        np.save(folder / f"{name}.npy", part.reshape(-1, *part.shape[2:]))
     write_json(folder / "turbulence.json", {**asdict(flow), "seed": seed})
+    parts = {"test": fields[flow.trajectories :], "train": fields[: flow.trajectories]}
+    for name, part in parts.items():
+        array = part.reshape(-1, *part.shape[2:])
+        with whole_file(folder / f"{name}.npy") as file:
+            # np.save writes past the file object, and says of a full disk only how many values were written.
+            npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
+            file.write(array.data)
 
 
 def _noise(count: int, n: int, seed: int) -> Tensor:

@@ -24,6 +24,9 @@ from specreg.instruments.sums import Sums, interval
 CHUNK_VALUES = 1 << 20
 """Values of a chunk, or one sample if it has more: a chunk needs about 100 bytes for each."""
 
+LARGEST = 1e60
+"""Magnitude of values up to which the fourth powers of a set can be summed in float64."""
+
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
@@ -81,7 +84,7 @@ class Spectrum:
 
     @property
     def replicates(self) -> Floats:
-        """`power` of resampled sets, [R, M]."""
+        """`power` of resampled sets, [R, M]; NaN for one that holds no sample."""
         mean: Floats = self._by_bin(self.sums.means("power")).mean(1)[:, 1:-1]
         return mean
 
@@ -238,9 +241,21 @@ def _chunks(source: Source, lattice: Grid, settings: Settings, workers: int) -> 
     """Yield the features of consecutive chunks in order; their borders do not depend on the number of workers."""
 
     def work(start: int, stop: int) -> tuple[int, int, Features]:
-        return start, stop, sample_features(source.read(start, stop), lattice, settings.window, settings.detrend)
+        return start, stop, sample_features(read(source, start, stop), lattice, settings.window, settings.detrend)
 
     yield from in_order(work, spans(source), workers)
+
+
+def read(source: Source, start: int, stop: int) -> Tensor:
+    """Return samples from `start` up to `stop`. Raises ValueError for values whose powers overflow."""
+    x = source.read(start, stop)
+    largest = max(abs(float(value)) for value in torch.aminmax(x))
+    if largest > LARGEST:
+        raise ValueError(
+            f"{source.name}: expected magnitudes up to {LARGEST:.0e}, whose powers can be summed; got {largest:.3g} in "
+            f"samples {start} to {stop - 1}; use another unit"
+        )
+    return x
 
 
 def spans(source: Source) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from specreg.instruments.coefficients import coefficients
 from specreg.instruments.grid import Floats, Grid, grid
-from specreg.instruments.measuring import Progress, Settings, as_source, in_order, spans
+from specreg.instruments.measuring import Progress, Settings, as_source, in_order, read, spans
 from specreg.instruments.sources import Source
 from specreg.instruments.sums import Sums, Value, interval
 
@@ -43,7 +43,7 @@ def agreement(
 
     def work(start: int, stop: int) -> tuple[int, int, Tensor]:
         pair = [
-            coefficients(part.read(start, stop), lattice, settings.window, settings.detrend)
+            coefficients(read(part, start, stop), lattice, settings.window, settings.detrend)
             for part in (source, target)
         ]
         return start, stop, _cross(pair[0], pair[1], lattice)

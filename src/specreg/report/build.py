@@ -6,10 +6,12 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 
+from specreg._files import whole_file
 from specreg.report import exports, figures, heatmaps, logs, page, pictures, players, words
 from specreg.report.colors import INK
 from specreg.report.contents import Arm, Cell, Record, RunFiles
@@ -24,6 +26,9 @@ from specreg.report.table import (
     unit,
     verdict,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def build_report(
@@ -143,12 +148,11 @@ def _maps(files: RunFiles, title: str) -> dict[str, list[Record]]:
 def _save_figures(files: RunFiles) -> None:
     """Write samples, curves and heat maps under figures/, each complete with its legend."""
     folder, panels = files.folder / "figures", pictures.panels(files)
-    folder.mkdir(exist_ok=True)
     if panels:
         # 100 dpi: the figure is laid out in whole pixels.
-        pictures.samples_figure(panels).savefig(folder / "samples.png", dpi=100, metadata={"Software": None})
+        _save(pictures.samples_figure(panels), folder / "samples.png", dpi=100)
     if clips := players.clips(files):
-        players.figure(clips).savefig(folder / "clips.png", dpi=150, metadata={"Software": None})
+        _save(players.figure(clips), folder / "clips.png", dpi=150)
     drawn = {
         "spectrum": figures.spectrum_figure(files),
         "band_error": figures.band_error_figure(files),
@@ -158,9 +162,15 @@ def _save_figures(files: RunFiles) -> None:
     for name, figure in drawn.items():
         if figure is not None:
             figures.add_legend(figure, files, truth=name == "spectrum")
-            figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
+            _save(figure, folder / f"{name}.png", dpi=200)
     for heatmap in heatmaps.heatmaps(files):
-        heatmaps.figure(heatmap).savefig(folder / f"{heatmap.name}.png", dpi=200, metadata={"Software": None})
+        _save(heatmaps.figure(heatmap), folder / f"{heatmap.name}.png", dpi=200)
+
+
+def _save(figure: Figure, path: Path, *, dpi: int) -> None:
+    """Write a figure as PNG, whole or not at all. Raises WriteError."""
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def _clip(clip: players.Clip) -> Record:

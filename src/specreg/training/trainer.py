@@ -5,28 +5,28 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from specreg import config as configs
 from specreg import modalities, processes
 from specreg._files import write_text
-from specreg._signals import Stopped, StopRequest, ignore, noted
+from specreg._signals import Stopped, StopRequest, noted
 from specreg.config import Config, ConfigError
 from specreg.randomness import Stream, draw, integer_seed, seed_torch
 from specreg.training import checkpoint, one_lambda
-from specreg.training.batches import Batch, Places
+from specreg.training.batches import Batch, DataError, Places, load, shares_of
 from specreg.training.checkpoint import Checkpoint, CheckpointError
 from specreg.training.ema import EMA
+from specreg.training.gradient import Gradient
 from specreg.training.identity import refuse_other_run, sources_of
 from specreg.training.record import NonFiniteLoss, batch_means
 from specreg.training.run_folder import Claim, refuse_second, resume_from
@@ -37,9 +37,6 @@ from specreg.training.term import build_objective, restore_regularizer, try_regu
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on; torch brings this
-
-MOST_SKIPPED = 30
-"""Optimizer steps in a row that a gradient scaler may skip: each halves its scale, from 65,536 to 6e-5."""
 
 
 class Trainer:
@@ -112,12 +109,10 @@ class Trainer:
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         self.network = model  # without what accelerate wraps it in
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self._weights = list(model.parameters())
+        self.gradient = Gradient(self.accelerator, list(model.parameters()), settings)
         self.step = 0
         self.seconds = 0.0
-        self.skipped = 0
         self._saved = 0  # the step of the last checkpoint
-        self._skipped_in_a_row = 0
         self.sources = sources_of(config)
         self._request = StopRequest()
         self._stopping = False
@@ -129,6 +124,7 @@ class Trainer:
         Raises:
             Stopped: a signal (SIGINT, SIGTERM, SIGHUP) asked to stop; the step that was being made then is saved.
             NonFiniteLoss: the state before the step, if finite, is saved.
+            DataError: an item of the data cannot be read; the step before is saved.
             WriteError: the disk is full, or the folder was deleted or made read-only; the checkpoints before are safe.
         """
         if self.step >= self.config.training.steps:
@@ -137,10 +133,12 @@ class Trainer:
         log = RunLog(self.folder / "metrics.jsonl", from_step=self.step) if main else None
         bar = Bar(self.console, self.label, self.config.training.steps, self.step) if main else None
         try:
-            with noted() as self._request:
-                self._train(log, bar)
+            with noted() as self._request, closing(self.batches()) as batches:
+                self._train(batches, log, bar)
         except NonFiniteLoss as stop:
             raise NonFiniteLoss(stop.step, f"{stop.problem}; {self._save_if_finite()}") from None
+        except DataError as unread:
+            raise DataError(f"{unread}{self._save_finished()}") from unread.__cause__
         except Stopped as stop:
             raise Stopped(stop.number, self._said(stop.number)) from None
         finally:
@@ -148,10 +146,9 @@ class Trainer:
                 bar.close()
                 log.close()
 
-    def _train(self, log: RunLog | None, bar: Bar | None) -> None:
+    def _train(self, batches: Iterator[Batch], log: RunLog | None, bar: Bar | None) -> None:
         """Train to the last step or until a process is asked to stop."""
         settings = self.config.training
-        batches = self.batches()
         self.model.train()
         while self.step < settings.steps:
             began = time.perf_counter()
@@ -162,10 +159,9 @@ class Trainer:
             self.seconds += took
             if log and bar:
                 shown = {"base": record["base"], "spectral": record["spectral"], "λ": record["lambda"]}
-                shown |= {"skipped": self.skipped} if self.skipped else {}
-                bar.advance(shown if logged else None)
+                skipped = {"skipped": self.gradient.skipped} if self.gradient.skipped else {}
+                bar.advance({**shown, **skipped} if logged else None)
                 if logged:
-                    skipped = {"skipped": self.skipped} if self.skipped else {}
                     log.write({"step": self.step, **record, **skipped, "seconds_per_step": took})
             if self.accelerator.num_processes == 1:
                 self._stopping = self._request.number is not None
@@ -210,46 +206,27 @@ class Trainer:
             record, self._stopping = batch_means(
                 terms, self._mean, norms=norms, step=self.step + 1, asked=self._request.number is not None
             )
-            norm = self._clip_gradient()
+            norm = self.gradient.clip(step=self.step + 1)
         except NonFiniteLoss:  # the state to be saved is the one before this step, λ included
             if regularizer is not None:
                 regularizer.load_state_dict(before)
             raise
         self.optimizer.step()
-        self._count_skipped()
+        self.gradient.count_skipped(step=self.step + 1)
         self.ema.update(self.network)
         self.step += 1
         return {**record, "lr": lr, "grad_norm": norm if math.isfinite(norm) else None}
-
-    def _clip_gradient(self) -> float:
-        """Clip the gradient and return its norm before; raises NonFiniteLoss where no gradient scaler handles it."""
-        limit = math.inf if self.config.training.clip is None else self.config.training.clip
-        norm = float(self.accelerator.clip_grad_norm_(self._weights, limit))
-        if not math.isfinite(norm) and self.accelerator.scaler is None:
-            raise NonFiniteLoss(self.step + 1, f"the gradient norm is {norm} though the loss is finite")
-        return norm
-
-    def _count_skipped(self) -> None:
-        """Count optimizer steps that the gradient scaler skipped; raises NonFiniteLoss after too many in a row."""
-        if not self.accelerator.optimizer_step_was_skipped:
-            self._skipped_in_a_row = 0
-            return
-        self.skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= MOST_SKIPPED:
-            raise NonFiniteLoss(
-                self.step + 1,
-                f"the gradient was not finite in {MOST_SKIPPED} steps in a row, whatever the scale of the loss "
-                f"(training.precision = {self.config.training.precision}); no weight has changed in them",
-            )
 
     def _mean(self, values: Tensor) -> Tensor:
         """Return the mean of a tensor over processes."""
         reduced: Tensor = self.accelerator.reduce(values, reduction="mean")
         return reduced
 
-    def save(self) -> Path | None:
+    def save(self, *, alone: bool = False) -> Path | None:
         """Write a checkpoint of the current step; returns when it is there for every process.
+
+        With `alone` this process writes, whichever it is, and waits for no other: all have the same state, and the
+        others may be in the next step, which waits for this one.
 
         Raises NonFiniteLoss instead for a state that is not finite, and WriteError where it cannot be written.
         """
@@ -259,10 +236,11 @@ class Trainer:
         if bad := checkpoint.non_finite(state):
             raise NonFiniteLoss(self.step, f"{bad} after it")
         path = None
-        if self.accelerator.is_main_process:
+        if alone or self.accelerator.is_main_process:
             text, keep = configs.dump(self.config), self.config.training.keep
             path = checkpoint.save(self.folder / "checkpoints", state, config=text, keep=keep)
-        self.accelerator.wait_for_everyone()
+        if not alone:
+            self.accelerator.wait_for_everyone()
         self._saved = self.step
         return path
 
@@ -275,6 +253,16 @@ class Trainer:
             last = checkpoint.latest(folder)
             return f"the last finite state is in {last}" if last else "no finite state was saved before"
         return f"the state before this step is saved in {folder}"
+
+    def _save_finished(self) -> str:
+        """Save the last finished step after the data could not be read, and say so, to follow what cannot be read."""
+        try:
+            self.save(alone=True)
+        except (NonFiniteLoss, OSError) as error:
+            return f"; nor can step {self.step} be saved: {error}"
+        if not self.step:
+            return ""
+        return f"; step {self.step} is saved in {self.folder}: run the same command again to resume once it can be read"
 
     def _state(self) -> Checkpoint:
         """Return all that resuming from the current step needs."""
@@ -289,7 +277,7 @@ class Trainer:
                 "network": self.description,
                 "ema_updates": self.ema.updates,
                 "seconds": self.seconds,
-                "skipped": self.skipped,
+                "skipped": self.gradient.skipped,
                 "scaler": scaler and scaler.state_dict(),
                 "regularizer": regularizer and {k: v.item() for k, v in regularizer.state_dict().items()},
                 "sources": self.sources,
@@ -305,22 +293,15 @@ class Trainer:
     def _warn(self, text: str) -> None:
         self.console.print(Text(f"warning: {text}"), soft_wrap=True)
 
-    def batches(self) -> Iterator[Batch]:
-        """This process's share of each part of each batch, from the current step on."""
-        settings = self.config.training
-        places = Places(self.step, settings.steps, self._shares())
-        loader: DataLoader[Any] = DataLoader(
-            self.items, batch_sampler=places, num_workers=settings.workers, worker_init_fn=ignore
-        )
-        for (step, share), found in zip(places.parts(), loader, strict=True):
-            noise, t = draw(self.config.seed, step, share, self.shape, self.objective.time.draw)
-            yield Batch(found.pop("x0"), t, noise, found).to(self.device)
-
-    def _shares(self) -> list[range]:
-        """Indices in the global batch that this process runs, one range a part."""
-        rank, processes, size = self.accelerator.process_index, self.accelerator.num_processes, self.part_size
-        starts = [(part * processes + rank) * size for part in range(self.config.training.accumulate)]
-        return [range(start, start + size) for start in starts]
+    def batches(self) -> Generator[Batch]:
+        """This process's share of each part of each batch, from the current step on. Raises DataError."""
+        settings, these = self.config.training, self.accelerator
+        shares = shares_of(these.process_index, these.num_processes, size=self.part_size, parts=settings.accumulate)
+        places = Places(self.step, settings.steps, shares)
+        with closing(load(self.items, places, workers=settings.workers)) as loaded:
+            for (step, share), found in zip(places.parts(), loaded, strict=True):
+                noise, t = draw(self.config.seed, step, share, self.shape, self.objective.time.draw)
+                yield Batch(found.pop("x0"), t, noise, found).to(self.device)
 
     def _prepare_folder(self, begun: tuple[Path, Checkpoint] | None) -> None:
         """Claim a new folder, load the checkpoint that the run has, and write the config."""
@@ -355,4 +336,4 @@ class Trainer:
         self.sources |= {key: known for key, known in checkpoint.sources(saved.state).items() if key in gone}
         self.ema.updates, self.seconds = saved.state["ema_updates"], saved.state["seconds"]
         self.step = self._saved = saved.step
-        self.skipped = saved.state.get("skipped", 0)
+        self.gradient.skipped = saved.state.get("skipped", 0)
