@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +90,8 @@ def test_where_nothing_can_be_written_is_said(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             refuse(tmp_path / place, where="--x")
+    with pytest.raises(ValueError, match="--x: expected a file to write to; /dev/stdout is a device or a pipe"):
+        _files.refuse_no_file(Path("/dev/stdout"), where="--x")  # whatever it leads to: it would be replaced
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is forbidden to root")

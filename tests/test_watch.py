@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import specreg
+from specreg.integrations import musubi
 
 WRAPS = [
     lambda x: x, lambda x: (x,), lambda x: {"sample": x}, lambda x: [x, None], lambda x: SimpleNamespace(sample=x)
@@ -92,6 +93,17 @@ def test_a_watched_network_can_be_copied_after_a_step(copied):
     average = copied(network)
     average(x + 1).sum().backward()
     assert seen.x_t is x
+
+
+def test_a_module_that_keeps_its_last_call_is_pickled_as_any_module_is():
+    """Without what `compile` has put into it, as torch's own."""
+    module = musubi.SpectralLoss()
+    module.term = torch.ones(2, requires_grad=True) * 2
+    module.compile()
+    again = pickle.loads(pickle.dumps(module))
+    assert again.term is None
+    assert again.prediction == module.prediction
+    assert module.term is not None
 
 
 def test_an_average_of_a_watched_network_follows_it():

@@ -40,7 +40,8 @@ def read_regular(path: Path, *, most: int) -> bytes:
 
 def refuse_no_file(path: Path, *, where: str) -> None:
     """Raise ValueError unless a file can be written to `path`; `where` names the option that said so."""
-    if path.exists() and not path.is_file():
+    special = any(path.absolute().is_relative_to(home) for home in ("/dev", "/proc"))  # links to files among them
+    if special or (path.exists() and not path.is_file()):
         what = "a folder" if path.is_dir() else "a device or a pipe"
         raise ValueError(f"{where}: expected a file to write to; {path} is {what}")
     refuse_no_folder(path.parent, where=where)
@@ -57,11 +58,12 @@ def refuse_no_folder(path: Path, *, where: str) -> None:
 
 
 def is_run_folder(path: Path) -> bool:
-    """Return whether a path is a run's folder: a config with a log or checkpoints beside it.
+    """Return whether a path is a run's folder: a config with a log, checkpoints or samples beside it.
 
     The config alone is not enough: before `sampled-from.yaml`, folders of drawn samples had a config.yaml too.
     """
-    return (path / "config.yaml").is_file() and ((path / "metrics.jsonl").is_file() or (path / "checkpoints").is_dir())
+    beside = ("metrics.jsonl", "checkpoints", "samples")
+    return (path / "config.yaml").is_file() and any((path / name).exists() for name in beside)
 
 
 def first_entry(folder: Path) -> Path | None:

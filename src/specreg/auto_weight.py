@@ -94,7 +94,7 @@ class AutoWeight(OwnState):
         return lam
 
     def _warn_if_never_measured(self) -> None:
-        """Warn once where none of the first calls could be measured, so that λ is still 0."""
+        """Warn once where none of the first calls could be measured, on the CPU: elsewhere a look would wait."""
         if self.mass.device.type == "cpu" and not torch.compiler.is_compiling():
             skipped = int(self.skipped)
             if skipped == _CALLS_TO_WARN and float(self.mass) == 0:

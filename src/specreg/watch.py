@@ -23,7 +23,9 @@ class KeepsLastCall:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes, with None for those of the last call."""
-        return {name: None if name in self.OF_CALL else value for name, value in vars(self).items()}
+        parent = getattr(super(), "__getstate__", None)  # a module's own; object has one from Python 3.11 on
+        state: dict[str, Any] = dict(parent() if parent is not None else vars(self))
+        return state | dict.fromkeys(set(self.OF_CALL) & state.keys())
 
 
 class Watched(KeepsLastCall):

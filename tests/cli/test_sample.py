@@ -87,17 +87,21 @@ def test_the_same_command_again_draws_the_same_and_others_are_refused(run, tmp_p
     (samples / "000001.png").unlink()  # as if interrupted
     sampled(run, samples, "--count", 2)
     assert content(samples) == before
+    sampled(run, samples, "--count", 3)
+    assert (samples / "000002.png").exists()
+    sampled(run, samples, "--count", 3)
+    before = content(samples)
 
     Trainer(tiny("training.steps=1", "seed=1"), tmp_path / "other", console=Console(quiet=True)).run()
     for arguments, words in (
-        ([run, "--count", 1], f"{samples} holds samples with sampling.count = 2, not 1"),
-        ([run, "--count", 2, "--seed", 1], f"{samples} holds samples with sampling.seed = 0, not 1"),
-        ([run, "--count", 2, "--eta", 0.5], f"{samples} holds samples with sampling.eta = 0.0, not 0.5"),
-        ([tmp_path / "other", "--count", 2], f"{samples} holds samples of {run} at step 1"),
+        ([run, "--count", 1], f"{samples} holds samples with sampling.count = 3, not 1"),
+        ([run, "--count", 3, "--seed", 1], f"{samples} holds samples with sampling.seed = 0, not 1"),
+        ([run, "--count", 3, "--eta", 0.5], f"{samples} holds samples with sampling.eta = 0.0, not 0.5"),
+        ([tmp_path / "other", "--count", 3], f"{samples} holds samples of {run} at step 1"),
     ):
         shown = specreg("sample", *arguments, "--out", samples)
         assert isinstance(shown.exception, ValueError), shown.output
-        assert str(shown.exception).startswith("--out: expected an empty folder, or samples of the same weights")
+        assert str(shown.exception).startswith("--out: expected an empty folder, or no more samples of the same")
         assert words in str(shown.exception)
         assert content(samples) == before
 

@@ -260,3 +260,16 @@ def test_half_precision_is_accepted_at_every_timestep(schedule, dtype):
         for wrong in {"epsilon", "v", "x0", "velocity"} - {name.removesuffix("_prediction")}:
             with pytest.raises(ValueError, match="is not read as x0"):
                 specreg.check_wiring(target[some], x_t[some], x0[some], level, prediction=wrong)
+
+
+@pytest.mark.parametrize("slip", ["x0 scaled", "another time"])
+def test_half_precision_does_not_hide_slips_of_flow(slip):
+    """Straight paths have no rounded α², so nothing more than rounding is allowed for."""
+    g = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        x0, noise = (torch.randn(4, 3, 8, 8, generator=g).bfloat16() for _ in range(2))
+        t = torch.rand(4, generator=g) * 0.8 + 0.05
+        x_t = NoiseLevel.flow(t).diffuse(x0, noise)
+        level = NoiseLevel.flow(t + 0.1 if slip == "another time" else t)
+        with pytest.raises(ValueError, match="is not read as x0"):
+            check_wiring(noise - x0, x_t, 1.1 * x0 if slip == "x0 scaled" else x0, level, prediction="flow")

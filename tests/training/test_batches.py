@@ -12,6 +12,7 @@ from rich.console import Console
 from torch.utils.data import _utils as loader_settings
 
 from commands import lines, save_config, start
+from specreg._files import WriteError
 from specreg.randomness import DataOrder
 from specreg.training import checkpoint
 from specreg.training.batches import DataError, Places, load
@@ -93,6 +94,21 @@ def test_a_step_that_cannot_be_saved_either_is_said_too(config, images, tmp_path
     trainer = Trainer(config(), tmp_path / "run", console=QUIET)
     (tmp_path / "run" / "checkpoints").write_text("in the way")
     with pytest.raises(DataError, match=r"cannot read the image .*; nor can step 3 be saved: .*cannot be written"):
+        trainer.run()
+
+
+def test_a_step_that_another_process_saves_first_is_saved(config, images, tmp_path, monkeypatch):
+    """All processes of a launcher fail at once where the data are gone."""
+    image_of_step(images, 4).write_bytes(b"")
+    save = checkpoint.save
+
+    def both(*args, **options):
+        save(*args, **options)
+        raise WriteError("Directory not empty")
+
+    trainer = Trainer(config(), tmp_path / "run", console=QUIET)
+    monkeypatch.setattr(checkpoint, "save", both)
+    with pytest.raises(DataError, match="; step 3 is saved in"):
         trainer.run()
 
 

@@ -73,12 +73,12 @@ def _refuse_others(folder: Path, made_of: Mapping[str, Any]) -> None:
         found = f"files without a {NOTE}, such as {first.name}"
     elif held["weights"] != made_of["weights"]:
         found = f"samples of {held.get('run')} at step {held.get('step')}"
-    elif changed := _first_change(held["config"], made_of["config"]):
+    elif changed := _changed(held["config"], made_of["config"]):
         found = f"samples with {changed}"
     else:
         return
     raise ValueError(
-        f"--out: expected an empty folder, or samples of the same weights and settings; {folder} holds {found}"
+        f"--out: expected an empty folder, or no more samples of the same weights and settings; {folder} holds {found}"
     )
 
 
@@ -95,9 +95,15 @@ def _read_note(path: Path) -> dict[str, Any] | None:
     return note if isinstance(note, dict) and {"weights", "config"} <= note.keys() else None
 
 
-def _first_change(held: Any, wanted: Any, key: str = "") -> str | None:
-    """Return the first field of a config that is another in `wanted`, in words; None where all are equal."""
-    if isinstance(held, dict) and isinstance(wanted, dict):
-        parts = (_first_change(held.get(k), wanted.get(k), f"{key}.{k}" if key else k) for k in {**held, **wanted})
-        return next(filter(None, parts), None)
-    return None if held == wanted else f"{key or 'config'} = {held}, not {wanted}"
+def _changed(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Return the first setting that samples depend on and that is another in `wanted`, in words; None where none is.
+
+    More samples of the same seed are no change: sample i depends on seed + i alone.
+    """
+    for section, aside in (("sampling", {"batch_size"}), ("data", {"cache"})):
+        ours, theirs = held.get(section, {}), wanted[section]
+        for key in theirs.keys() & ours.keys() - aside:
+            fits = ours[key] <= theirs[key] if (section, key) == ("sampling", "count") else ours[key] == theirs[key]
+            if not fits:
+                return f"{section}.{key} = {ours[key]}, not {theirs[key]}"
+    return None

@@ -129,7 +129,8 @@ class SpectralConfig(Section):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             if weight == "auto" or (not isinstance(weight, (bool, str)) and 0 <= float(weight) < float("inf")):
                 return weight if weight == "auto" else float(weight)
-        raise ValueError(f"λ must be a finite number of at least 0, or auto; got {_checks.quoted(weight)}")
+        came = _checks.quoted(weight)
+        raise ValueError(f"λ must be a finite number of at least 0, or auto (its ratio is spectral.ratio); got {came}")
 
     @field_validator("options")
     @classmethod

@@ -6,7 +6,8 @@ import io
 import json
 import os
 import zipfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -78,6 +79,23 @@ class Archive:
         with suppress(OSError):  # on a full disk it fails once more, and closes the file all the same
             self._zip.close()
         self._partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def set_aside(path: Path) -> Iterator[bool]:
+    """Have no file at a path at the end of a block; where the block fails, it is back. Yields whether there was one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.before")
+    there = path.exists()
+    with writing(path):
+        if there:
+            path.replace(aside)
+    try:
+        yield there
+    except BaseException:
+        if there:
+            aside.replace(path)
+        raise
+    aside.unlink(missing_ok=True)
 
 
 def squeezed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from specreg._checks import choice
 from specreg._files import refuse_no_file, writing
-from specreg.data.archive import Archive, is_built, squeezed
+from specreg.data.archive import Archive, is_built, set_aside, squeezed
 from specreg.data.files import ImageFiles
 
 if TYPE_CHECKING:
@@ -156,13 +156,13 @@ def build_dataset(
             )
         train.complete()
         test.complete()
-        train.publish()
+        # At no moment may an archive be beside one of another build: test pictures could be in training.
+        with set_aside(out_test) as was_there:
+            train.publish()
         if test.sources:
             test.publish()
             report.test = out_test
-        elif out_test.exists():
-            with writing(out_test):
-                out_test.unlink()
+        elif was_there:
             report.removed = out_test
     return report
 

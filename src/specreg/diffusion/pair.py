@@ -110,9 +110,11 @@ def _error(
     off, noisy, wanted, clean = (_rms(x) for x in (found - x0.to(found), x_t, target, x0))
     rounding = max(torch.finfo(x.dtype).eps for x in (target, x_t, x0))
     alpha, sigma = level.alpha.double(), level.sigma.double()
-    # Schedulers round alpha² to the dtype of the samples and take the root of 1 - alpha²: sigma may be anything near 0.
-    alpha_off = rounding * alpha
-    sigma_off = (rounding * (sigma + alpha.square() / sigma.clamp_min(1e-30))).minimum(sigma)
+    # DDPM's schedulers round alpha² to the dtype of the samples and take the root of 1 - alpha²: a small sigma may come
+    # out as anything near it, 0 too.
+    half = torch.where((alpha.square() + sigma.square() - 1).abs() < 1e-3, rounding / 2, 0.0)
+    alpha_off = half * alpha
+    sigma_off = (half * (sigma + alpha.square() / sigma.clamp_min(1e-30))).minimum(sigma)
     allowed = 4 * rounding * (a.abs() * noisy + b.abs() * wanted + clean) + 1e-3 * clean
     allowed += a.abs() * (alpha_off * clean + sigma_off) + b.abs() * (alpha_off + sigma_off * clean)
     worst = float((off / allowed.clamp_min(1e-30)).max())

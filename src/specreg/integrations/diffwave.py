@@ -11,15 +11,16 @@ script, which the processes of several GPUs import again:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from diffwave.learner import DiffWaveLearner
 from torch import Tensor, nn
 
 from specreg import NoiseLevel, SpectralRegularizer, SpectralTerm
+from specreg.watch import KeepsLastCall
 
 
-class SpectralLearner(DiffWaveLearner):  # type: ignore[misc]
+class SpectralLearner(KeepsLastCall, DiffWaveLearner):  # type: ignore[misc]
     """DiffWaveLearner whose loss has the term of `regularizer`; λ and its ramp are in the learner's checkpoints.
 
     Args:
@@ -30,6 +31,8 @@ class SpectralLearner(DiffWaveLearner):  # type: ignore[misc]
 
     The last term is in `term`, for logging.
     """
+
+    OF_CALL: ClassVar = ("term", "_given")
 
     def __init__(self, *args: Any, regularizer: SpectralRegularizer | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -96,11 +96,13 @@ class SpectralResidualLoss(_SpectralPreconditioned, ResidualLoss):  # type: igno
         return noise, sigma, weight
 
 
-class _SpectralScoreMatching:
+class _SpectralScoreMatching(KeepsLastCall):
     """Beside the denoising score matching losses, which hold their model and know what it predicts.
 
     The loss of each pixel gets its sample's term, then the reduction follows: under "mean" it is mean plus term.
     """
+
+    OF_CALL: ClassVar = ("term", "_seen")
 
     regularizer: SpectralRegularizer
     term: SpectralTerm | None = None

@@ -25,8 +25,8 @@ class Decoded(OwnState):
             state dicts do not have it.
         loss: the loss of the pixels, by name or as an object.
         crop: side of a square of latents that is decoded, the same for the batch, at a place drawn anew for each call
-            (from the number of calls alone: nothing is drawn from torch's generators); None for all. The decoder
-            sees no context beyond it, for x0_hat and x0 alike.
+            (from numbers of calls alone: nothing is drawn from torch's generators); None for all. The decoder sees no
+            context beyond it, for x0_hat and x0 alike.
         every: calls between two decodings, at least 1. The other calls return zeros, which `AutoWeight` leaves out. The
             parts of a batch, inside `SpectralRegularizer.held`, are one call. Calls without gradients always decode.
         recompute: recompute the decoder's activations in the backward pass instead of keeping them.
@@ -60,6 +60,7 @@ class Decoded(OwnState):
         self.loss = build(loss) if isinstance(loss, str) else loss
         self.crop, self.every, self.recompute, self.dtype = crop, every, recompute, dtype
         self.calls = torch.zeros((), dtype=torch.int64, device="cpu")
+        self._passing = 0  # calls without gradients, for the places of their crops
         self.held_call: int | None = None  # inside `held` the regularizer says which call this is, and counts
 
     def forward(self, x0_hat: Tensor, x0: Tensor) -> Tensor:
@@ -70,6 +71,8 @@ class Decoded(OwnState):
                 self.calls += 1
             if call % self.every:
                 return 0.0 * x0_hat.flatten(1).float().sum(1)
+        elif self.held_call is None:
+            self._passing += 1
         (decode,) = self._decode
         x0_hat, x0 = (x.to(self.dtype or x.dtype) for x in self._cropped(x0_hat, x0, call))
         with torch.no_grad():
@@ -87,7 +90,7 @@ class Decoded(OwnState):
         if self.crop is None:
             return x0_hat, x0
         window: list[Any] = [slice(None), slice(None)]
-        places = torch.Generator().manual_seed(call)
+        places = torch.Generator().manual_seed(call + (0 if torch.is_grad_enabled() else self._passing << 32))
         for size in x0.shape[2:]:
             if self.crop > size:
                 raise ValueError(f"crop must be at most the size of the latents, {list(x0.shape[2:])}; got {self.crop}")

@@ -109,7 +109,7 @@ def _collate(items: list[dict[str, Tensor] | DataError]) -> dict[str, Tensor] | 
 def _end_workers(reading: _MultiProcessingDataLoaderIter) -> None:
     """End the workers of a loader now: left to the exit of Python, they get SIGTERM alone, which they ignore."""
     try:
-        reading._shutdown_workers()  # waits until each has read what it is reading, 5 s at most
+        reading._shutdown_workers()  # waits until each has read what it is reading, twice 5 s at most
     finally:
-        for worker in reading._workers:
+        for worker in getattr(reading, "_workers", []):
             worker.kill()

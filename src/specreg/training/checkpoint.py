@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import re
+import secrets
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +72,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, config: str, keep: int) -> Pat
     if bad := non_finite(checkpoint):
         raise ValueError(f"step {checkpoint.step}: {bad}; such a state is not saved")
     final = folder / f"step-{checkpoint.step:08d}"
-    partial, replaced = (folder / f".{final.name}.{os.getpid()}.{end}" for end in ("partial", "replaced"))
+    token = f"{os.getpid()}-{secrets.token_hex(4)}"  # processes of several machines may have one number
+    partial, replaced = (folder / f".{final.name}.{token}.{end}" for end in ("partial", "replaced"))
     try:
         folder.mkdir(exist_ok=True)  # without its parents: a deleted run does not come back as checkpoints alone
         partial.mkdir()
@@ -291,6 +293,11 @@ def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
     except _DAMAGE as error:
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read ({said.removeprefix(f'{path}: ')})") from None
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint, from its name."""
+    return int(path.name.removeprefix("step-"))
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -259,7 +259,9 @@ class Trainer:
         try:
             self.save(alone=True)
         except (NonFiniteLoss, OSError) as error:
-            return f"; nor can step {self.step} be saved: {error}"
+            last = checkpoint.latest(self.folder / "checkpoints")  # another process may have been first
+            if last is None or checkpoint.step_of(last) != self.step:
+                return f"; nor can step {self.step} be saved: {error}"
         if not self.step:
             return ""
         return f"; step {self.step} is saved in {self.folder}: run the same command again to resume once it can be read"
