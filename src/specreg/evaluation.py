@@ -20,7 +20,7 @@ from specreg.modalities.protocol import Description, Device, NotFinite, Truth
 from specreg.training import checkpoint
 from specreg.training.term import build_objective, restore_regularizer
 
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Version of results.json; results of another version are measured again, without training."""
 
 

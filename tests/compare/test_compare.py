@@ -16,6 +16,8 @@ from specreg import compare, evaluation
 from specreg.compare import run, timing
 from specreg.config import ConfigError
 from specreg.metrics.scores import Unavailable
+from specreg.metrics.spectra import from_uint8, mean_spectrum
+from specreg.modalities import parse
 from specreg.modalities.images import truth as images_truth
 from specreg.modalities.images.sampling import draw_images
 from specreg.modalities.images.truth import load_truth, measure
@@ -350,6 +352,7 @@ def test_truth_of_boards_are_boards(tiny):
     values, _ = measure(config, truth.images, None, truth)
     assert values["log_spectral_distance_db"] == 0
     assert values["board_fidelity"] == pytest.approx(1)
+    assert "mean_spread_db" not in values  # all of them are grey in the mean
 
 
 def test_a_kernel_distance_is_measured_where_asked_for_or_said_to_be_missing(tiny, tmp_path, monkeypatch):
@@ -445,3 +448,18 @@ def test_names_that_mean_the_baseline_are_no_arms_of_a_config(tiny, name):
     config = tiny(f"arms={{{name}: {{name: amplitude}}, haar: {{name: haar}}}}")
     with pytest.raises(ConfigError, match=f"arms.{name}: this name means"):
         compare.resolve_arms(config, list(config.arms))
+
+
+def test_the_spread_of_mean_colours_is_what_numpy_says():
+    """It sees images that are all of one colour, which no spectrum without means does."""
+    config, rng = parse({"data": {"kind": "images", "path": "not-there"}}), np.random.default_rng(0)
+    colours = rng.integers(40, 200, (12, 3, 1, 1)) + rng.integers(-20, 20, (12, 3, 8, 8))
+    real = torch.from_numpy(colours.astype(np.uint8))
+    spectrum = mean_spectrum(from_uint8(real))
+    truth = images_truth.ImageTruth(real, spectrum)
+    grey = (real.double() - real.double().mean((2, 3), keepdim=True) / 2 + 60).round().to(torch.uint8)
+    values, _ = measure(config, grey, None, truth)
+    means = [x.numpy().mean((2, 3)) for x in (grey, real)]
+    assert values["mean_spread_db"] == pytest.approx(10 * np.log10(means[0].var(0).sum() / means[1].var(0).sum()))
+    assert values["mean_spread_db"] == pytest.approx(-6.02, abs=0.1)
+    assert values["contrast_db"] == pytest.approx(0, abs=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,9 @@ TRUTH_SEED = 1
 COUNT = 2048
 """Real images at most that samples are measured against."""
 
+LEAST_SPREAD = 1e-4
+"""Variance of mean colours below which real images have none to compare with: boards are all grey in the mean."""
+
 SHOWN = 64
 """Real images that the report may show."""
 
@@ -41,6 +45,10 @@ IMAGE_METRICS = {
     ),
     "contrast_db": MetricInfo(
         "contrast", "dB", "zero", 2, "samples' total energy without the mean, relative to the truth's"
+    ),
+    "mean_spread_db": MetricInfo(
+        "spread of mean colours", "dB", "zero", 2,
+        "variance over the samples of their mean colour, which the spectra leave out, relative to the truth's",
     ),
     "kernel_distance": MetricInfo(
         "kernel distance, EfficientNet-Lite", "×10⁻³", "lower", 2,
@@ -191,6 +199,9 @@ def measure(
         "high_frequency_db": spectra.power_ratio(spectrum, truth.spectrum, low=0.25),
         "contrast_db": spectra.power_ratio(spectrum, truth.spectrum),
     }
+    spread, real = mean_spread(images), mean_spread(truth.images)
+    if real > LEAST_SPREAD:
+        values["mean_spread_db"] = 10 * math.log10(max(spread, 1e-9) / real)
     if truth.features is not None and features is not None:
         values["kernel_distance"] = 1e3 * kernel_distance(features, truth.features)
     if config.data.kind == "checkerboard":
@@ -198,6 +209,12 @@ def measure(
         values["band_energy_share"] = spectra.band_energy_share(x, board_bands(*family))
         values["board_fidelity"] = float(spectra.board_fidelity(x, boards(*family)).mean())
     return values, spectrum
+
+
+def mean_spread(images: Tensor) -> float:
+    """Return the variance over 8-bit images `[N, C, H, W]` of their mean colours, summed over channels, of [−1, 1]."""
+    means = images.double().mean((2, 3)) / 127.5
+    return float(means.var(0, correction=0).sum())
 
 
 def spectrum_record(spectrum: spectra.MeanSpectrum) -> dict[str, list[float]]:
