@@ -450,7 +450,7 @@ def test_names_that_mean_the_baseline_are_no_arms_of_a_config(tiny, name):
         compare.resolve_arms(config, list(config.arms))
 
 
-def test_the_spread_of_mean_colours_is_what_numpy_says():
+def test_the_spread_of_image_means_is_what_numpy_says():
     """It sees images that are all of one colour, which no spectrum without means does."""
     config, rng = parse({"data": {"kind": "images", "path": "not-there"}}), np.random.default_rng(0)
     colours = rng.integers(40, 200, (12, 3, 1, 1)) + rng.integers(-20, 20, (12, 3, 8, 8))

@@ -47,8 +47,8 @@ IMAGE_METRICS = {
         "contrast", "dB", "zero", 2, "samples' total energy without the mean, relative to the truth's"
     ),
     "mean_spread_db": MetricInfo(
-        "spread of mean colours", "dB", "zero", 2,
-        "variance over the samples of their mean colour, which the spectra leave out, relative to the truth's",
+        "spread of image means", "dB", "zero", 2,
+        "variance over samples of their means (brightness, colour), which spectra leave out, relative to the truth's",
     ),
     "kernel_distance": MetricInfo(
         "kernel distance, EfficientNet-Lite", "×10⁻³", "lower", 2,
