@@ -290,8 +290,9 @@ class SpectralRegularizer(OwnState):
             raise TypeError(f"{self.spectral_loss!r} needs x0= or x_t=; only wavelet losses need neither")
         with _checks.without_autocast(output.device):
             wide = output if output.dtype == torch.float64 else output.float()
-            fixed = {name: x if x is None else x.detach() for name, x in (("x0", x0), ("x_t", x_t))}
-            x0_hat, clean = x0_pair(wide, target.detach(), level, prediction=prediction, sigma_data=sigma_data, **fixed)
+            target = target.detach()
+            x0, x_t = (x if x is None else x.detach() for x in (x0, x_t))
+            x0_hat, clean = x0_pair(wide, target, level, prediction=prediction, x0=x0, x_t=x_t, sigma_data=sigma_data)
             measured: dict[str, Any] = {}
             if base_loss is not None or self.automatic:
                 if base_loss is None:
